@@ -1,0 +1,415 @@
+"""The language of scenes: captions out of scenes, claims out of captions.
+
+A perfect caption starts with a count and then names each thing once, in raster order, position first:
+"There are two things. At the top left there is a large red circle. The middle right shows a small blue
+star." `faulty_caption` spoils such a caption in the ways in which captioners fail. `parse_sentence` is the
+inverse of both: it reads back what any sentence of the grammar claims, and gives `None` for other text.
+"""
+
+import random
+import re
+from dataclasses import dataclass, fields, replace
+
+from trl_balcap.scenes.world import COLOURS, COLUMNS, ROWS, SHAPES, SIZES, Scene, Thing
+
+__all__ = [
+    "META_SENTENCES",
+    "NUMBERS",
+    "Claim",
+    "CountClaim",
+    "Faults",
+    "MetaClaim",
+    "ThingClaim",
+    "describe",
+    "faulty_caption",
+    "parse_caption",
+    "parse_sentence",
+    "split_sentences",
+]
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+META_SENTENCES = (
+    "This adds depth to the picture.",
+    "The mood is cosy.",
+    "The scene feels calm.",
+    "It invites a closer look.",
+    "The overall effect is pleasing.",
+    "The colours create a sense of harmony.",
+    "The composition is balanced and lively.",
+    "It tells a quiet story.",
+)
+"""Commentary about the picture: nobody would call it false, and nobody could point to it."""
+
+_TEMPLATES = (
+    "At the {place} there is a {thing}.",
+    "In the {place} sits a {thing}.",
+    "The {place} shows a {thing}.",
+)
+_BROKEN_TEMPLATES = (
+    "{place} {thing}.",  # a list, not a sentence
+    "At the {place} a {thing}.",
+    "At the the {place} there is a {thing}.",
+    "In the {place} there are a {thing}.",
+)
+
+
+@dataclass(frozen=True)
+class ThingClaim:
+    """There is such a thing at this place. An attribute that the sentence leaves open is `None`.
+
+    Args:
+        row (`str`), column (`str`): Where.
+        colour, shape, size (`str` or `None`): What; `None` where the sentence does not say.
+        well_formed (`bool`, *optional*, defaults to `True`): Whether the sentence is grammatical English.
+    """
+
+    row: str
+    column: str
+    colour: str | None
+    shape: str | None
+    size: str | None
+    well_formed: bool = True
+
+    pointable = True
+
+    @property
+    def cell(self) -> int:
+        """Place in raster order, 0 to 8."""
+        return 3 * ROWS.index(self.row) + COLUMNS.index(self.column)
+
+    @property
+    def thing(self) -> Thing | None:
+        """The thing claimed, or `None` where an attribute was left open."""
+        if self.colour is None or self.shape is None or self.size is None:
+            return None
+        return Thing(self.colour, self.shape, self.size, self.row, self.column)
+
+    def holds_in(self, scene: Scene) -> bool:
+        """Whether the scene has a thing there that agrees with everything the claim says."""
+        there = scene.at(self.row, self.column)
+        return there is not None and all(
+            said is None or said == seen
+            for said, seen in (
+                (self.colour, there.colour),
+                (self.shape, there.shape),
+                (self.size, there.size),
+            )
+        )
+
+    def implies(self, other: "Claim") -> bool:
+        """Whether this claim being true makes `other` true: the same place, and at least as much said."""
+        return (
+            isinstance(other, ThingClaim)
+            and other.cell == self.cell
+            and all(
+                asked is None or asked == said
+                for said, asked in (
+                    (self.colour, other.colour),
+                    (self.shape, other.shape),
+                    (self.size, other.size),
+                )
+            )
+        )
+
+
+@dataclass(frozen=True)
+class CountClaim:
+    """There are this many things in the picture."""
+
+    count: int
+    well_formed: bool = True
+
+    pointable = True
+
+    def holds_in(self, scene: Scene) -> bool:
+        """Whether the scene has exactly so many things."""
+        return len(scene.things) == self.count
+
+    def implies(self, other: "Claim") -> bool:
+        """Whether `other` claims the same number."""
+        return isinstance(other, CountClaim) and other.count == self.count
+
+
+@dataclass(frozen=True)
+class MetaClaim:
+    """Commentary: never false, never pointable."""
+
+    text: str
+
+    well_formed = True
+    pointable = False
+
+    def holds_in(self, scene: Scene) -> bool:
+        """Commentary is true of every scene."""
+        return True
+
+    def implies(self, other: "Claim") -> bool:
+        """Whether `other` is the same commentary."""
+        return isinstance(other, MetaClaim) and other.text == self.text
+
+
+Claim = ThingClaim | CountClaim | MetaClaim
+"""What one sentence says."""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """How often `faulty_caption` goes wrong; every field is a probability between 0 and 1.
+
+    Args:
+        wrong (`float`): Per thing, one of colour, shape and size is replaced; per count, the number is.
+        vague (`float`): Per thing, one or two of colour, shape and size are left open ("a red thing").
+        omit (`float`): Per thing and per count, it is left out.
+        invent (`float`): Per caption, a thing is named in a cell that is empty.
+        meta (`float`): Per sentence, commentary follows it.
+        repeat (`float`): Per thing, its sentence is said twice.
+        broken (`float`): Per thing and per count, the sentence is bad grammar (its meaning stays clear).
+        disorder (`float`): Per caption, the sentences come in random order.
+        short (`float`): Per caption, it stops after the first or the second sentence.
+        long (`float`): Per caption, three to five sentences of commentary and repetition are added.
+
+    Raises:
+        ValueError: A field is outside 0 and 1.
+    """
+
+    wrong: float = 0.0
+    vague: float = 0.0
+    omit: float = 0.0
+    invent: float = 0.0
+    meta: float = 0.0
+    repeat: float = 0.0
+    broken: float = 0.0
+    disorder: float = 0.0
+    short: float = 0.0
+    long: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(
+                    f"Faults has {field.name}={value}, but every fault is a probability: "
+                    "give a number between 0 and 1."
+                )
+
+
+def _thing_sentence(claim: ThingClaim, template: str) -> str:
+    words = (claim.size, claim.colour, claim.shape or "thing")
+    sentence = template.format(
+        place=f"{claim.row} {claim.column}", thing=" ".join(word for word in words if word)
+    )
+    return sentence[0].upper() + sentence[1:]
+
+
+def _count_sentence(count: int, well_formed: bool = True) -> str:
+    noun = "thing" if count == 1 else "things"
+    verb = "is" if (count == 1) == well_formed else "are"
+    return f"There {verb} {NUMBERS[count]} {noun}."
+
+
+def _claim_of(thing: Thing) -> ThingClaim:
+    return ThingClaim(thing.row, thing.column, thing.colour, thing.shape, thing.size)
+
+
+def describe(scene: Scene, rng: random.Random | None = None, *, count: bool = True) -> str:
+    """The perfect caption of a scene.
+
+    Args:
+        scene (`Scene`): What to describe.
+        rng (`random.Random`, *optional*):
+            Chooses one of the three templates for each thing. Without it the first one is used throughout.
+        count (`bool`, *optional*, defaults to `True`): Start with the number of things.
+
+    Returns:
+        `str`: One sentence per thing in raster order, after the count.
+
+    Example:
+
+    ```python
+    >>> describe(Scene((Thing("red", "circle", "large", "top", "left"),)))
+    'There is one thing. At the top left there is a large red circle.'
+
+    ```
+    """
+    sentences = [_count_sentence(len(scene.things))] if count else []
+    for thing in scene.things:
+        template = rng.choice(_TEMPLATES) if rng else _TEMPLATES[0]
+        sentences.append(_thing_sentence(_claim_of(thing), template))
+    return " ".join(sentences)
+
+
+def _spoil(claim: ThingClaim, rng: random.Random, faults: Faults) -> ThingClaim:
+    """The claim with a wrong attribute, with some left open, both, or as it was."""
+    if rng.random() < faults.wrong:
+        name = rng.choice(("colour", "shape", "size"))
+        values = {"colour": tuple(COLOURS), "shape": SHAPES, "size": SIZES}[name]
+        others = [value for value in values if value != getattr(claim, name)]
+        claim = replace(claim, **{name: rng.choice(others)})
+    if rng.random() < faults.vague:
+        open_names = rng.sample(("colour", "shape", "size"), rng.randint(1, 2))
+        claim = replace(claim, **dict.fromkeys(open_names))
+    return claim
+
+
+def faulty_caption(scene: Scene, rng: random.Random, faults: Faults) -> str:
+    """A caption of a scene that fails as captioners fail, as often as `faults` says.
+
+    Args:
+        scene (`Scene`): What to describe.
+        rng (`random.Random`): Source of chance; the same state gives the same caption.
+        faults (`Faults`): How often each fault happens. `Faults()` gives a perfect caption.
+
+    Returns:
+        `str`: The caption. It is empty only if everything was omitted.
+
+    Example:
+
+    ```python
+    >>> scene = Scene((Thing("red", "circle", "large", "top", "left"),))
+    >>> faulty_caption(scene, random.Random(0), Faults(omit=1.0, meta=1.0))
+    ''
+
+    ```
+    """
+    claims = [_claim_of(thing) for thing in scene.things if rng.random() >= faults.omit]
+    free = [cell for cell in range(9) if scene.at(ROWS[cell // 3], COLUMNS[cell % 3]) is None]
+    if free and rng.random() < faults.invent:
+        cell = rng.choice(free)
+        claims.append(
+            ThingClaim(
+                ROWS[cell // 3],
+                COLUMNS[cell % 3],
+                rng.choice(tuple(COLOURS)),
+                rng.choice(SHAPES),
+                rng.choice(SIZES),
+            )
+        )
+        claims.sort(key=lambda claim: claim.cell)
+    sentences: list[str] = []
+    if rng.random() >= faults.omit:
+        count = len(scene.things)
+        if rng.random() < faults.wrong:
+            count = rng.choice([near for near in (count - 1, count + 1) if 0 < near <= 9])
+        sentences.append(_count_sentence(count, well_formed=rng.random() >= faults.broken))
+    for claim in claims:
+        broken = rng.random() < faults.broken
+        template = rng.choice(_BROKEN_TEMPLATES if broken else _TEMPLATES)
+        sentence = _thing_sentence(_spoil(claim, rng, faults), template)
+        sentences += [sentence] * (2 if rng.random() < faults.repeat else 1)
+    if rng.random() < faults.disorder:
+        rng.shuffle(sentences)
+    if rng.random() < faults.short:
+        sentences = sentences[: rng.randint(1, 2)]
+    caption = []
+    for sentence in sentences:
+        caption.append(sentence)
+        if rng.random() < faults.meta:
+            caption.append(rng.choice(META_SENTENCES))
+    if caption and rng.random() < faults.long:
+        caption += [rng.choice((*META_SENTENCES, *sentences)) for _ in range(rng.randint(3, 5))]
+    return " ".join(caption)
+
+
+_PLACE = rf"(?P<row>{'|'.join(ROWS)}) (?P<column>{'|'.join(COLUMNS)})"
+_THING = (
+    rf"(?:(?P<size>{'|'.join(SIZES)}) )?(?:(?P<colour>{'|'.join(COLOURS)}) )?"
+    rf"(?P<shape>{'|'.join(SHAPES)}|thing)"
+)
+
+
+def _thing_pattern(template: str) -> re.Pattern[str]:
+    body = re.escape(template).replace(r"\{place\}", _PLACE).replace(r"\{thing\}", _THING)
+    body = body.removesuffix(r"\.")
+    if template.startswith("{place}"):
+        body = body.replace("|".join(ROWS), "|".join(row.capitalize() for row in ROWS), 1)
+    return re.compile(body)
+
+
+_PATTERNS = [(_thing_pattern(template), True) for template in _TEMPLATES] + [
+    (_thing_pattern(template), False) for template in _BROKEN_TEMPLATES
+]
+_COUNT_CLAIMS = {
+    _count_sentence(count, well_formed).removesuffix("."): CountClaim(count, well_formed)
+    for count in range(len(NUMBERS))
+    for well_formed in (True, False)
+}
+
+
+def split_sentences(text: str) -> list[str]:
+    """Cut a text into sentences: after a full stop, question or exclamation mark and white space, and at line ends.
+
+    Joined by single spaces the sentences give the text again, up to white space.
+
+    Args:
+        text (`str`): Any text.
+
+    Returns:
+        `list[str]`: The sentences, none of them empty.
+
+    Example:
+
+    ```python
+    >>> split_sentences("The mood is cosy.  There are two things. At the")
+    ['The mood is cosy.', 'There are two things.', 'At the']
+
+    ```
+    """
+    pieces = re.split(r"(?<=[.!?])\s+|\s*[\r\n]\s*", text)
+    return [" ".join(piece.split()) for piece in pieces if piece.strip()]
+
+
+def parse_sentence(sentence: str) -> Claim | None:
+    """What one sentence claims: the exact inverse of the grammar.
+
+    Letter case and spelling must be the grammar's. Bad grammar that `faulty_caption` writes, and a missing
+    full stop, are understood and marked `well_formed=False`.
+
+    Args:
+        sentence (`str`): Any text.
+
+    Returns:
+        `ThingClaim`, `CountClaim`, `MetaClaim` or `None`: `None` for everything that is not of the grammar.
+
+    Example:
+
+    ```python
+    >>> parse_sentence("The top left shows a red star.")
+    ThingClaim(row='top', column='left', colour='red', shape='star', size=None, well_formed=True)
+    >>> parse_sentence("The top left shows an owl.") is None
+    True
+
+    ```
+    """
+    text = sentence.strip()
+    if text in META_SENTENCES:
+        return MetaClaim(text)
+    stopped = text.endswith(".")
+    text = text.removesuffix(".")
+    if count := _COUNT_CLAIMS.get(text):
+        return count if stopped else replace(count, well_formed=False)
+    for pattern, well_formed in _PATTERNS:
+        if found := pattern.fullmatch(text):
+            return ThingClaim(
+                row=found["row"].lower(),
+                column=found["column"],
+                colour=found["colour"],
+                shape=None if found["shape"] == "thing" else found["shape"],
+                size=found["size"],
+                well_formed=well_formed and stopped,
+            )
+    return None
+
+
+def parse_caption(text: str) -> list[Claim | None]:
+    """What each sentence of a caption claims, in order; `None` for sentences outside the grammar.
+
+    Example:
+
+    ```python
+    >>> parse_caption("There is one thing. It is wonderful.")
+    [CountClaim(count=1, well_formed=True), None]
+
+    ```
+    """
+    return [parse_sentence(sentence) for sentence in split_sentences(text)]
