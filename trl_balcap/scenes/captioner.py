@@ -1,0 +1,275 @@
+"""The tiny captioners: real architectures and real processors, small enough for two CPU cores.
+
+`captioner_path` is the shipped Qwen2.5-VL checkpoint, weak on purpose (see `build_captioner`).
+`build_qwen` and `build_llava` write checkpoints of random weights. All of them load with
+`AutoProcessor.from_pretrained` and `AutoModelForImageTextToText.from_pretrained`, and nothing else.
+"""
+
+import random
+from importlib import resources
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    GenerationConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+from trl_balcap.scenes.grammar import META_SENTENCES, Faults, faulty_caption
+from trl_balcap.scenes.world import CANVAS, random_scene
+
+__all__ = ["MAX_NEW_TOKENS", "PROMPT", "build_llava", "build_qwen", "captioner_path"]
+
+PROMPT = "Describe the image."
+"""The one instruction that the captioners know."""
+
+MAX_NEW_TOKENS = 96
+"""Room for the longest caption: twice the tokens of a reference with four things."""
+
+_PATCH = 14
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}IMAGE_TOKENS"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def captioner_path() -> Path:
+    """Folder of the shipped captioner.
+
+    Returns:
+        `pathlib.Path`: A checkpoint folder, as `from_pretrained` wants it.
+
+    Example:
+
+    ```python
+    >>> (captioner_path() / "config.json").exists()
+    True
+
+    ```
+    """
+    return Path(str(resources.files("trl_balcap.scenes") / "captioner"))
+
+
+def _tokenizer(special_tokens: list[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE in which every word of the grammar is one token, and any text can be written."""
+    rng = random.Random(0)
+    faults = Faults(wrong=0.3, vague=0.3, meta=0.3, broken=0.5)
+    captions = [faulty_caption(random_scene(rng, (1, 9)), rng, faults) for _ in range(1000)]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000,
+        min_frequency=1,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", *special_tokens],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator([*captions, *META_SENTENCES, PROMPT, "system user assistant"], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>", *special_tokens],
+        padding_side="left",
+    )
+
+
+def _generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
+    return GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=MAX_NEW_TOKENS,
+    )
+
+
+def _enlarge_init(model: PreTrainedModel, factor: float) -> None:
+    """Multiply every weight matrix but the embeddings.
+
+    transformers draws them with a deviation of 0.02, made for widths of thousands. At width 128 that is four
+    times too small for the model to learn colours and shapes within minutes.
+    """
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() >= 2 and "embed_tokens" not in name and "lm_head" not in name:
+                weight.mul_(factor)
+
+
+def build_qwen(
+    path: str | Path,
+    *,
+    seed: int = 0,
+    hidden_size: int = 32,
+    num_layers: int = 2,
+    num_vision_layers: int = 2,
+    init_factor: float = 3.0,
+) -> Path:
+    """Write a Qwen2.5-VL checkpoint of random weights, in which one visual token is one cell of the board.
+
+    Args:
+        path (`str` or `Path`): Folder to write; made if missing.
+        seed (`int`, *optional*, defaults to `0`): The same seed gives the same weights.
+        hidden_size (`int`, *optional*, defaults to `32`):
+            Width of language model and vision tower; a multiple of 32, so that four heads have an even half.
+        num_layers (`int`, *optional*, defaults to `2`): Layers of the language model.
+        num_vision_layers (`int`, *optional*, defaults to `2`): Layers of the vision tower.
+        init_factor (`float`, *optional*, defaults to `3.0`):
+            What the initial weight matrices are multiplied by; three makes training from scratch work.
+
+    Returns:
+        `Path`: The folder.
+
+    Raises:
+        ValueError: `hidden_size` is not a multiple of 32.
+    """
+    if hidden_size % 32:
+        raise ValueError(
+            f"hidden_size is {hidden_size}, but must be a multiple of 32: four heads, "
+            "each with a rotary half that splits into time, height and width."
+        )
+    path = Path(path)
+    vision_tokens = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer = _tokenizer(vision_tokens)
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in vision_tokens}
+    half = hidden_size // 4 // 2
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": hidden_size,
+            "intermediate_size": 3 * hidden_size,
+            "num_hidden_layers": num_layers,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 2048,
+            "max_window_layers": num_layers,
+            "use_sliding_window": False,
+            "tie_word_embeddings": True,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "mrope_section": [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8],
+            },
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={
+            "depth": num_vision_layers,
+            "hidden_size": hidden_size,
+            "intermediate_size": 2 * hidden_size,
+            "num_heads": 4,
+            "out_hidden_size": hidden_size,
+            "patch_size": _PATCH,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": CANVAS,
+            "fullatt_block_indexes": list(range(num_vision_layers)),
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    pixels = {"shortest_edge": (2 * _PATCH) ** 2, "longest_edge": CANVAS**2}
+    processor = Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=pixels),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(size=pixels),
+        chat_template=_CHAT_TEMPLATE.replace(
+            "IMAGE_TOKENS", "<|vision_start|><|image_pad|><|vision_end|>"
+        ),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    _enlarge_init(model, init_factor)
+    model.generation_config = _generation_config(tokenizer)
+    model.save_pretrained(path)
+    processor.save_pretrained(path)
+    return path
+
+
+def build_llava(path: str | Path, *, seed: int = 0, hidden_size: int = 32) -> Path:
+    """Write a LLaVA-1.5 checkpoint of random weights, with the same tokenizer and 36 visual tokens.
+
+    Args:
+        path (`str` or `Path`): Folder to write; made if missing.
+        seed (`int`, *optional*, defaults to `0`): The same seed gives the same weights.
+        hidden_size (`int`, *optional*, defaults to `32`): Width of language model and vision tower.
+
+    Returns:
+        `Path`: The folder.
+    """
+    path = Path(path)
+    tokenizer = _tokenizer(["<image>"])
+    image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    # The tower's last layer stays unused: LLaVA reads the one before (vision_feature_layer=-2).
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=hidden_size,
+            intermediate_size=2 * hidden_size,
+            projection_dim=hidden_size,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            image_size=CANVAS,
+            patch_size=_PATCH,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden_size,
+            intermediate_size=3 * hidden_size,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=2048,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        ),
+        image_token_index=image_token_id,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        image_seq_length=(CANVAS // _PATCH) ** 2,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    side = {"height": CANVAS, "width": CANVAS}
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": CANVAS}, crop_size=side),
+        tokenizer=tokenizer,
+        patch_size=_PATCH,
+        vision_feature_select_strategy="default",
+        image_token="<image>",
+        num_additional_image_tokens=1,
+        chat_template=_CHAT_TEMPLATE.replace("IMAGE_TOKENS", "<image>"),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlavaForConditionalGeneration(config)
+    _enlarge_init(model, 3.0)
+    model.generation_config = _generation_config(tokenizer)
+    model.save_pretrained(path)
+    processor.save_pretrained(path)
+    return path
