@@ -1,0 +1,61 @@
+"""Reinforcement learning of image captioners under several judge rewards, as a TRL plugin."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trl_balcap.advantages import cgdpo_advantages as cgdpo_advantages
+    from trl_balcap.advantages import grpo_advantages as grpo_advantages
+    from trl_balcap.config import BalCapConfig as BalCapConfig
+    from trl_balcap.data import load_captions as load_captions
+    from trl_balcap.judge import Judge as Judge
+    from trl_balcap.length_gate import gate_reward as gate_reward
+    from trl_balcap.length_gate import length_gate as length_gate
+    from trl_balcap.length_gate import linear_length_penalty as linear_length_penalty
+    from trl_balcap.metrics import b_capscore as b_capscore
+    from trl_balcap.rewards import LinguisticReward as LinguisticReward
+    from trl_balcap.rewards import PrecisionReward as PrecisionReward
+    from trl_balcap.rewards import RecallReward as RecallReward
+    from trl_balcap.trainer import BalCapTrainer as BalCapTrainer
+
+__version__ = "0.1.0"
+
+# Loaded on first use: the judge alone needs no torch, the advantages alone no litellm, and
+# `trl-balcap --help` neither.
+_HOMES = {
+    "BalCapConfig": "config",
+    "BalCapTrainer": "trainer",
+    "Judge": "judge",
+    "LinguisticReward": "rewards",
+    "PrecisionReward": "rewards",
+    "RecallReward": "rewards",
+    "b_capscore": "metrics",
+    "cgdpo_advantages": "advantages",
+    "gate_reward": "length_gate",
+    "grpo_advantages": "advantages",
+    "length_gate": "length_gate",
+    "linear_length_penalty": "length_gate",
+    "load_captions": "data",
+}
+
+__all__ = [  # noqa: PLE0604 (names of _HOMES)
+    "BalCapConfig",
+    "BalCapTrainer",
+    "Judge",
+    "LinguisticReward",
+    "PrecisionReward",
+    "RecallReward",
+    "b_capscore",
+    "cgdpo_advantages",
+    "gate_reward",
+    "grpo_advantages",
+    "length_gate",
+    "linear_length_penalty",
+    "load_captions",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trl_balcap' has no attribute {name!r}")
+    return getattr(import_module(f"trl_balcap.{_HOMES[name]}"), name)

@@ -1,0 +1,252 @@
+"""From rewards to advantages: pure tensor maths, no trainer.
+
+Shapes: `P` prompts, `G` rollouts of each (`num_generations`), `K` rewards, `B = P * G` rows, the
+rows of one prompt side by side, as TRL's sampler lays them out over all ranks.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["cgdpo_advantages", "dead_groups", "group_normalize", "grpo_advantages"]
+
+# A group whose rewards differ by no more than a few float32 steps differs by rounding: the same
+# three scores averaged in another order. Dividing that by `eps` would train on it.
+ROUNDING = 4 * torch.finfo(torch.float32).eps
+
+
+def cgdpo_advantages(
+    rewards_per_func: Tensor,
+    *,
+    num_generations: int,
+    reward_weights: Tensor | list[float] | None = None,
+    eps: float = 1e-4,
+    std_floor: Tensor | list[float] | None = None,
+) -> Tensor:
+    r"""
+    c-GDPO advantages: normalise each reward in its group, add them up, normalise over the batch.
+
+    For reward $k$ of rollout $i$ in a group, and over all rows of the batch:
+
+    $$A_{k,i} = \frac{r_{k,i} - \mathrm{mean}_{group}(r_k)}{\mathrm{std}_{group}(r_k) + \epsilon},
+    \quad A_i = \sum_k w_k A_{k,i},
+    \quad \hat A_i = \frac{A_i - \mathrm{mean}_{batch}(A)}{\mathrm{std}_{batch}(A) + \epsilon}$$
+
+    This is BalCapRL's equation, and TRL's `multi_objective_aggregation="normalize_then_sum"` to
+    within rounding wherever that is defined. It differs where TRL turns rounding into signal: a
+    group without spread in a reward gives exactly 0 there, a batch without any spread exactly 0.
+
+    A missing reward (NaN, a `None` of the reward function) leaves its reward's statistics and
+    counts as the group's mean, 0. A row with every reward missing leaves the batch's statistics
+    and gets 0.
+
+    Args:
+        rewards_per_func (`torch.Tensor`):
+            Rewards of shape `(B, K)`, of all ranks, NaN where missing.
+        num_generations (`int`):
+            Rollouts per prompt, `G`. With 1 every advantage is 0.
+        reward_weights (`torch.Tensor` or `list[float]`, *optional*):
+            Weights $w_k$ of shape `(K,)` (alpha, beta, gamma in the paper). Defaults to ones: the
+            paper's values are not known.
+        eps (`float`, *optional*, defaults to `1e-4`):
+            Added to both standard deviations. TRL's value; the paper's is not known.
+        std_floor (`torch.Tensor` or `list[float]`, *optional*):
+            Least standard deviation to divide by, of shape `(K,)`: the judge's own test-retest
+            spread, so that its noise is not blown up to a standard deviation of 1. `None` is off.
+
+    Returns:
+        `torch.Tensor`: float32 of shape `(B,)` on the device of the rewards. The statistics are
+        float64 with Bessel's correction, on the CPU, so every device gives the same bits.
+
+    Raises:
+        `ValueError`: shapes that do not fit, or an infinite reward.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from trl_balcap import cgdpo_advantages
+    >>> rewards = torch.tensor([[0.2, 0.5], [0.8, 0.5], [0.1, 0.9], [0.1, float("nan")]])
+    >>> cgdpo_advantages(rewards, num_generations=2)  # row 3's only live reward is missing
+    tensor([-1.2245,  1.2245,  0.0000,  0.0000])
+
+    ```
+    """
+    rewards = _checked(rewards_per_func, num_generations)  # (B, K) float64
+    weights = _per_reward("reward_weights", reward_weights, rewards.shape[1], default=1.0)  # (K,)
+    normalized = group_normalize(
+        rewards, num_generations=num_generations, eps=eps, std_floor=std_floor
+    )  # (B, K)
+    advantages = (normalized * weights).sum(dim=1)  # (B,)
+    scored = ~rewards.isnan().all(dim=1)  # (B,)
+    advantages = _normalize_batch(advantages, scored, eps)
+    return advantages.to(rewards_per_func.device, torch.float32)
+
+
+def grpo_advantages(
+    rewards_per_func: Tensor,
+    *,
+    num_generations: int,
+    reward_weights: Tensor | list[float] | None = None,
+    eps: float = 1e-4,
+) -> Tensor:
+    r"""
+    GRPO advantages: add the rewards up first, then normalise in the group.
+
+    $$r_i = \sum_k w_k r_{k,i}, \quad
+    A_i = \frac{r_i - \mathrm{mean}_{group}(r)}{\mathrm{std}_{group}(r) + \epsilon}$$
+
+    TRL's `multi_objective_aggregation="sum_then_normalize"` with `scale_rewards="group"`, here for
+    plots and for trainers other than TRL's. [`BalCapTrainer`] leaves that mode to TRL. As in TRL, a
+    missing reward counts as 0 in the sum, which punishes the row where rewards are positive.
+
+    Args:
+        rewards_per_func (`torch.Tensor`):
+            Rewards of shape `(B, K)`, NaN where missing.
+        num_generations (`int`):
+            Rollouts per prompt, `G`.
+        reward_weights (`torch.Tensor` or `list[float]`, *optional*):
+            Weights of shape `(K,)`, defaults to ones.
+        eps (`float`, *optional*, defaults to `1e-4`):
+            Added to the standard deviation.
+
+    Returns:
+        `torch.Tensor`: float32 of shape `(B,)`.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> grpo_advantages(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), num_generations=2)  # equal sums
+    tensor([0., 0.])
+
+    ```
+    """
+    rewards = _checked(rewards_per_func, num_generations)
+    weights = _per_reward("reward_weights", reward_weights, rewards.shape[1], default=1.0)
+    summed = (rewards * weights).nansum(dim=1)  # (B,)
+    summed[rewards.isnan().all(dim=1)] = torch.nan
+    advantages = group_normalize(summed[:, None], num_generations=num_generations, eps=eps)[:, 0]
+    return advantages.to(rewards_per_func.device, torch.float32)
+
+
+def group_normalize(
+    rewards_per_func: Tensor,
+    *,
+    num_generations: int,
+    eps: float = 1e-4,
+    std_floor: Tensor | list[float] | None = None,
+) -> Tensor:
+    """
+    Each reward's z-score in its group, 0 where the reward is missing or its group is dead.
+
+    Args:
+        rewards_per_func (`torch.Tensor`):
+            Rewards of shape `(B, K)`, NaN where missing.
+        num_generations (`int`):
+            Rollouts per prompt, `G`.
+        eps (`float`, *optional*, defaults to `1e-4`):
+            Added to the standard deviation.
+        std_floor (`torch.Tensor` or `list[float]`, *optional*):
+            Least standard deviation per reward, of shape `(K,)`.
+
+    Returns:
+        `torch.Tensor`: float64 of shape `(B, K)`.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> rewards = torch.tensor([[0.0], [1.0], [0.5], [0.5]])
+    >>> group_normalize(rewards, num_generations=2, eps=0.0)[:, 0].tolist()
+    [-0.7071067811865475, 0.7071067811865475, 0.0, 0.0]
+
+    ```
+    """
+    rewards = _checked(rewards_per_func, num_generations)
+    groups = rewards.view(-1, num_generations, rewards.shape[1])  # (P, G, K)
+    missing = groups.isnan()
+    count = (~missing).sum(dim=1, keepdim=True)  # (P, 1, K)
+    mean = groups.nanmean(dim=1, keepdim=True)  # (P, 1, K)
+    # Bessel-corrected like TRL's nanstd, so that runs stay comparable.
+    variance = (groups - mean).square().nansum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
+    floor = _per_reward("std_floor", std_floor, rewards.shape[1], default=0.0)  # (K,)
+    std = torch.maximum(variance.sqrt(), floor)  # (P, 1, K)
+    normalized = (groups - mean) / (std + eps)
+    dead = dead_groups(rewards, num_generations=num_generations)[:, None, :]  # (P, 1, K)
+    return normalized.masked_fill(missing | dead, 0.0).view_as(rewards)
+
+
+def dead_groups(rewards_per_func: Tensor, *, num_generations: int) -> Tensor:
+    """
+    Which groups teach nothing about which reward: no two of their rewards differ.
+
+    Args:
+        rewards_per_func (`torch.Tensor`):
+            Rewards of shape `(B, K)`, NaN where missing.
+        num_generations (`int`):
+            Rollouts per prompt, `G`.
+
+    Returns:
+        `torch.Tensor`: bool of shape `(P, K)`. A group with fewer than two rewards is dead, and so
+        is one whose spread is within rounding (4 float32 steps of its largest reward).
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> rewards = torch.tensor([[0.3, 0.1], [0.3, 0.2]])
+    >>> dead_groups(rewards, num_generations=2).tolist()
+    [[True, False]]
+
+    ```
+    """
+    rewards = _checked(rewards_per_func, num_generations)
+    groups = rewards.view(-1, num_generations, rewards.shape[1])  # (P, G, K)
+    missing = groups.isnan()
+    highest = groups.masked_fill(missing, -torch.inf).amax(dim=1)  # (P, K)
+    lowest = groups.masked_fill(missing, torch.inf).amin(dim=1)
+    largest = groups.masked_fill(missing, 0.0).abs().amax(dim=1)
+    return (highest - lowest) <= ROUNDING * largest  # -inf <= 0 where all are missing
+
+
+def _normalize_batch(advantages: Tensor, scored: Tensor, eps: float) -> Tensor:
+    kept = advantages[scored]
+    # z-scores are of order 1, so a spread of a few float64 steps is rounding.
+    if kept.numel() < 2 or kept.max() - kept.min() <= 1e-12:
+        return torch.zeros_like(advantages)
+    normalized = (advantages - kept.mean()) / (kept.std() + eps)
+    return normalized.masked_fill(~scored, 0.0)
+
+
+def _checked(rewards_per_func: Tensor, num_generations: int) -> Tensor:
+    if rewards_per_func.ndim != 2:
+        raise ValueError(
+            f"rewards_per_func must have shape (B, K), got {tuple(rewards_per_func.shape)}. "
+            "Add the missing dimension, e.g. rewards[:, None] for a single reward."
+        )
+    if num_generations < 1 or len(rewards_per_func) % num_generations != 0:
+        raise ValueError(
+            f"rewards_per_func has {len(rewards_per_func)} rows, which is no whole number of groups "
+            f"of num_generations={num_generations}. Pass the gathered rewards of all ranks."
+        )
+    if rewards_per_func.isinf().any():
+        row, reward = rewards_per_func.isinf().nonzero()[0].tolist()
+        raise ValueError(
+            f"Reward {reward} of row {row} is {rewards_per_func[row, reward].item()}; an advantage "
+            "needs finite rewards. Return None for a completion that cannot be scored."
+        )
+    return rewards_per_func.detach().to("cpu", torch.float64)
+
+
+def _per_reward(
+    name: str, values: Tensor | list[float] | None, num_rewards: int, default: float
+) -> Tensor:
+    if values is None:
+        return torch.full((num_rewards,), default, dtype=torch.float64)
+    tensor = torch.as_tensor(values).detach().to("cpu", torch.float64)
+    if tensor.shape != (num_rewards,):
+        raise ValueError(
+            f"{name} has {tensor.numel()} values for {num_rewards} rewards. Give one per reward "
+            "function, in their order."
+        )
+    return tensor
