@@ -1,0 +1,146 @@
+"""b-CapScore: one number for three views of a caption, and its two ways to speak of a corpus."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+__all__ = ["CorpusScores", "b_capscore", "corpus_scores"]
+
+Score = float | None
+
+
+class CorpusScores(NamedTuple):
+    """
+    The scores of a corpus of captions. Each mean rests on the captions that have the value; `n_*` says how many.
+
+    Args:
+        precision, recall, linguistic (`float` or `None`):
+            Mean of the reward over the captions that have it; `None` where no caption has it.
+        b_capscore (`float` or `None`):
+            Mean over captions of the caption's own b-CapScore. This is the corpus score.
+        b_capscore_of_means (`float` or `None`):
+            b-CapScore of the three corpus means. Never below what balance inside each caption gives, so it flatters
+            a captioner that is precise on one image and complete on another.
+        n, n_precision, n_recall, n_linguistic, n_b_capscore (`int`):
+            Captions in all, and captions that each mean rests on.
+    """
+
+    precision: float | None
+    recall: float | None
+    linguistic: float | None
+    b_capscore: float | None
+    b_capscore_of_means: float | None
+    n: int
+    n_precision: int
+    n_recall: int
+    n_linguistic: int
+    n_b_capscore: int
+
+
+def b_capscore(precision: Score, recall: Score, linguistic: Score) -> float | None:
+    """
+    b-CapScore of a caption: the harmonic mean of its three rewards, so that no view can buy off another.
+
+    `3 / (1/precision + 1/recall + 1/linguistic)`, from BalCapRL (https://huggingface.co/papers/2605.07394). Its limit
+    at a zero is zero, so any zero gives exactly 0.0. A missing value (`None` or NaN) gives `None`: what was not
+    judged is not scored, not even where another view is zero.
+
+    Args:
+        precision, recall, linguistic (`float` or `None`):
+            The rewards, all on one scale (0 to 1, or 0 to 100), which is also the scale of the result.
+
+    Returns:
+        `float` or `None`: the harmonic mean.
+
+    Raises:
+        ValueError: If a value is negative or infinite.
+
+    Example:
+
+    ```python
+    >>> b_capscore(0.5, 1.0, 0.5)
+    0.6
+    >>> b_capscore(0.9, 0.0, 0.9)
+    0.0
+    >>> b_capscore(0.9, None, 0.9) is None
+    True
+
+    ```
+    """
+    values = (_present(precision), _present(recall), _present(linguistic))
+    if any(value is not None and (value < 0 or math.isinf(value)) for value in values):
+        raise ValueError(
+            f"b_capscore takes finite rewards of at least 0, got precision={precision}, recall={recall}, "
+            f"linguistic={linguistic}. Pass None for a reward that was not judged."
+        )
+    present = [value for value in values if value is not None]
+    if len(present) < len(values):
+        return None
+    largest = max(present)
+    if min(present) == 0:
+        return 0.0
+    # Divided by the largest first, so that 1/x overflows for no denormal reward.
+    return float(largest * 3 / sum(largest / value for value in present))
+
+
+def corpus_scores(
+    precision: Sequence[Score], recall: Sequence[Score], linguistic: Sequence[Score]
+) -> CorpusScores:
+    """
+    Corpus scores of captions, one entry per caption in each sequence, in the same order.
+
+    Args:
+        precision, recall, linguistic (`Sequence[float or None]`):
+            Rewards of each caption, `None` or NaN where missing.
+
+    Returns:
+        [`CorpusScores`]
+
+    Raises:
+        ValueError: If the sequences differ in length.
+
+    Example:
+
+    ```python
+    >>> scores = corpus_scores([1.0, 0.5], [0.5, 1.0], [1.0, None])
+    >>> scores.b_capscore, scores.n_b_capscore  # the second caption has no linguistic reward
+    (0.75, 1)
+    >>> round(scores.b_capscore_of_means, 4)  # harmonic mean of 0.75, 0.75 and 1.0
+    0.8182
+
+    ```
+    """
+    if not len(precision) == len(recall) == len(linguistic):
+        raise ValueError(
+            f"The rewards must have one entry per caption, got {len(precision)} precision, "
+            f"{len(recall)} recall and {len(linguistic)} linguistic entries."
+        )
+    of_captions = [
+        b_capscore(*rewards) for rewards in zip(precision, recall, linguistic, strict=True)
+    ]
+    means = [_mean(values) for values in (precision, recall, linguistic)]
+    return CorpusScores(
+        precision=means[0],
+        recall=means[1],
+        linguistic=means[2],
+        b_capscore=_mean(of_captions),
+        b_capscore_of_means=b_capscore(*means),
+        n=len(precision),
+        n_precision=_count(precision),
+        n_recall=_count(recall),
+        n_linguistic=_count(linguistic),
+        n_b_capscore=_count(of_captions),
+    )
+
+
+def _present(value: Score) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _mean(values: Sequence[Score]) -> float | None:
+    present = [value for value in map(_present, values) if value is not None]
+    return math.fsum(present) / len(present) if present else None
+
+
+def _count(values: Sequence[Score]) -> int:
+    return sum(_present(value) is not None for value in values)
