@@ -3,42 +3,25 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from trl_balcap.advantages import cgdpo_advantages as cgdpo_advantages
+from trl_balcap.advantages import grpo_advantages as grpo_advantages
+from trl_balcap.length_gate import gate_reward as gate_reward
+
+# Not lazily: the function must win over the module of the same name.
+from trl_balcap.length_gate import length_gate as length_gate
+from trl_balcap.length_gate import linear_length_penalty as linear_length_penalty
+from trl_balcap.metrics import b_capscore as b_capscore
+
 if TYPE_CHECKING:
-    from trl_balcap.advantages import cgdpo_advantages as cgdpo_advantages
-    from trl_balcap.advantages import grpo_advantages as grpo_advantages
     from trl_balcap.config import BalCapConfig as BalCapConfig
     from trl_balcap.data import load_captions as load_captions
     from trl_balcap.judge import Judge as Judge
-    from trl_balcap.length_gate import gate_reward as gate_reward
-    from trl_balcap.length_gate import length_gate as length_gate
-    from trl_balcap.length_gate import linear_length_penalty as linear_length_penalty
-    from trl_balcap.metrics import b_capscore as b_capscore
     from trl_balcap.rewards import LinguisticReward as LinguisticReward
     from trl_balcap.rewards import PrecisionReward as PrecisionReward
     from trl_balcap.rewards import RecallReward as RecallReward
     from trl_balcap.trainer import BalCapTrainer as BalCapTrainer
 
-__version__ = "0.1.0"
-
-# Loaded on first use: the judge alone needs no torch, the advantages alone no litellm, and
-# `trl-balcap --help` neither.
-_HOMES = {
-    "BalCapConfig": "config",
-    "BalCapTrainer": "trainer",
-    "Judge": "judge",
-    "LinguisticReward": "rewards",
-    "PrecisionReward": "rewards",
-    "RecallReward": "rewards",
-    "b_capscore": "metrics",
-    "cgdpo_advantages": "advantages",
-    "gate_reward": "length_gate",
-    "grpo_advantages": "advantages",
-    "length_gate": "length_gate",
-    "linear_length_penalty": "length_gate",
-    "load_captions": "data",
-}
-
-__all__ = [  # noqa: PLE0604 (names of _HOMES)
+__all__ = [
     "BalCapConfig",
     "BalCapTrainer",
     "Judge",
@@ -54,8 +37,21 @@ __all__ = [  # noqa: PLE0604 (names of _HOMES)
     "load_captions",
 ]
 
+__version__ = "0.1.0"
+
+# Imported on first use: the judge needs no TRL, the trainer no litellm.
+_LAZY = {
+    "BalCapConfig": "config",
+    "BalCapTrainer": "trainer",
+    "Judge": "judge",
+    "LinguisticReward": "rewards",
+    "PrecisionReward": "rewards",
+    "RecallReward": "rewards",
+    "load_captions": "data",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _LAZY:
         raise AttributeError(f"module 'trl_balcap' has no attribute {name!r}")
-    return getattr(import_module(f"trl_balcap.{_HOMES[name]}"), name)
+    return getattr(import_module(f"trl_balcap.{_LAZY[name]}"), name)
