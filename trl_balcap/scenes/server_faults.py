@@ -1,0 +1,203 @@
+"""What can go wrong with a judge behind HTTP, at rates that a test chooses.
+
+The dice are a hash of the seed, the request's body and how often that body came before: the same
+requests meet the same faults in any order and at any concurrency, and a retry throws anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+
+__all__ = ["REFUSAL", "ServerFaults", "spoil_ids", "spoil_text"]
+
+REFUSAL = "I'm sorry, but I can't help with that request."
+
+_RATES = (
+    "server_error",
+    "rate_limited",
+    "stall",
+    "reset",
+    "truncated",
+    "malformed",
+    "wrong_counts",
+    "invented_ids",
+    "refused",
+    "fenced",
+)
+
+
+@dataclass(frozen=True)
+class ServerFaults:
+    r"""
+    Share of requests that meet each fault. At most one fault meets a request.
+
+    Args:
+        server_error (`float`, *optional*, defaults to `0.0`):
+            Status 500 or 503, half each.
+        rate_limited (`float`, *optional*, defaults to `0.0`):
+            Status 429 with a `Retry-After` header of `retry_after` seconds.
+        stall (`float`, *optional*, defaults to `0.0`):
+            The answer comes `stall_seconds` late.
+        reset (`float`, *optional*, defaults to `0.0`):
+            The connection is reset (TCP RST) in place of an answer.
+        truncated (`float`, *optional*, defaults to `0.0`):
+            The reply is cut in the middle, with `finish_reason="length"`.
+        malformed (`float`, *optional*, defaults to `0.0`):
+            `finish_reason="stop"`, but no JSON object can be read: cut short, prose, or an empty
+            list.
+        wrong_counts (`float`, *optional*, defaults to `0.0`):
+            A verdict is missing or there twice. Replies without verdicts get values of the wrong
+            kind or range.
+        invented_ids (`float`, *optional*, defaults to `0.0`):
+            A verdict has an id that was never asked about. Replies without ids as above.
+        refused (`float`, *optional*, defaults to `0.0`):
+            A refusal: as text, in the message's `refusal` field, or
+            `finish_reason="content_filter"`.
+        fenced (`float`, *optional*, defaults to `0.0`):
+            Not a failure: the right reply, with prose and a Markdown fence around it.
+        retry_after (`float`, *optional*, defaults to `1.0`):
+            Seconds in the `Retry-After` header.
+        stall_seconds (`float`, *optional*, defaults to `3600.0`):
+            How long a stall lasts.
+        capacity (`int`, *optional*):
+            Requests that may be in flight at once; one more is answered 429. `None` for no limit.
+        dead_after (`int`, *optional*):
+            From this many questions on, every request is answered 503: a judge that died for good.
+        every_attempt (`bool`, *optional*, defaults to `True`):
+            Whether a retry throws the dice again. `False`: a question that fails once fails
+            always.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the dice.
+
+    Raises:
+        ValueError: where a rate is negative or the rates add up to more than 1.
+
+    Example:
+
+    ```python
+    >>> from trl_balcap.scenes.server_faults import ServerFaults
+
+    >>> ServerFaults(stall=1.0).pick(b"any body", attempt=0)[0]
+    'stall'
+    >>> ServerFaults().pick(b"any body", attempt=0)[0] is None
+    True
+
+    ```
+    """
+
+    server_error: float = 0.0
+    rate_limited: float = 0.0
+    stall: float = 0.0
+    reset: float = 0.0
+    truncated: float = 0.0
+    malformed: float = 0.0
+    wrong_counts: float = 0.0
+    invented_ids: float = 0.0
+    refused: float = 0.0
+    fenced: float = 0.0
+    retry_after: float = 1.0
+    stall_seconds: float = 3600.0
+    capacity: int | None = None
+    dead_after: int | None = None
+    every_attempt: bool = True
+    seed: int = 0
+
+    def __post_init__(self):
+        rates = {name: getattr(self, name) for name in _RATES}
+        for name, rate in rates.items():
+            if rate < 0:
+                raise ValueError(f"{name} is a rate of at least 0, got {rate}.")
+        if sum(rates.values()) > 1 + 1e-9:
+            raise ValueError(
+                f"the rates of the faults add up to {sum(rates.values()):g}, at most 1 is possible: "
+                "one request meets one fault. Lower some of them."
+            )
+
+    @classmethod
+    def from_json(cls, text: str) -> ServerFaults:
+        """Read `--faults` of the command line, a JSON object of this class's fields.
+
+        Raises:
+            ValueError: where the text is no such object; the message lists the fields.
+        """
+        values = json.loads(text)
+        known = [field.name for field in fields(cls)]
+        if not isinstance(values, dict) or not set(values) <= set(known):
+            raise ValueError(f"faults are a JSON object with keys from {known}, got {text!r}.")
+        return cls(**values)
+
+    @property
+    def throws_dice(self) -> bool:
+        """Whether any rate is above 0."""
+        return any(getattr(self, name) > 0 for name in _RATES)
+
+    def pick(self, body: bytes, attempt: int) -> tuple[str | None, int]:
+        """
+        The fault that this request meets, and a number that picks among the fault's variants.
+
+        Args:
+            body (`bytes`): Body of the request.
+            attempt (`int`): How often the same body came before.
+        """
+        if not self.every_attempt:
+            attempt = 0
+        digest = hashlib.blake2b(b"%d:%d:" % (self.seed, attempt) + body, digest_size=16).digest()
+        throw = int.from_bytes(digest[:8], "big") / 2**64
+        for name in _RATES:
+            throw -= getattr(self, name)
+            if throw < 0:
+                return name, int.from_bytes(digest[8:], "big")
+        return None, 0
+
+
+def spoil_text(content: str, variant: int) -> str:
+    """A reply out of which no JSON object can be read.
+
+    Example:
+
+    ```python
+    >>> spoil_text('{"ready": true}', variant=0)
+    '{"ready":'
+
+    ```
+    """
+    return (content[: len(content) * 3 // 5], "All of them look right to me.", "[]")[variant % 3]
+
+
+def spoil_ids(content: str, fault: str, variant: int) -> str:
+    """
+    A well-formed reply that does not fit its question.
+
+    Args:
+        content (`str`): The right reply, a JSON object.
+        fault (`str`): `"wrong_counts"` or `"invented_ids"`.
+        variant (`int`): Even: the last verdict is missing; odd: it is there twice.
+
+    Example:
+
+    ```python
+    >>> spoil_ids('{"verdicts": [{"id": 1, "covered": true}]}', "invented_ids", 0)
+    '{"verdicts": [{"id": 1001, "covered": true}]}'
+    >>> spoil_ids('{"clarity": 9, "fluency": 9, "coherency": 9}', "wrong_counts", 0)
+    '{"clarity": 99, "fluency": 99, "coherency": 99}'
+
+    ```
+    """
+    reply = json.loads(content)
+    if reply.get("verdicts"):
+        last = reply["verdicts"][-1]
+        if fault == "invented_ids":
+            last["id"] += 1000
+        elif variant % 2:
+            reply["verdicts"].append(last)
+        else:
+            reply["verdicts"].pop()
+    elif "assertions" in reply:
+        reply["assertions"] = [17]
+    elif "clarity" in reply:
+        reply.update(clarity=99, fluency=99, coherency=99)
+    else:
+        reply = {}
+    return json.dumps(reply)
