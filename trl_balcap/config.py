@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
-__all__ = ["BalCapConfig"]
+__all__ = ["BalCapConfig", "CaptioningArguments"]
 
 
 @dataclass
@@ -59,7 +59,9 @@ class BalCapConfig(GRPOConfig):
     )
     length_gate_lower: float = field(
         default=0.5,
-        metadata={"help": "Least ratio of caption to reference length (tokens) that keeps the reward."},
+        metadata={
+            "help": "Least ratio of caption to reference length (tokens) that keeps the reward."
+        },
     )
     length_gate_upper: float = field(
         default=2.0, metadata={"help": "Greatest length ratio that keeps the reward."}
@@ -100,3 +102,91 @@ class BalCapConfig(GRPOConfig):
                 "std_floor belongs to multi_objective_aggregation='normalize_then_sum', got "
                 f"{self.multi_objective_aggregation!r}. Remove one of the two."
             )
+
+
+@dataclass
+class CaptioningArguments:
+    r"""
+    What the example scripts and `trl-balcap plan` take besides [`BalCapConfig`] and TRL's
+    `ModelConfig`: the captions and the judge.
+
+    Parameters:
+        dataset (`str`, *optional*):
+            What [`load_captions`] loads: a JSONL file, a folder, a name on the Hub. `None` draws
+            scenes, the embedded default.
+        dataset_split (`str`, *optional*):
+            Split of the dataset.
+        eval_dataset (`str`, *optional*):
+            Captions to evaluate on.
+        prompt (`str`, *optional*):
+            The user's message; see [`load_captions`].
+        max_pixels (`int`, *optional*, defaults to `401408`):
+            Bound on an image's pixels (512 visual tokens of Qwen2.5-VL).
+        judge_model (`str`, *optional*, defaults to `"scenes/oracle"`):
+            litellm model string of the judge.
+        judge_vision_model (`str`, *optional*):
+            Judge for the questions that come with an image. `None` asks `judge_model`.
+        judge_api_base (`str`, *optional*):
+            Where a self-hosted judge answers.
+        judge_profile (`str`, *optional*):
+            How questions are put together, see [`Judge`].
+        judge_max_concurrency (`int`, *optional*):
+            Questions in flight, per process.
+        judge_timeout (`float`, *optional*):
+            Seconds that one answer may take.
+        judge_budget_usd (`float`, *optional*):
+            Money after which the run ends, with a checkpoint.
+        judge_budget_calls (`int`, *optional*):
+            Calls after which the run ends, with a checkpoint.
+        judge_cache (`str`, *optional*):
+            Folder of the verdicts on disk.
+        accelerate_config (`str`, *optional*):
+            The accelerate file that the recipe is launched with. `trl-balcap plan` reads the number
+            of processes and the ZeRO stage from it; `accelerate launch` takes it by `--config_file`.
+    """
+
+    dataset: str | None = field(
+        default=None,
+        metadata={"help": "JSONL file, folder or Hub name of the captions; none draws scenes."},
+    )
+    dataset_split: str | None = field(default=None, metadata={"help": "Split of the dataset."})
+    eval_dataset: str | None = field(default=None, metadata={"help": "Captions to evaluate on."})
+    prompt: str | None = field(default=None, metadata={"help": "The user's message."})
+    max_pixels: int = field(
+        default=512 * 28 * 28,
+        metadata={"help": "Bound on an image's pixels (512 visual tokens of Qwen2.5-VL)."},
+    )
+    judge_model: str = field(
+        default="scenes/oracle", metadata={"help": "litellm model string of the judge."}
+    )
+    judge_vision_model: str | None = field(
+        default=None, metadata={"help": "Judge for the questions that come with an image."}
+    )
+    judge_api_base: str | None = field(
+        default=None, metadata={"help": "Where a self-hosted judge answers."}
+    )
+    judge_profile: str | None = field(
+        default=None, metadata={"help": "How questions are put together."}
+    )
+    judge_max_concurrency: int | None = field(
+        default=None, metadata={"help": "Questions in flight, per process."}
+    )
+    judge_timeout: float | None = field(
+        default=None, metadata={"help": "Seconds that one answer may take."}
+    )
+    judge_budget_usd: float | None = field(
+        default=None, metadata={"help": "Money after which the run ends, with a checkpoint."}
+    )
+    judge_budget_calls: int | None = field(
+        default=None, metadata={"help": "Calls after which the run ends, with a checkpoint."}
+    )
+    judge_cache: str | None = field(
+        default=None, metadata={"help": "Folder of the verdicts on disk."}
+    )
+    accelerate_config: str | None = field(
+        default=None,
+        metadata={
+            "help": "The accelerate file that the recipe is launched with (`accelerate launch "
+            "--config_file`); read by `trl-balcap plan`."
+        },
+    )

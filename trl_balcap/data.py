@@ -46,7 +46,8 @@ _TAKEN = (
     "prompts",
     "trainer_state",
 )
-_THREADS = 16
+_THREADS = 16  # reading headers waits for the disk, not for the CPU
+_CHUNK = 200
 _NAMED_PROBLEMS = 5
 
 
@@ -147,8 +148,8 @@ def check_columns(
     Says what `dataset` lacks for the rewards that it is to be trained with. Reads no model and
     decodes no sound image, so it belongs before both are loaded.
 
-    A `Dataset` is checked in whole: 100,000 references take a fraction of a second, as many images
-    on a local disk some seconds. Of anything else that gives rows (an `IterableDataset`, a list)
+    A `Dataset` is checked in whole: references in no time, images at 0.2 ms each on a local
+    disk (20 s for 100,000). Of anything else that gives rows (an `IterableDataset`, a list)
     the first `first_rows` are read.
 
     Args:
@@ -468,18 +469,17 @@ def _reference_problems(values: Iterable[Any], rows: Callable[[int], str]) -> It
 
 
 def _image_problems(values: Iterable[Any], rows: Callable[[int], str]) -> Iterator[str]:
-    with ThreadPoolExecutor(_THREADS) as pool:
-        # In chunks: Executor.map would take the whole column at once.
-        found = enumerate(_chunked_map(pool, _value_problem, values))
-        yield from (f"{rows(row)}: {problem}" for row, problem in found if problem is not None)
-
-
-def _chunked_map(
-    pool: ThreadPoolExecutor, function: Callable[[Any], str | None], values: Iterable[Any]
-) -> Iterator[str | None]:
     stream = iter(values)
-    while chunk := list(itertools.islice(stream, 1000)):
-        yield from pool.map(function, chunk)
+    chunks = iter(lambda: list(itertools.islice(stream, _CHUNK)), [])
+    with ThreadPoolExecutor(_THREADS) as pool:
+        problems = itertools.chain.from_iterable(pool.map(_chunk_problems, chunks))
+        for row, problem in enumerate(problems):
+            if problem is not None:
+                yield f"{rows(row)}: {problem}"
+
+
+def _chunk_problems(values: Sequence[Any]) -> list[str | None]:
+    return [_value_problem(value) for value in values]
 
 
 def _value_problem(value: Any) -> str | None:
