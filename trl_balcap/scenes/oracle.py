@@ -612,7 +612,7 @@ def _object(text: Any) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=512)
 def _scene_at(url: str) -> Scene:
     """What a data URL shows. Cached, since one image is asked about once per caption of a group."""
     header, comma, data = url.partition(",")
