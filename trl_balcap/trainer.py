@@ -2,7 +2,6 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -99,7 +98,9 @@ class BalCapTrainer(GRPOTrainer):
             args = BalCapConfig(f"{name.split('/')[-1]}-BalCapRL")
         funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         gated = _gated_names(args, funcs)
-        _check_weights(args, funcs)
+        _check_one_each("reward_weights", args.reward_weights, funcs)
+        if isinstance(args, BalCapConfig):
+            _check_one_each("std_floor", args.std_floor, funcs)
         needs = {_reward_name(f): tuple(getattr(f, "needs", ())) for f in funcs if callable(f)}
         for name in gated:
             needs[name] = tuple(dict.fromkeys((*needs[name], "reference")))
@@ -124,12 +125,7 @@ class BalCapTrainer(GRPOTrainer):
             else func
             for func, name in zip(self.reward_funcs, self.reward_func_names, strict=True)
         ]
-        self._std_floor = getattr(args, "std_floor", None)
-        if self._std_floor is not None and len(self._std_floor) != len(self.reward_funcs):
-            raise ValueError(
-                f"std_floor has {len(self._std_floor)} values for {len(self.reward_funcs)} reward "
-                "functions. Give one per reward function, in their order."
-            )
+        self._std_floor = args.std_floor if isinstance(args, BalCapConfig) else None
         self._inputs: list[dict[str, Any]] = []
         self._rewards_per_func = torch.empty(0)
 
@@ -248,11 +244,11 @@ def _gated_names(args: GRPOConfig, reward_funcs: list) -> list[str]:
     return args.length_gated_rewards
 
 
-def _check_weights(args: GRPOConfig, reward_funcs: list[Callable | str]) -> None:
-    if args.reward_weights is not None and len(args.reward_weights) != len(reward_funcs):
+def _check_one_each(name: str, values: list[float] | None, reward_funcs: list) -> None:
+    if values is not None and len(values) != len(reward_funcs):
         raise ValueError(
-            f"Number of reward weights ({len(args.reward_weights)}) must match number of reward "
-            f"functions ({len(reward_funcs)})"
+            f"{name} has {len(values)} values for {len(reward_funcs)} reward functions. Give one per "
+            "reward function, in their order."
         )
 
 

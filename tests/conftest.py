@@ -1,0 +1,73 @@
+"""Tiny models of real architectures and drawn scenes, made once a test process."""
+
+import os
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import random
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, Image
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from trl_balcap.scenes.captioner import build_llava, build_qwen
+from trl_balcap.scenes.grammar import describe
+from trl_balcap.scenes.world import draw, random_scene
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(tmp_path_factory) -> Path:
+    return build_qwen(tmp_path_factory.mktemp("models") / "qwen")
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tmp_path_factory) -> Path:
+    return build_llava(tmp_path_factory.mktemp("models") / "llava")
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tiny_qwen, tmp_path_factory) -> Path:
+    """A text-only Qwen2 with the captioner's tokenizer."""
+    path = tmp_path_factory.mktemp("models") / "text"
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(tiny_qwen / "tokenizer.json"),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        padding_side="left",
+    )
+    tokenizer.save_pretrained(path)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def scenes() -> Dataset:
+    """Eight drawn scenes as a captioning dataset."""
+    return scene_dataset(8)
+
+
+def scene_dataset(rows: int, seed: int = 0) -> Dataset:
+    rng = random.Random(seed)
+    drawn = [random_scene(rng) for _ in range(rows)]
+    return Dataset.from_dict(
+        {
+            "prompt": [[{"role": "user", "content": "Describe the image."}]] * rows,
+            "image": [draw(scene) for scene in drawn],
+            "reference": [describe(scene) for scene in drawn],
+        }
+    ).cast_column("image", Image())

@@ -1,0 +1,285 @@
+"""BalCapTrainer on tiny real models: what it trains on, what it logs, what it refuses."""
+
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from trl import GRPOConfig, GRPOTrainer
+
+from trl_balcap import BalCapConfig, BalCapTrainer, cgdpo_advantages
+
+CPU = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "dataloader_pin_memory": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "logging_steps": 1,
+    "learning_rate": 1e-2,
+    "per_device_train_batch_size": 8,
+    "num_generations": 4,
+    "max_completion_length": 8,
+    "max_steps": 2,
+}
+
+
+def length_reward(completion_ids, **kwargs):
+    return [float(len(ids)) for ids in completion_ids]
+
+
+def even_reward(completion_ids, **kwargs):
+    """Share of even token ids: differs from one random completion to the next."""
+    return [sum(token % 2 == 0 for token in ids) / len(ids) for ids in completion_ids]
+
+
+def sometimes_reward(completion_ids, **kwargs):
+    """A judge that fails for every third completion."""
+    return [None if i % 3 == 0 else ids[0] / 100 for i, ids in enumerate(completion_ids)]
+
+
+def train(model, dataset, out, reward_funcs, **config):
+    trainer = BalCapTrainer(
+        str(model),
+        reward_funcs,
+        BalCapConfig(str(out), **{**CPU, **config}),
+        train_dataset=dataset,
+    )
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    changed = [
+        name for name, p in trainer.model.named_parameters() if not torch.equal(before[name], p)
+    ]
+    return trainer, changed
+
+
+def test_trains_on_the_advantages_it_logs(tiny_qwen, scenes, tmp_path):
+    trained_on = []
+
+    class Watching(BalCapTrainer):
+        def _compute_loss(self, model, inputs):
+            trained_on.extend(inputs["advantages"].tolist())
+            return super()._compute_loss(model, inputs)
+
+    trainer = Watching(
+        str(tiny_qwen),
+        [length_reward, sometimes_reward],
+        BalCapConfig(str(tmp_path), **{**CPU, "max_steps": 1}),
+        train_dataset=scenes,
+    )
+    trainer.train()
+    logged = list(trainer._logs["advantages"])
+    rewards = torch.tensor(
+        [trainer._logs["rewards"]["length_reward"], trainer._logs["rewards"]["sometimes_reward"]]
+    ).T  # (B, K)
+    assert sorted(trained_on) == sorted(logged)  # TRL shuffles between the two
+    expected = cgdpo_advantages(rewards, num_generations=4)
+    torch.testing.assert_close(torch.tensor(logged), expected, rtol=0, atol=0)
+    assert max(map(abs, logged)) > 0.1
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 0.5]])
+def test_equals_trl_through_the_real_trainer(tiny_text, tmp_path, weights):
+    """TRL's normalize_then_sum on the same rewards, to 1e-5, a missing reward among them."""
+    seen = {}
+    for trainer_class, config_class in [(GRPOTrainer, GRPOConfig), (BalCapTrainer, BalCapConfig)]:
+        trainer = trainer_class(
+            str(tiny_text),
+            [length_reward, sometimes_reward],
+            config_class(
+                str(tmp_path / trainer_class.__name__),
+                **{**CPU, "max_steps": 1},
+                reward_weights=weights,
+                multi_objective_aggregation="normalize_then_sum",
+            ),
+            train_dataset=Dataset.from_dict({"prompt": ["a red circle", "a blue star"] * 4}),
+        )
+        trainer.train()
+        seen[trainer_class] = (
+            torch.tensor(list(trainer._logs["advantages"])),
+            list(trainer._logs["completion"]),
+        )
+    assert seen[GRPOTrainer][1] == seen[BalCapTrainer][1]
+    torch.testing.assert_close(seen[BalCapTrainer][0], seen[GRPOTrainer][0], rtol=1e-5, atol=1e-5)
+
+
+def test_sum_then_normalize_is_trls_own(tiny_text, tmp_path):
+    seen = {}
+    for trainer_class, config_class in [(GRPOTrainer, GRPOConfig), (BalCapTrainer, BalCapConfig)]:
+        trainer = trainer_class(
+            str(tiny_text),
+            [length_reward, even_reward],
+            config_class(
+                str(tmp_path / trainer_class.__name__),
+                **{**CPU, "max_steps": 1},
+                multi_objective_aggregation="sum_then_normalize",
+            ),
+            train_dataset=Dataset.from_dict({"prompt": ["a red circle"] * 8}),
+        )
+        trainer.train()
+        seen[trainer_class] = list(trainer._logs["advantages"])
+    assert seen[BalCapTrainer] == seen[GRPOTrainer]
+
+
+def test_logs_say_which_reward_is_dead(tiny_qwen, scenes, tmp_path):
+    def constant_reward(completions, **kwargs):
+        return [0.1] * len(completions)
+
+    trainer, _ = train(tiny_qwen, scenes, tmp_path, [constant_reward, even_reward], max_steps=1)
+    log = trainer.state.log_history[0]
+    assert log["rewards/constant_reward/frac_zero_std"] == 1.0
+    assert log["advantages/constant_reward/std"] == 0.0
+    # z-scores of G = 4 by Bessel's deviation have mean square 3/4 in a live group
+    assert log["advantages/even_reward/std"] == pytest.approx(math.sqrt(0.75), rel=0.02)
+    assert log["frac_reward_zero_std"] == 0.0
+
+
+def test_a_batch_without_spread_moves_nothing(tiny_qwen, scenes, tmp_path):
+    def constant_reward(completions, **kwargs):
+        return [0.1] * len(completions)
+
+    trainer, changed = train(
+        tiny_qwen, scenes, tmp_path, constant_reward, num_generations=2, weight_decay=0.0
+    )
+    assert set(trainer._logs["advantages"]) == {0.0}
+    assert changed == []
+    assert trainer.state.log_history[0]["frac_reward_zero_std"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param({"num_iterations": 2, "max_steps": 3}, id="num_iterations"),
+        pytest.param(
+            {"steps_per_generation": 2, "gradient_accumulation_steps": 2, "max_steps": 2},
+            id="gradient_accumulation",
+        ),
+        pytest.param({"steps_per_generation": 2, "max_steps": 3}, id="steps_per_generation"),
+        pytest.param({"beta": 0.04}, id="kl"),
+        *(
+            pytest.param({"loss_type": loss}, id=loss)
+            for loss in ["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "vespo"]
+        ),
+        pytest.param(
+            {"loss_type": "luspo", "importance_sampling_level": "sequence"}, id="luspo"
+        ),
+    ],
+)
+def test_trains_every_way_that_grpo_does(tiny_qwen, scenes, tmp_path, config):
+    trainer, changed = train(
+        tiny_qwen, scenes, tmp_path, [length_reward, even_reward], **config
+    )
+    assert len(changed) > 10
+    assert math.isfinite(trainer.state.log_history[-1]["train_loss"])
+
+
+def test_lora_trains_the_adapter_only(tiny_qwen, scenes, tmp_path):
+    trainer = BalCapTrainer(
+        str(tiny_qwen),
+        [length_reward, even_reward],
+        BalCapConfig(str(tmp_path), **CPU),
+        train_dataset=scenes,
+        peft_config=LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)"),
+    )
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    changed = {n for n, p in trainer.model.named_parameters() if not torch.equal(before[n], p)}
+    assert changed
+    assert all("lora_" in name for name in changed)
+
+
+@pytest.mark.parametrize("num_generations_eval", [1, 2, 4])
+def test_evaluates_with_its_own_group_size(tiny_qwen, scenes, tmp_path, num_generations_eval):
+    trainer = BalCapTrainer(
+        str(tiny_qwen),
+        [length_reward, even_reward],
+        BalCapConfig(
+            str(tmp_path),
+            **CPU,
+            num_generations_eval=num_generations_eval,
+            per_device_eval_batch_size=4,
+        ),
+        train_dataset=scenes,
+        eval_dataset=scenes.select(range(4)),
+    )
+    metrics = trainer.evaluate()
+    assert 0.0 <= metrics["eval_rewards/even_reward/frac_zero_std"] <= 1.0
+    assert (metrics["eval_frac_reward_zero_std"] == 1.0) == (num_generations_eval == 1)
+
+
+def test_text_only_and_plain_grpo_config(tiny_text, tmp_path):
+    trainer = BalCapTrainer(
+        str(tiny_text),
+        length_reward,
+        GRPOConfig(str(tmp_path), **CPU),
+        Dataset.from_dict({"prompt": ["a red circle"] * 8}),
+    )
+    trainer.train()
+    assert trainer.multi_objective_aggregation == "sum_then_normalize"
+    assert "rewards/length_reward/frac_zero_std" in trainer.state.log_history[0]
+
+
+# What the length gate does in the trainer
+
+
+async def linguistic_reward(completions, log_extra=None, **kwargs):
+    log_extra("judged", [True] * len(completions))
+    return [0.9] * len(completions)
+
+
+def test_the_gate_closes_on_length_and_keeps_the_callers_list(tiny_qwen, scenes, tmp_path):
+    funcs = [even_reward, linguistic_reward]
+    # A reference has about 20 tokens or more, a completion 8 at most: every gate is closed.
+    trainer, _ = train(tiny_qwen, scenes, tmp_path, funcs, max_steps=1)
+    log = trainer.state.log_history[0]
+    assert funcs == [even_reward, linguistic_reward]
+    assert log["rewards/linguistic_reward/mean"] == 0.0
+    assert log["length_gate/too_short"] == 1.0
+    assert 0.0 < log["length_gate/ratio"] < 0.5
+    assert "judged" not in trainer._logs["extra"]  # the judge was not asked
+
+    trainer, _ = train(tiny_qwen, scenes, tmp_path, funcs, max_steps=1, length_gate_lower=0.0)
+    assert trainer.state.log_history[0]["rewards/linguistic_reward/mean"] == pytest.approx(0.9)
+
+
+def test_no_gate(tiny_qwen, scenes, tmp_path):
+    trainer, _ = train(
+        tiny_qwen, scenes.remove_columns("reference"), tmp_path, [linguistic_reward],
+        max_steps=1, length_gate="none",
+    )  # fmt: skip
+    assert trainer.state.log_history[0]["rewards/linguistic_reward/mean"] == pytest.approx(0.9)
+    assert "length_gate/ratio" not in trainer.state.log_history[0]
+
+
+# Bad input
+
+
+def test_refuses_before_the_model_is_loaded(scenes, tmp_path):
+    def build(dataset=scenes, reward_funcs=linguistic_reward, **config):
+        BalCapTrainer(
+            "no/such-model", reward_funcs, BalCapConfig(str(tmp_path), **CPU, **config), dataset
+        )
+
+    with pytest.raises(ValueError, match="'lingustic', which no reward function bears"):
+        build(length_gated_rewards=["lingustic"])
+    with pytest.raises(ValueError, match="reward_weights has 2 values for 1 reward"):
+        build(reward_weights=[1.0, 2.0])
+    with pytest.raises(ValueError, match="linguistic_reward needs .*reference"):
+        build(scenes.remove_columns("reference"))
+    with pytest.raises(ValueError, match="std_floor has 2 values for 1 reward"):
+        build(std_floor=[0.1, 0.1])
+    with pytest.raises(ValueError, match="lower <= .*upper, got 3.0 and 2.0"):
+        build(length_gate_lower=3.0)
+    with pytest.raises(ValueError, match="'mask', 'linear' or None, got 'slope'"):
+        build(length_gate="slope")
+
+
+def test_nothing_to_gate_is_no_error(tiny_text, tmp_path):
+    BalCapTrainer(
+        str(tiny_text),
+        length_reward,
+        BalCapConfig(str(tmp_path), **CPU),
+        Dataset.from_dict({"prompt": ["a"] * 8}),
+    )
