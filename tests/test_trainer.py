@@ -162,15 +162,11 @@ def test_a_batch_without_spread_moves_nothing(tiny_qwen, scenes, tmp_path):
             pytest.param({"loss_type": loss}, id=loss)
             for loss in ["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "vespo"]
         ),
-        pytest.param(
-            {"loss_type": "luspo", "importance_sampling_level": "sequence"}, id="luspo"
-        ),
+        pytest.param({"loss_type": "luspo", "importance_sampling_level": "sequence"}, id="luspo"),
     ],
 )
 def test_trains_every_way_that_grpo_does(tiny_qwen, scenes, tmp_path, config):
-    trainer, changed = train(
-        tiny_qwen, scenes, tmp_path, [length_reward, even_reward], **config
-    )
+    trainer, changed = train(tiny_qwen, scenes, tmp_path, [length_reward, even_reward], **config)
     assert len(changed) > 10
     assert math.isfinite(trainer.state.log_history[-1]["train_loss"])
 

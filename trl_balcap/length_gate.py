@@ -315,7 +315,9 @@ def _token_count(tokenizer: Any, text: str) -> int:
 
 def _take_rows(kwargs: dict[str, Any], rows: list[int], size: int) -> dict[str, Any]:
     return {
-        key: [value[row] for row in rows] if isinstance(value, list) and len(value) == size else value
+        key: [value[row] for row in rows]
+        if isinstance(value, list) and len(value) == size
+        else value
         for key, value in kwargs.items()
     }
 

@@ -1,0 +1,162 @@
+"""The gate by hand, the wrapper as TRL calls it."""
+
+import asyncio
+import inspect
+import pickle
+
+import pytest
+import torch
+from transformers import AutoProcessor
+
+from trl_balcap import gate_reward, length_gate, linear_length_penalty
+
+
+def fluent(completions, log_extra=None, **kwargs):
+    if log_extra is not None:
+        log_extra("fluency", [text.upper() for text in completions])
+    return [0.9 - 0.1 * i for i in range(len(completions))]
+
+
+async def fluent_async(completions, **kwargs):
+    return fluent(completions)
+
+
+class Judged:
+    __name__ = "judged"
+    needs = ("image",)
+    max_unscored = 0.25
+
+    def __init__(self):
+        self.started = []
+
+    def start(self, **columns):
+        self.started.append(columns)
+
+    async def __call__(self, completions, **kwargs):
+        return [None] * len(completions)
+
+
+@pytest.fixture(scope="module")
+def processor(tiny_qwen):
+    return AutoProcessor.from_pretrained(tiny_qwen)
+
+
+def tokens(processor, text):
+    return processor.tokenizer(text)["input_ids"]
+
+
+def test_mask_is_closed_interval_and_zero_outside():
+    ratio = torch.tensor([0.49, 0.5, 1.0, 2.0, 2.01])
+    gated = length_gate(torch.full((5,), 0.9), ratio)
+    torch.testing.assert_close(gated, torch.tensor([0.0, 0.9, 0.9, 0.9, 0.0]))
+
+
+def test_missing_stays_missing_inside_and_is_zero_outside():
+    nan = float("nan")
+    for formula in (length_gate, linear_length_penalty):
+        gated = formula(torch.tensor([nan, nan]), torch.tensor([1.0, 3.0]))
+        assert gated[0].isnan()
+        assert gated[1] == 0.0
+
+
+def test_every_column_is_gated():
+    gated = length_gate(torch.ones(2, 3), torch.tensor([1.0, 9.0]))
+    assert gated.tolist() == [[1.0] * 3, [0.0] * 3]
+
+
+def test_linear_by_hand():
+    # lower 0.5, upper 2: halfway down at 0.75 and at 1.5, zero from the bounds on
+    ratio = torch.tensor([0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 9.0])
+    penalised = linear_length_penalty(torch.full((7,), 0.8), ratio)
+    torch.testing.assert_close(penalised, torch.tensor([0.0, 0.0, 0.4, 0.8, 0.4, 0.0, 0.0]))
+
+
+@pytest.mark.parametrize("formula", [length_gate, linear_length_penalty])
+def test_bounds_in_the_wrong_order(formula):
+    with pytest.raises(ValueError, match=r"lower=2.0 and upper=0.5. Swap them"):
+        formula(torch.ones(1), torch.ones(1), lower=2.0, upper=0.5)
+
+
+def test_linear_needs_a_band_around_one():
+    with pytest.raises(ValueError, match=r"lower < 1 < upper, got 1.5 and 2.0"):
+        linear_length_penalty(torch.ones(1), torch.ones(1), lower=1.5, upper=2.0)
+
+
+def test_only_open_rows_reach_the_reward(processor):
+    reference = "There is a large red circle."
+    ids = tokens(processor, reference)
+    eos, pad = processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
+    metrics, extra = {}, {}
+    gated = gate_reward(fluent, processor)
+    rewards = gated(
+        prompts=["p"] * 4,
+        completions=["equal", "short", "long", "padded"],
+        completion_ids=[ids, ids[:2], ids * 3, [*ids, eos, pad, pad]],
+        reference=[reference] * 4,
+        log_metric=metrics.__setitem__,
+        log_extra=extra.__setitem__,
+    )
+    assert rewards == pytest.approx([0.9, 0.0, 0.0, 0.8])  # rows 0 and 3 were its first and second
+    assert extra == {"fluency": ["EQUAL", None, None, "PADDED"]}
+    assert metrics["length_gate/too_short"] == 0.25
+    assert metrics["length_gate/too_long"] == 0.25
+    # EOS and padding are no tokens of the caption
+    assert metrics["length_gate/ratio"] == pytest.approx((1 + 2 / len(ids) + 3 + 1) / 4)
+
+
+def test_a_closed_batch_asks_nothing(processor):
+    def never(**kwargs):
+        raise AssertionError("the reward was called")
+
+    gated = gate_reward(never, processor)
+    assert gated(completions=["", ""], completion_ids=[[], []], reference=["a", "b"]) == [0.0, 0.0]
+
+
+def test_texts_are_counted_where_no_ids_are_passed(processor):
+    gated = gate_reward(fluent, processor)
+    message = [{"role": "assistant", "content": "There is a star."}]
+    assert gated(completions=[message, ""], reference=["There is a star."] * 2) == [0.9, 0.0]
+
+
+@pytest.mark.parametrize("reward", [fluent_async, Judged()])
+def test_stays_async_and_keeps_its_name(processor, reward):
+    gated = gate_reward(reward, processor)
+    assert inspect.iscoroutinefunction(type(gated).__call__)
+    assert gated.__name__ == reward.__name__
+    rewards = asyncio.run(
+        gated(completions=["a", "b"], completion_ids=[[300], []], reference=["a", "b"])
+    )
+    assert rewards[1] == 0.0
+    assert rewards[0] in (0.9, None)
+
+
+def test_what_a_judge_reward_offers_passes_through(processor):
+    judged = Judged()
+    gated = gate_reward(judged, processor)
+    assert gated.needs == ("image", "reference")
+    assert gated.max_unscored == 0.25
+    assert not hasattr(gated, "preflight")
+    gated.start(
+        completions=["x", "y"], completion_ids=[[300], []], reference=["a", "b"], image=[1, 2]
+    )
+    assert judged.started == [
+        {"completions": ["x"], "completion_ids": [[300]], "reference": ["a"], "image": [1]}
+    ]
+
+
+def test_survives_pickling(processor):
+    gated = pickle.loads(pickle.dumps(gate_reward(fluent, processor, upper=1.5)))
+    assert gated.upper == 1.5
+    assert gated(completions=["a"], completion_ids=[[300]], reference=["a"]) == [0.9]
+
+
+def test_bad_input(processor):
+    gated = gate_reward(fluent, processor)
+    with pytest.raises(ValueError, match="no column 'reference'"):
+        gated(completions=["a"], completion_ids=[[300]])
+    with pytest.raises(ValueError, match="reference of row 1 in the batch is ''"):
+        gated(completions=["a", "b"], completion_ids=[[300], [300]], reference=["a", ""])
+    with pytest.raises(ValueError, match="Only a reward function can be length-gated, got Linear"):
+        gate_reward(torch.nn.Linear(1, 1), processor)
+    with pytest.raises(ValueError, match="kind must be 'mask' or 'linear', got 'slope'"):
+        gate_reward(fluent, processor, kind="slope")

@@ -1,0 +1,77 @@
+"""Where BalCapTrainer holds on to TRL. When a TRL release moves one of these, this fails first."""
+
+import inspect
+
+import pytest
+import trl
+from trl import GRPOTrainer
+
+from trl_balcap import BalCapTrainer
+from trl_balcap.rewards import LinguisticReward, PrecisionReward, RecallReward
+
+SEAMS = {
+    "__init__": ["self", "model", "reward_funcs", "args", "train_dataset", "eval_dataset"],
+    "_generate": ["self", "prompts"],
+    "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+    "_generate_and_score_completions": ["self", "inputs"],
+    "_save_checkpoint": ["self", "model", "trial"],
+}
+
+
+def moved(what: str) -> str:
+    return (
+        f"TRL {trl.__version__} changed {what}, on which BalCapTrainer stands. Read the new method, "
+        "mend trl_balcap/trainer.py, and only then this test."
+    )
+
+
+@pytest.mark.parametrize("method", SEAMS)
+def test_signatures(method):
+    found = list(inspect.signature(getattr(GRPOTrainer, method)).parameters)
+    assert found[: len(SEAMS[method])] == SEAMS[method], moved(f"the signature of {method}")
+    if method != "__init__":  # which may grow by keywords
+        assert len(found) == len(SEAMS[method]), moved(f"the signature of {method}")
+
+
+def test_every_override_calls_super():
+    overrides = [name for name in SEAMS if name in vars(BalCapTrainer)]
+    assert overrides == [
+        "__init__",
+        "_generate",
+        "_calculate_rewards",
+        "_generate_and_score_completions",
+    ]
+    for name in overrides:
+        assert f"super().{name}(" in inspect.getsource(getattr(BalCapTrainer, name))
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        # order in the tuple: completion_ids second, completions fourth
+        ("_generate", ["return prompt_ids, completion_ids, tool_mask, completions,"]),
+        # gathered over ranks when it returns
+        ("_calculate_rewards", ["rewards_per_func = gather(rewards_per_func)"]),
+        (
+            "_generate_and_score_completions",
+            [
+                "self._calculate_rewards(",
+                'self._logs["advantages"].extend(',
+                'self._metrics[mode]["frac_reward_zero_std"].append(',
+                '"advantages": advantages,',
+                "self.accelerator.process_index * len(prompts)",
+            ],
+        ),
+    ],
+)
+def test_what_the_overrides_rely_on(method, words):
+    source = inspect.getsource(getattr(GRPOTrainer, method))
+    for word in words:
+        assert word in source, moved(f"{method}: {word!r} is gone from it")
+
+
+def test_trl_awaits_our_rewards():
+    from trl.trainer.utils import is_async_callable
+
+    for reward_class in (PrecisionReward, RecallReward, LinguisticReward):
+        assert is_async_callable(reward_class.__new__(reward_class)), moved("is_async_callable")
