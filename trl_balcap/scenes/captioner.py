@@ -8,6 +8,7 @@
 import random
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -33,7 +34,7 @@ from trl_balcap.scenes.world import CANVAS, random_scene
 
 __all__ = ["MAX_NEW_TOKENS", "PROMPT", "build_llava", "build_qwen", "captioner_path"]
 
-PROMPT = "Describe the image."
+PROMPT = "Describe the image in detail."
 """The one instruction that the captioners know."""
 
 MAX_NEW_TOKENS = 96
@@ -91,6 +92,15 @@ def _tokenizer(special_tokens: list[str]) -> PreTrainedTokenizerFast:
         additional_special_tokens=["<|im_start|>", *special_tokens],
         padding_side="left",
     )
+
+
+def _end_and_padding(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    # Left out, a configuration class fills in the token numbers of a large vocabulary.
+    return {
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
 def _generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
@@ -167,9 +177,7 @@ def build_qwen(
                 "rope_theta": 1e4,
                 "mrope_section": [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8],
             },
-            "bos_token_id": None,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
+            **_end_and_padding(tokenizer),
         },
         vision_config={
             "depth": num_vision_layers,
@@ -188,9 +196,7 @@ def build_qwen(
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **_end_and_padding(tokenizer),
     )
     pixels = {"shortest_edge": (2 * _PATCH) ** 2, "longest_edge": CANVAS**2}
     processor = Qwen2_5_VLProcessor(
@@ -244,16 +250,13 @@ def build_llava(path: str | Path, *, seed: int = 0, hidden_size: int = 32) -> Pa
             num_attention_heads=4,
             num_key_value_heads=4,
             max_position_embeddings=2048,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            **_end_and_padding(tokenizer),
         ),
         image_token_index=image_token_id,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         image_seq_length=(CANVAS // _PATCH) ** 2,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **_end_and_padding(tokenizer),
     )
     side = {"height": CANVAS, "width": CANVAS}
     processor = LlavaProcessor(

@@ -1,0 +1,96 @@
+"""Scenes as a captioning dataset: in memory, or in a folder as users have theirs."""
+
+import argparse
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from trl_balcap.scenes.grammar import describe
+from trl_balcap.scenes.world import draw, random_scene
+
+__all__ = ["add_parser", "run", "scene_rows", "write_scenes"]
+
+
+def scene_rows(n: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Scenes with their perfect captions as references.
+
+    Args:
+        n (`int`): Number of scenes.
+        seed (`int`, *optional*, defaults to `0`):
+            The same seed gives the same rows, and the first rows do not depend on `n`.
+
+    Returns:
+        `list[dict]`: Rows with `image` (`PIL.Image.Image`) and `reference` (`str`).
+
+    Raises:
+        ValueError: `n` is negative.
+
+    Example:
+
+    ```python
+    >>> [row] = scene_rows(1, seed=3)
+    >>> row["image"].size, row["reference"].split(".")[0]
+    ((84, 84), 'There are two things')
+
+    ```
+    """
+    if n < 0:
+        raise ValueError(f"n is {n}, but a number of scenes is 0 or more.")
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(n):
+        scene = random_scene(rng)
+        rows.append({"image": draw(scene), "reference": describe(scene, rng)})
+    return rows
+
+
+def write_scenes(folder: str | Path, n: int, seed: int = 0) -> Path:
+    """Write scenes as PNG files with a `captions.jsonl` beside them.
+
+    Args:
+        folder (`str` or `Path`): Folder to write; made if missing.
+        n (`int`): Number of scenes.
+        seed (`int`, *optional*, defaults to `0`): The same seed gives the same files.
+
+    Returns:
+        `Path`: The `captions.jsonl`, with lines such as `{"image": "images/000.png", "reference": "..."}`.
+
+    Raises:
+        FileExistsError: The folder holds a `captions.jsonl` already.
+    """
+    folder = Path(folder)
+    captions = folder / "captions.jsonl"
+    if captions.exists():
+        raise FileExistsError(
+            f"{captions} exists already, and making scenes does not overwrite. "
+            "Name another folder, or remove this one."
+        )
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    digits = max(3, len(str(n - 1)))
+    with captions.open("w", encoding="utf-8") as file:
+        for number, row in enumerate(scene_rows(n, seed)):
+            name = f"images/{number:0{digits}}.png"
+            row["image"].save(folder / name)
+            file.write(json.dumps({"image": name, "reference": row["reference"]}) + "\n")
+    return captions
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `make` to the subcommands of `trl-balcap scenes`."""
+    parser = subparsers.add_parser(
+        "make", help="draw scenes and write them with their reference captions"
+    )
+    parser.add_argument("--n", type=int, required=True, help="number of scenes")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the scenes that `trl-balcap scenes make` asks for."""
+    captions = write_scenes(args.out, args.n, args.seed)
+    Console().print(f"{args.n} scenes in {captions}")
+    return 0
