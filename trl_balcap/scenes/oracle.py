@@ -114,7 +114,7 @@ def decompose(text: str) -> list[str]:
     ```
     """
     assertions: list[str] = []
-    seen: set[object] = set()
+    counts: set[int] = set()
     places: dict[int, list[tuple[int, ThingClaim]]] = {}  # cell -> where its assertions stand
     for sentence in split_sentences(text):
         claim = _claim(sentence)
@@ -131,11 +131,15 @@ def decompose(text: str) -> list[str]:
                 standing.append((len(assertions), claim))
                 assertions.append(sentence)
             continue
-        key = claim.count if isinstance(claim, CountClaim) else sentence
-        if key not in seen:
-            seen.add(key)
-            assertions.append(sentence)
-    return assertions
+        if isinstance(claim, CountClaim):
+            if claim.count in counts:
+                continue
+            counts.add(claim.count)
+        assertions.append(sentence)
+    distinct: dict[str, str] = {}
+    for assertion in assertions:
+        distinct.setdefault(assertion.casefold(), assertion)
+    return list(distinct.values())
 
 
 def _verdict(text: str, scene: Scene) -> tuple[bool, bool]:
@@ -569,7 +573,9 @@ class Oracle:
             QuestionError: where the messages hold no question that can be answered.
         """
         question, url = _read_messages(messages)
-        scene = None if url is None else _scene_at(url)
+        # A preflight may come with a blank image, to see whether the model takes images at all.
+        shown = url is not None and question.get("question") != "preflight"
+        scene = _scene_at(url) if shown else None
         reply = answer(question, scene)
         call = next(self.calls) if self.noise.every_call else 0
         return json.dumps(self.noise.spoil(question, reply, scene, call), ensure_ascii=False)

@@ -1,0 +1,94 @@
+"""One background thread with one event loop per process, where all judging happens.
+
+TRL runs async rewards on a loop of its own, evaluations use `asyncio.run`, scripts call from
+threads. litellm keeps its connections per event loop, so judging on the caller's loop would open a
+new set of connections for each and leave the old ones unclosed. Here every caller's coroutine is
+sent to the same loop, and what lives on it (limits, flights, statistics) needs no lock.
+"""
+
+import asyncio
+import atexit
+import concurrent.futures
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class _Background:
+    """The loop, its thread, and what has to be closed on it when the process ends."""
+
+    def __init__(self):
+        self.pid = os.getpid()
+        self.loop = asyncio.new_event_loop()
+        self.closers: list[Callable[[], Awaitable[None]]] = []
+        self.thread = threading.Thread(
+            target=self.loop.run_forever, name="trl-balcap-judge", daemon=True
+        )
+        self.thread.start()
+
+    def close(self) -> None:
+        async def close_all():
+            for closer in self.closers:
+                await closer()
+            # A zero sleep lets the transports' own close callbacks run before the loop stops.
+            await asyncio.sleep(0)
+
+        asyncio.run_coroutine_threadsafe(close_all(), self.loop).result(timeout=10)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(timeout=10)
+        self.loop.close()
+
+
+_background: _Background | None = None
+_lock = threading.Lock()
+
+
+def _current() -> _Background:
+    global _background
+    with _lock:
+        # A forked child inherits the object but not the thread, so it makes its own.
+        if _background is None or _background.pid != os.getpid():
+            _background = _Background()
+        return _background
+
+
+def judge_loop() -> asyncio.AbstractEventLoop:
+    """The event loop on which all judging of this process happens; made at the first call."""
+    return _current().loop
+
+
+def submit(coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+    """Start `coroutine` on the judge loop and return at once; safe from any thread."""
+    return asyncio.run_coroutine_threadsafe(coroutine, judge_loop())
+
+
+async def on_judge_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await `coroutine` on the judge loop, from any loop. Cancelling the wait cancels the work."""
+    if asyncio.get_running_loop() is judge_loop():
+        return await coroutine
+    return await asyncio.wrap_future(submit(coroutine))
+
+
+def call_at_close(closer: Callable[[], Awaitable[None]]) -> None:
+    """Have `closer` awaited on the judge loop before the process ends."""
+    _current().closers.append(closer)
+
+
+def _close_at_exit() -> None:
+    global _background
+    if _background is not None and _background.pid == os.getpid():
+        _background.close()
+    _background = None
+
+
+def _forget_in_child() -> None:
+    global _background, _lock
+    _background = None
+    _lock = threading.Lock()  # the parent may have held it at the fork
+
+
+atexit.register(_close_at_exit)
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,253 @@
+"""The one place that calls litellm: one attempt at one question, and what its failure means.
+
+No retry happens here or below (`max_retries=0`): they have one owner, `engine`.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from .background import call_at_close
+from .errors import JudgeConfigError, JudgeError, Reason, shorten
+
+
+class Reply(NamedTuple):
+    """A judge's reply, with what it took."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Failure(Exception):
+    """One failed attempt: why, and what may be done about it.
+
+    `again` is whether the same question may be asked again, `retry_after` how many seconds the
+    judge asked to be left alone, `fatal` whether no other question can fare better.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        again: bool,
+        retry_after: float | None = None,
+        fatal: bool = False,
+        reply: str | None = None,
+    ):
+        super().__init__(message)
+        self.reason: Reason = reason
+        self.message = message
+        self.again = again
+        self.retry_after = retry_after
+        self.fatal = fatal
+        self.reply = reply
+
+    def as_error(self) -> JudgeError:
+        return JudgeError(self.reason, self.message, self.reply)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One place where a judge answers: a litellm model string and how to reach it."""
+
+    model: str
+    api_base: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def where(self) -> str:
+        return f"{self.model} at {self.api_base}" if self.api_base else self.model
+
+    def check(self) -> None:
+        """Whether litellm knows the model and has a key for it; asks nothing of the network.
+
+        Raises:
+            `JudgeConfigError`: if not, naming the way out.
+        """
+        provider = provider_of(self)
+        if self.api_key is None and self.api_base is None:
+            missing = _litellm().validate_environment(self.model)
+            # For providers that it does not know, litellm reports no missing key.
+            if not missing["keys_in_environment"] and missing["missing_keys"]:
+                raise JudgeConfigError(
+                    f"the judge {self.model!r} needs a key: set {' or '.join(missing['missing_keys'])}"
+                    f" in the environment, or give Judge(api_key=...) (provider: {provider})"
+                )
+
+    def secrets(self) -> list[str]:
+        """What must not appear in any message: the keys that this deployment may be using."""
+        given = [self.api_key, *(v for k, v in self.extra.items() if "key" in k or "token" in k)]
+        named = [v for k, v in os.environ.items() if k.endswith(("_API_KEY", "_TOKEN", "_SECRET"))]
+        return [
+            secret for secret in (*given, *named) if isinstance(secret, str) and len(secret) > 5
+        ]
+
+
+async def ask_once(
+    deployment: Deployment,
+    messages: list[dict[str, Any]],
+    *,
+    timeout: float,
+    temperature: float | None,
+    max_tokens: int | None,
+    response_format: dict[str, Any] | None,
+    top_p: float | None = None,
+) -> Reply:
+    """Send the messages once and return the reply.
+
+    Raises:
+        `Failure`: on anything but a complete reply with text.
+    """
+    import openai  # litellm's dependency, and as slow to import
+
+    litellm = _litellm()
+    options = dict(deployment.extra)
+    if response_format is not None:
+        options["response_format"] = response_format
+    if top_p is not None:
+        options["top_p"] = top_p
+    try:
+        # litellm's own timeout starts anew with each byte; this one bounds the whole answer.
+        async with asyncio.timeout(timeout):
+            response = await litellm.acompletion(
+                model=deployment.model,
+                messages=messages,
+                api_base=deployment.api_base,
+                api_key=_key(deployment),
+                temperature=temperature,
+                max_tokens=max_tokens,
+                timeout=timeout,
+                num_retries=0,
+                max_retries=0,
+                drop_params=True,  # a reasoning model has no temperature, some have no schema
+                **options,
+            )
+    except TimeoutError as error:
+        raise Failure("timeout", f"no answer within {timeout:g} s", again=True) from error
+    except openai.OpenAIError as error:  # the base of all that litellm raises
+        raise _failure(error, deployment) from error
+    return _reply(response)
+
+
+def provider_of(deployment: Deployment) -> str:
+    """litellm's provider for the deployment's model.
+
+    Raises:
+        `JudgeConfigError`: if litellm does not know the model.
+    """
+    litellm = _litellm()
+    if deployment.model.startswith("scenes/"):
+        _register_scenes()
+    try:
+        return litellm.get_llm_provider(deployment.model, api_base=deployment.api_base)[1]
+    except litellm.exceptions.BadRequestError as error:
+        raise JudgeConfigError(
+            f"litellm knows no provider for the judge model {deployment.model!r}. Write "
+            "'provider/model', such as 'openai/gpt-4o-mini', 'hosted_vllm/Qwen/Qwen2.5-VL-7B-Instruct'"
+            " (with api_base) or 'scenes/oracle'"
+        ) from error
+
+
+def supports_schema(deployment: Deployment) -> bool:
+    """Whether litellm's table says that the provider holds replies to a JSON schema."""
+    return _litellm().supports_response_schema(deployment.model, provider_of(deployment))
+
+
+@cache
+def _litellm() -> ModuleType:
+    """litellm, imported at the first question: it takes seconds."""
+    # Else the import fetches a price table from the network.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import litellm
+
+    # litellm prints help for each error to stdout, and has no per-call switch for it.
+    litellm.suppress_debug_info = True
+    call_at_close(litellm.close_litellm_async_clients)
+    return litellm
+
+
+@cache
+def _register_scenes() -> None:
+    from ..scenes import provider
+
+    provider.register()
+
+
+def _key(deployment: Deployment) -> str | None:
+    if deployment.api_key is None and deployment.api_base and "OPENAI_API_KEY" not in os.environ:
+        return "none"  # a server of one's own asks for none, but the client insists on some
+    return deployment.api_key
+
+
+def _reply(response: Any) -> Reply:
+    choice = response.choices[0] if response.choices else None
+    text = choice.message.content if choice else None
+    usage = getattr(response, "usage", None)
+    # The finish reason comes before the text: half a JSON object may parse by chance.
+    if choice is not None and choice.finish_reason == "length":
+        raise Failure("truncated", "the reply was cut off", again=False, reply=text)
+    refusal = choice and (choice.message.get("refusal") or choice.finish_reason == "content_filter")
+    if refusal:
+        said = refusal if isinstance(refusal, str) else text
+        raise Failure("refused", "the judge refused to answer", again=False, reply=said)
+    if not text:
+        raise Failure("unreadable", "the reply is empty", again=False, reply=text)
+    return Reply(
+        text,
+        getattr(usage, "prompt_tokens", None) or 0,
+        getattr(usage, "completion_tokens", None) or 0,
+    )
+
+
+def _failure(error: Exception, deployment: Deployment) -> Failure:
+    """What an exception of litellm means. The order matters: they inherit from each other."""
+    known = _litellm().exceptions
+    message = scrub(str(error), deployment)
+    if isinstance(error, known.Timeout):
+        return Failure("timeout", message, again=True)
+    if isinstance(error, known.RateLimitError):
+        wait = retry_after(error)
+        return Failure("rate_limited", message, again=True, retry_after=wait)
+    fatal = (
+        known.AuthenticationError,
+        known.PermissionDeniedError,
+        known.NotFoundError,
+        known.PaymentRequiredError,
+        known.UnsupportedParamsError,
+    )
+    if isinstance(error, fatal):
+        return Failure("refused", message, again=False, fatal=True, reply=message)
+    if isinstance(error, known.BadRequestError | known.UnprocessableEntityError):
+        # Too long, against a content policy, or malformed: asking again cannot help.
+        return Failure("refused", message, again=False, reply=message)
+    wait = retry_after(error)
+    return Failure("server_error", message, again=True, retry_after=wait, reply=message)
+
+
+def retry_after(error: Exception) -> float | None:
+    """Seconds that the judge asked to be left alone (`Retry-After`, in seconds)."""
+    for headers in (
+        getattr(error, "litellm_response_headers", None),
+        getattr(getattr(error, "response", None), "headers", None),
+    ):
+        value = (headers or {}).get("retry-after")
+        with contextlib.suppress(TypeError, ValueError):
+            return max(0.0, float(value))  # the date form is not used by judges; backoff covers it
+    return None
+
+
+def scrub(message: str, deployment: Deployment) -> str:
+    """`message` in short, without keys and image bytes."""
+    for secret in deployment.secrets():
+        message = message.replace(secret, "[key]")
+    start = message.find(";base64,")
+    if start >= 0:
+        message = message[:start] + ";base64,[image]"
+    return shorten(message)

@@ -1,0 +1,26 @@
+"""How long a batch may be judged."""
+
+import sys
+from typing import Any
+
+
+def batch_deadline(seconds: float) -> float:
+    """`seconds`, but at most 0.45 of the process group's timeout where there is one.
+
+    The other ranks wait for a slow one in a collective, which aborts the whole job at that timeout.
+    """
+    timeout = process_group_timeout()
+    return seconds if timeout is None else min(seconds, 0.45 * timeout)
+
+
+def process_group_timeout() -> float | None:
+    """Seconds until a collective of the default process group gives up; `None` without a group."""
+    torch: Any = sys.modules.get("torch")  # no group without torch, and torch is slow to import
+    if torch is None or not torch.distributed.is_available():
+        return None
+    if not torch.distributed.is_initialized():
+        return None
+    group = torch.distributed.group.WORLD
+    backends = [group._get_backend(device) for device in group._device_types]
+    known = [backend.options._timeout for backend in backends if hasattr(backend, "options")]
+    return min((timeout.total_seconds() for timeout in known), default=None)
