@@ -1,0 +1,54 @@
+# Everything lives in .venv. Versions are those of requirements.lock, which CI runs too.
+PYTHON ?= python3
+PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
+RUN := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false .venv/bin/python
+
+.PHONY: help demo test test-all test-trl check format lock clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+
+demo: .venv/installed  ## train the tiny captioner on drawn scenes and show before | after
+	.venv/bin/trl-balcap demo
+
+test: .venv/installed-dev  ## the suite, at most 10 minutes on 2 cores
+	$(RUN) -m pytest -q -n 2 --dist worksteal
+
+test-all: .venv/installed-dev  ## the slow tests too
+	$(RUN) -m pytest -q -n 2 --dist worksteal -m "slow or not slow"
+
+TRL ?= 1.14.2
+test-trl: .venv/installed-dev  ## the trainer's tests under the lowest TRL (or TRL=1.15.0, ...)
+	$(PIP) --no-deps --upgrade --target .venv/trl-$(TRL) "trl==$(TRL)"
+	PYTHONPATH=.venv/trl-$(TRL) $(RUN) -m pytest -q -n 2 --dist worksteal \
+	  tests/test_trl_seam.py tests/test_trainer.py tests/test_length_gate.py tests/test_rewards.py
+
+check: .venv/installed-dev  ## lint, format, types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/basedpyright
+
+format: .venv/installed-dev  ## mend what ruff can
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+lock: .venv/installed-dev  ## write down the versions that are installed
+	.venv/bin/python -m pip freeze --exclude-editable --exclude trl-balcap > requirements.lock
+
+clean:  ## remove what make has installed
+	rm -rf .venv
+
+.venv/python: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "trl-balcap needs Python 3.11 or newer, and $(PYTHON) is older. Name another: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PIP) "pip==25.3"
+	touch $@
+
+.venv/installed: .venv/python pyproject.toml
+	$(PIP) --constraint requirements.lock --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) --constraint requirements.lock --editable . --group dev
+	touch $@
