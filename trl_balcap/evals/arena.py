@@ -1,0 +1,316 @@
+"""
+The human arena of CapArena: does a metric rank captioners, and captions, as people do?
+
+Battles of two models' captions of one image, judged by people (`winner`) and by a metric (`judge`). Rules as measured
+on njucckevin/CapArena at c251cdd.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import optimize, special, stats
+
+from trl_balcap.evals.caparena import verdict_of
+
+__all__ = [
+    "HUMAN_RANKING",
+    "Agreement",
+    "EloRanking",
+    "RankAgreement",
+    "bootstrap_ranking",
+    "bradley_terry",
+    "caption_agreement",
+    "elo_ratings",
+    "model_agreement",
+    "winners",
+]
+
+HUMAN_RANKING = (
+    "GPT-4o-0806",
+    "human",
+    "Gemini-2.0-flash-exp",
+    "InternVL2-26B",
+    "Gemini-1.5-pro-002",
+    "Claude-3.5-Sonnet-0620",
+    "GPT-4o-mini-0718",
+    "LLama-3.2-90B",
+    "Qwen2-VL-72B-Instruct",
+    "CogVLM2-llama3-chat-19B",
+    "MiniCPM-V2.6-8B",
+    "Qwen2-VL-7B-Instruct",
+    "Qwen2-VL-2B-Instruct",
+    "LLaVA-1.6-34B",
+    "LLaVA-1.5-7B",
+)
+"""Ranking by people that CapArena publishes, best first. The released files do not give its Elo again."""
+
+LEVELS = ("level 1", "level 2", "level 3", "level 4")
+HUMAN = "human"
+
+Fight = tuple[str, str, float]
+"""First model, second model, and what the first scored: 1 won, 0 lost, 0.5 tie."""
+
+
+class EloRanking(NamedTuple):
+    """Bootstrapped Elo. Models best first; `low` and `high` are the 2.5% and 97.5% quantiles."""
+
+    models: list[str]
+    median: dict[str, float]
+    low: dict[str, float]
+    high: dict[str, float]
+
+    @property
+    def rounded(self) -> dict[str, int]:
+        """Medians as the script prints them: half up."""
+        return {model: int(self.median[model] + 0.5) for model in self.models}
+
+
+class Agreement(NamedTuple):
+    """Share of battles in which metric and people say the same; `None` where there is no battle."""
+
+    overall: float | None
+    n: int
+    levels: dict[str, float | None]
+    n_ties: dict[str, int]
+
+
+class RankAgreement(NamedTuple):
+    """Rank correlations of a metric's ranking with the human one, and the human position of each of its models."""
+
+    spearman: float
+    kendall: float
+    human_positions: list[int]
+
+
+def winners(battles: Sequence[Mapping[str, Any]]) -> list[Fight]:
+    """
+    Fights for the ratings. Battles with the human writer and battles without a verdict are left out.
+
+    The verdict is read more loosely than the leaderboard reads it, as the script does: a "1" anywhere is a win of the
+    first, else a "2" a win of the second, else it is a tie.
+
+    Example:
+
+    ```python
+    >>> winners([{"source1": "A", "source2": "B", "judge": "Captions 1 and 2 are equal"}])
+    [('A', 'B', 1.0)]
+
+    ```
+    """
+    fights: list[Fight] = []
+    for battle in battles:
+        first, second = battle["source1"], battle["source2"]
+        if HUMAN in (first, second) or "judge" not in battle:
+            continue
+        words = battle["judge"]
+        fights.append((first, second, 1.0 if "1" in words else 0.0 if "2" in words else 0.5))
+    return fights
+
+
+def elo_ratings(
+    fights: Sequence[Fight], *, k: float = 4, scale: float = 400, initial: float = 1000
+) -> dict[str, float]:
+    """
+    Elo after the fights in their order, which matters.
+
+    `e = 1 / (1 + 10 ** ((r_b - r_a) / scale))`; the first gains `k (s - e)`, the second the opposite.
+
+    Example:
+
+    ```python
+    >>> elo_ratings([("A", "B", 1.0)])
+    {'A': 1002.0, 'B': 998.0}
+
+    ```
+    """
+    ratings: dict[str, float] = {}
+    for first, second, score in fights:
+        r_a, r_b = ratings.setdefault(first, initial), ratings.setdefault(second, initial)
+        e_a = 1 / (1 + 10 ** ((r_b - r_a) / scale))
+        e_b = 1 / (1 + 10 ** ((r_a - r_b) / scale))
+        ratings[first] += k * (score - e_a)
+        ratings[second] += k * (1 - score - e_b)
+    return ratings
+
+
+def bootstrap_ranking(fights: Sequence[Fight], *, rounds: int = 1000, seed: int = 42) -> EloRanking:
+    """
+    Models by their median Elo over resampled fights, best first; equal medians in order of first appearance.
+
+    With the defaults it draws the very samples of the official script (numpy's legacy generator, seed 42).
+
+    Raises:
+        ValueError: If there is no fight.
+    """
+    if not fights:
+        raise ValueError(
+            "A ranking needs at least one battle that has a 'judge' and no 'human' among its sources."
+        )
+    generator = np.random.RandomState(seed)
+    n = len(fights)
+    samples: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        drawn = generator.choice(n, n, replace=True)
+        for model, rating in elo_ratings([fights[i] for i in drawn]).items():
+            samples.setdefault(model, []).append(rating)  # a model not drawn has no rating
+    quantiles = {
+        model: np.quantile(values, (0.5, 0.025, 0.975)) for model, values in samples.items()
+    }
+    median = {model: float(np.median(values)) for model, values in samples.items()}
+    models = sorted(median, key=lambda model: -median[model])
+    return EloRanking(
+        models=models,
+        median={model: median[model] for model in models},
+        low={model: float(quantiles[model][1]) for model in models},
+        high={model: float(quantiles[model][2]) for model in models},
+    )
+
+
+def bradley_terry(
+    fights: Sequence[Fight], *, scale: float = 400, initial: float = 1000
+) -> dict[str, float]:
+    """
+    Bradley-Terry ratings: the optimum of a logistic regression on who fought whom, best first.
+
+    As in the script: no intercept, an L2 penalty of one half of the squared coefficients, features of +-ln 10, and a
+    tie counts as lost by the first model.
+
+    Raises:
+        ValueError: If the first model won all fights, or none.
+    """
+    won = np.array([score == 1 for _, _, score in fights], dtype=bool)
+    if len(set(won.tolist())) < 2:
+        raise ValueError(
+            "Bradley-Terry needs fights that the first model won and fights that it did not; "
+            f"it won {int(won.sum())} of {len(fights)}."
+        )
+    models = list(dict.fromkeys([a for a, _, _ in fights] + [b for _, b, _ in fights]))
+    place = {model: i for i, model in enumerate(models)}
+    features = np.zeros((len(fights), len(models)))  # (N, M)
+    for row, (first, second, _) in zip(features, fights, strict=True):
+        row[place[first]] = math.log(10)
+        row[place[second]] = -math.log(10)
+    signs = np.where(won, 1.0, -1.0)  # (N,)
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        margins = signs * (features @ weights)  # (N,)
+        gradient = weights - features.T @ (signs * special.expit(-margins))  # (M,)
+        return float(weights @ weights / 2 + np.logaddexp(0, -margins).sum()), gradient
+
+    found = optimize.minimize(
+        loss,
+        np.zeros(len(models)),
+        jac=True,
+        method="L-BFGS-B",
+        options={"gtol": 1e-10, "ftol": 1e-15},
+    )
+    ratings = {model: float(initial + scale * found.x[place[model]]) for model in models}
+    return dict(sorted(ratings.items(), key=lambda item: -item[1]))
+
+
+def caption_agreement(
+    battles: Sequence[Mapping[str, Any]], *, include_tie: bool = True, in_400: bool = False
+) -> Agreement:
+    """
+    Share of battles in which the metric's verdict is the people's.
+
+    Battles without a verdict in the exact words, and battles with the human writer, are left out. A `winner` that is
+    neither source is a tie.
+
+    Args:
+        battles (`Sequence[Mapping]`):
+            Rows with "source1", "source2", "winner", "cluster" ("level 1" to "level 4"), "in-400" and "judge".
+        include_tie (`bool`, *optional*, defaults to `True`):
+            Count ties as one of three answers; otherwise drop battles that either side calls a tie.
+        in_400 (`bool`, *optional*, defaults to `False`):
+            Only the subset of 400 images.
+
+    Returns:
+        [`Agreement`]
+
+    Raises:
+        KeyError: If a battle has a level beyond the four.
+
+    Example:
+
+    ```python
+    >>> battle = {"source1": "A", "source2": "B", "winner": "A", "cluster": "level 1", "judge": "Tie"}
+    >>> caption_agreement([battle, battle | {"judge": "Caption 1 is better"}]).overall
+    0.5
+
+    ```
+    """
+    agreed: dict[str, list[bool]] = {level: [] for level in LEVELS}
+    ties = dict.fromkeys(LEVELS, 0)
+    for battle in battles:
+        first, second = battle["source1"], battle["source2"]
+        if "judge" not in battle or HUMAN in (first, second):
+            continue
+        if in_400 and not battle["in-400"]:
+            continue
+        metric = verdict_of(battle["judge"])
+        if metric is None:
+            continue
+        people = 1 if battle["winner"] == first else 2 if battle["winner"] == second else 0
+        if include_tie:
+            ties[battle["cluster"]] += metric == 0
+        elif 0 in (metric, people):
+            continue
+        agreed[battle["cluster"]].append(metric == people)
+    everything = [same for level in LEVELS for same in agreed[level]]
+    return Agreement(
+        overall=_share(everything),
+        n=len(everything),
+        levels={level: _share(agreed[level]) for level in LEVELS},
+        n_ties=ties,
+    )
+
+
+def model_agreement(
+    metric_ranking: Sequence[str], human_ranking: Sequence[str] = HUMAN_RANKING
+) -> RankAgreement:
+    """
+    Spearman's and Kendall's correlation of a metric's ranking of models with the human ranking.
+
+    The human writer is left out of the metric's ranking; the gap that leaves in the human positions does no harm.
+
+    Args:
+        metric_ranking (`Sequence[str]`):
+            Models, best first.
+        human_ranking (`Sequence[str]`, *optional*):
+            Models, best first; CapArena's by default.
+
+    Returns:
+        [`RankAgreement`]
+
+    Raises:
+        ValueError: If a model is not in the human ranking.
+
+    Example:
+
+    ```python
+    >>> model_agreement(["LLaVA-1.5-7B", "InternVL2-26B", "GPT-4o-0806"]).spearman
+    -1.0
+
+    ```
+    """
+    models = [model for model in metric_ranking if model != HUMAN]
+    unknown = [model for model in models if model not in human_ranking]
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]!r} is not in the human ranking; leave it out, or use one of "
+            f"{', '.join(name for name in human_ranking if name != HUMAN)}."
+        )
+    human = [list(human_ranking).index(model) + 1 for model in models]
+    metric = list(range(1, len(models) + 1))
+    return RankAgreement(
+        spearman=float(stats.spearmanr(human, metric).statistic),
+        kendall=float(stats.kendalltau(human, metric).statistic),
+        human_positions=human,
+    )
+
+
+def _share(values: Sequence[bool]) -> float | None:
+    return sum(values) / len(values) if values else None

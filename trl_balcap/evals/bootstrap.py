@@ -1,0 +1,205 @@
+"""
+Intervals by resampling images: of a score, and of the difference between two captioners on the same images.
+
+Every corpus score here is a formula over sums over images, so a resample is a weight per image, and all resamples
+together are one matrix product.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = [
+    "Difference",
+    "Estimate",
+    "Statistic",
+    "difference",
+    "estimate",
+    "mean_statistic",
+    "resampling_weights",
+]
+
+ROUNDS = 2000
+LEVEL = 0.95
+
+
+class Statistic(NamedTuple):
+    """
+    A corpus score as a formula over sums.
+
+    Args:
+        name (`str`):
+            What it is called in tables.
+        columns (`np.ndarray`):
+            One row per image, shape (N, C).
+        formula (`Callable`):
+            From sums over images, shape (..., C), to the score, shape (...); NaN where it is not defined.
+        scored (`np.ndarray`):
+            Whether the score rests on the image, shape (N,).
+    """
+
+    name: str
+    columns: np.ndarray
+    formula: Callable[[np.ndarray], np.ndarray]
+    scored: np.ndarray
+
+
+class Estimate(NamedTuple):
+    """A score, its interval, and how many of how many images it rests on. `None` where nothing was scored."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n_scored: int
+    n: int
+
+
+class Difference(NamedTuple):
+    """Second minus first on the images that both scored, its interval, and the share of resamples above zero."""
+
+    name: str
+    first: float | None
+    second: float | None
+    value: float | None
+    low: float | None
+    high: float | None
+    share_above_zero: float | None
+    n: int
+
+
+def mean_statistic(name: str, values: Sequence[float | None], scale: float = 1.0) -> Statistic:
+    """
+    The mean of one value per image, those without one left out, times `scale`.
+
+    Example:
+
+    ```python
+    >>> estimate(mean_statistic("score", [1.0, 0.0, None]), resampling_weights(3, rounds=10))[1:2]
+    (0.5,)
+
+    ```
+    """
+    present = np.array([value is not None for value in values], dtype=bool)  # (N,)
+    filled = np.array([0.0 if value is None else value for value in values], dtype=float)  # (N,)
+    columns = np.stack([filled * scale, present.astype(float)], axis=-1)  # (N, 2)
+    return Statistic(name, columns, ratio, present)
+
+
+def ratio(sums: np.ndarray) -> np.ndarray:
+    """First sum over the second, NaN where the second is 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
+
+
+def resampling_weights(
+    n: int, *, strata: Sequence[str] | None = None, rounds: int = ROUNDS, seed: int = 0
+) -> np.ndarray:
+    """
+    How often each image is drawn in each resample, drawn with replacement inside its stratum.
+
+    Args:
+        n (`int`):
+            Images.
+        strata (`Sequence[str]`, *optional*):
+            A label per image; each label keeps its number of images in every resample.
+        rounds (`int`, *optional*, defaults to `2000`):
+            Resamples.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the draws: the same images and seed give the same interval.
+
+    Returns:
+        `np.ndarray` of shape (rounds, n): each row sums to n.
+
+    Example:
+
+    ```python
+    >>> resampling_weights(3, strata=["a", "b", "b"], rounds=2).sum(axis=1).tolist()
+    [3, 3]
+
+    ```
+    """
+    generator = np.random.default_rng(seed)
+    weights = np.zeros((rounds, n), dtype=np.int64)  # (R, N)
+    labels = np.array(["" for _ in range(n)] if strata is None else [str(s) for s in strata])
+    for label in dict.fromkeys(labels.tolist()):
+        places = np.flatnonzero(labels == label)
+        size = len(places)
+        weights[:, places] = generator.multinomial(size, np.full(size, 1 / size), size=rounds)
+    return weights
+
+
+def estimate(statistic: Statistic, weights: np.ndarray, *, level: float = LEVEL) -> Estimate:
+    """
+    A score with its percentile interval. The interval is `None` where fewer than 2 images were scored.
+
+    Args:
+        statistic ([`Statistic`]):
+            The score.
+        weights (`np.ndarray`):
+            From [`resampling_weights`], shape (R, N).
+        level (`float`, *optional*, defaults to `0.95`):
+            Coverage of the interval.
+
+    Returns:
+        [`Estimate`]
+    """
+    value = _number(statistic.formula(statistic.columns.sum(axis=0)))
+    n_scored = int(statistic.scored.sum())
+    low, high = None, None
+    if value is not None and n_scored > 1:
+        low, high = _interval(statistic.formula(weights @ statistic.columns), level)
+    return Estimate(statistic.name, value, low, high, n_scored, len(statistic.scored))
+
+
+def difference(
+    first: Statistic, second: Statistic, weights: np.ndarray, *, level: float = LEVEL
+) -> Difference:
+    """
+    Paired difference, second minus first: both sides of a resample draw the same images.
+
+    Rows of the two statistics must be the same images in the same order. Images that either side did not score are
+    left out of both.
+
+    Raises:
+        ValueError: If the two are not about the same score or not of the same length.
+
+    Example:
+
+    ```python
+    >>> before, after = mean_statistic("s", [0.0, 0.5, 1.0]), mean_statistic("s", [0.1, 0.6, None])
+    >>> change = difference(before, after, resampling_weights(3))
+    >>> round(change.value, 6), round(change.low, 6), change.n  # the same gain on each image
+    (0.1, 0.1, 2)
+
+    ```
+    """
+    if first.name != second.name or len(first.columns) != len(second.columns):
+        raise ValueError(
+            f"A difference needs one score on the same images, got {first.name!r} on "
+            f"{len(first.columns)} and {second.name!r} on {len(second.columns)}."
+        )
+    both = first.scored & second.scored  # (N,)
+    a, b = first.columns * both[:, None], second.columns * both[:, None]
+    value_a = _number(first.formula(a.sum(axis=0)))
+    value_b = _number(second.formula(b.sum(axis=0)))
+    n = int(both.sum())
+    if value_a is None or value_b is None:
+        return Difference(first.name, value_a, value_b, None, None, None, None, n)
+    low, high, above = None, None, None
+    if n > 1:
+        changes = second.formula(weights @ b) - first.formula(weights @ a)  # (R,)
+        low, high = _interval(changes, level)
+        above = float(np.mean(changes[~np.isnan(changes)] > 0))
+    return Difference(first.name, value_a, value_b, value_b - value_a, low, high, above, n)
+
+
+def _interval(samples: np.ndarray, level: float) -> tuple[float, float]:
+    tail = (1 - level) / 2
+    low, high = np.nanquantile(samples, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def _number(value: np.ndarray) -> float | None:
+    return None if np.isnan(value) else float(value)
