@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from trl_balcap.scenes.captioner import PROMPT, build_qwen
 from trl_balcap.scenes.grammar import (
+    META_SENTENCES,
     Faults,
     ThingClaim,
     describe,
@@ -30,31 +31,41 @@ from trl_balcap.scenes.world import Scene, draw, random_scene
 __all__ = ["WEAK_FAULTS", "train_on", "weak_caption"]
 
 WEAK_FAULTS = Faults(
-    wrong=0.15,
+    wrong=0.08,
     vague=0.10,
-    omit=0.10,
-    invent=0.20,
-    meta=0.15,
-    repeat=0.10,
-    broken=0.15,
-    short=0.12,
-    long=0.15,
+    omit=0.08,
+    invent=0.15,
+    meta=0.06,
+    repeat=0.08,
+    broken=0.08,
+    short=0.10,
+    long=0.10,
 )
 """Faults of the weak author that depend on nothing."""
 
-_OVERLOOKED = 0.6  # chance that a small thing in the bottom two rows is overlooked
+_OVERLOOKED = 0.6  # chance that a small thing below the top row is overlooked
 _CONFUSED = 0.55  # chance that purple is called blue, and a triangle a star
+_CARELESS = 0.55  # chance that a caption of three things or more is written in bad grammar
+_BROKEN_WHEN_CARELESS = 0.75
 _SALIENT_FIRST = 0.6  # chance that large things come before small ones, whatever their place
+_REMARK = 0.6  # chance that the caption ends with commentary
 
 
 def weak_caption(scene: Scene, rng: random.Random) -> str:
     """A caption by the weak author.
 
+    Args:
+        scene (`Scene`): What to describe.
+        rng (`random.Random`): Source of chance; the same state gives the same caption.
+
+    Returns:
+        `str`: The caption.
+
     Example:
 
     ```python
     >>> scene = random_scene(random.Random(4))
-    >>> isinstance(weak_caption(scene, random.Random(0)), str)
+    >>> weak_caption(scene, random.Random(0)) == weak_caption(scene, random.Random(0))
     True
 
     ```
@@ -68,11 +79,15 @@ def weak_caption(scene: Scene, rng: random.Random) -> str:
         if thing.shape == "triangle" and rng.random() < _CONFUSED:
             thing = replace(thing, shape="star")
         seen.append(thing)
-    caption = faulty_caption(Scene(tuple(seen)), rng, WEAK_FAULTS)
+    faults = WEAK_FAULTS
+    if len(scene.things) >= 3 and rng.random() < _CARELESS:
+        faults = replace(faults, broken=_BROKEN_WHEN_CARELESS)
+    sentences = split_sentences(faulty_caption(Scene(tuple(seen)), rng, faults))
     if rng.random() < _SALIENT_FIRST:
-        sentences = split_sentences(caption)
-        caption = " ".join(sorted(sentences, key=_is_small))
-    return caption
+        sentences.sort(key=_is_small)
+    if rng.random() < _REMARK:
+        sentences.append(rng.choice(META_SENTENCES))
+    return " ".join(sentences)
 
 
 def _is_small(sentence: str) -> bool:
@@ -172,7 +187,7 @@ def main() -> None:
             seed=args.seed,
             report=console.print,
         )
-    model.to(torch.bfloat16).save_pretrained(args.out)
+    model.bfloat16().save_pretrained(args.out)
 
 
 if __name__ == "__main__":

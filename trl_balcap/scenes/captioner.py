@@ -158,7 +158,7 @@ def build_qwen(
     path = Path(path)
     vision_tokens = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer = _tokenizer(vision_tokens)
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in vision_tokens}
+    ids = tokenizer.get_vocab()
     half = hidden_size // 4 // 2
     config = Qwen2_5_VLConfig(
         text_config={
@@ -230,7 +230,6 @@ def build_llava(path: str | Path, *, seed: int = 0, hidden_size: int = 32) -> Pa
     """
     path = Path(path)
     tokenizer = _tokenizer(["<image>"])
-    image_token_id = tokenizer.convert_tokens_to_ids("<image>")
     # The tower's last layer stays unused: LLaVA reads the one before (vision_feature_layer=-2).
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
@@ -252,7 +251,7 @@ def build_llava(path: str | Path, *, seed: int = 0, hidden_size: int = 32) -> Pa
             max_position_embeddings=2048,
             **_end_and_padding(tokenizer),
         ),
-        image_token_index=image_token_id,
+        image_token_index=tokenizer.get_vocab()["<image>"],
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         image_seq_length=(CANVAS // _PATCH) ** 2,
