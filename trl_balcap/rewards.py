@@ -177,7 +177,7 @@ class JudgeReward:
         return [expired if task in late else task.result() for task in tasks]
 
     async def _outcome(self, row: _Row) -> float | JudgeError | None:
-        if _is_empty(row.caption):
+        if is_empty(row.caption):
             return 0.0
         try:
             return await self._score(row)
@@ -247,7 +247,7 @@ class RecallReward(JudgeReward):
     needs = ("reference",)
 
     async def _score(self, row: _Row) -> float | None:
-        if not row.reference or _is_empty(row.reference):
+        if not row.reference or is_empty(row.reference):
             return None
         if self.judge.settings.profile == "fused":
             units = await self.judge.decompose(row.reference)
@@ -311,7 +311,7 @@ def _caption(completion: Any) -> str:
     return "\n".join(texts)
 
 
-def _is_empty(text: str) -> bool:
+def is_empty(text: str) -> bool:
     """Whether nothing in `text` can be seen: only space, control and format characters."""
     return all(unicodedata.category(character)[0] in "ZC" for character in text)
 

@@ -243,7 +243,7 @@ def caption_agreement(
     ```
     """
     agreed: dict[str, list[bool]] = {level: [] for level in LEVELS}
-    ties = dict.fromkeys(LEVELS, 0)
+    ties: dict[str, int] = dict.fromkeys(LEVELS, 0)
     for battle in battles:
         first, second = battle["source1"], battle["source2"]
         if "judge" not in battle or HUMAN in (first, second):
@@ -306,8 +306,8 @@ def model_agreement(
     human = [list(human_ranking).index(model) + 1 for model in models]
     metric = list(range(1, len(models) + 1))
     return RankAgreement(
-        spearman=float(stats.spearmanr(human, metric).statistic),
-        kendall=float(stats.kendalltau(human, metric).statistic),
+        spearman=float(np.asarray(stats.spearmanr(human, metric))[0]),
+        kendall=float(np.asarray(stats.kendalltau(human, metric))[0]),
         human_positions=human,
     )
 

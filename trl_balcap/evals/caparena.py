@@ -10,20 +10,36 @@ modes:
   denominator, and scores are always percent.
 """
 
+import asyncio
+import json
 import random
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from trl_balcap.evals.asking import Ask, Workload, chat, image_url, is_reply_failure, workload
+from trl_balcap.evals.bootstrap import Statistic, mean_statistic, ratio
+from trl_balcap.evals.captions import BadRowsError, Caption
+from trl_balcap.evals.prompting import Prompts
+from trl_balcap.judge import JudgeError
 
 __all__ = [
     "BASELINES",
     "OFFICIAL_JUDGE",
     "ArenaScores",
     "Battle",
+    "CapArenaAuto",
     "arena_scores",
     "auto_battles",
     "caption_length",
+    "load_references",
+    "outcome_of",
     "read_judgment",
+    "statistics",
     "verdict_of",
 ]
 
@@ -287,3 +303,211 @@ def outcome_of(battle: Battle, model: str, mode: Mode = "official") -> int | Non
         return verdict
     winner = battle.source1 if verdict == 1 else battle.source2
     return 1 if winner == model else -1
+
+
+def load_references(path: str | Path) -> dict[str, dict[str, Any]]:
+    """
+    Read `caparena_auto_600.json`: `{image: {"captions": {"human": ..., baseline: ...}, "ref_model": baseline}}`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        BadRowsError: If an entry is of another form, with one message per bad entry.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    if not isinstance(content, dict):
+        raise BadRowsError([f"{path}:1: must be one object from image to captions."])
+    problems = []
+    for image, row in content.items():
+        baseline = row.get("ref_model") if isinstance(row, dict) else None
+        captions = row.get("captions", {}) if isinstance(row, dict) else {}
+        if baseline not in BASELINES:
+            problems.append(
+                f"{path}: {image!r}: ref_model is {baseline!r}; it must be the full name of a baseline: "
+                f"{', '.join(BASELINES)}."
+            )
+        elif not all(isinstance(captions.get(name), str) for name in ("human", baseline)):
+            problems.append(f"{path}: {image!r}: captions of 'human' and {baseline!r} are needed.")
+    if problems:
+        raise BadRowsError(problems)
+    return content
+
+
+@dataclass
+class CapArenaAuto:
+    """
+    The metric, ready to score captions.
+
+    Args:
+        references (`Mapping`):
+            From [`load_references`].
+        prompts ([`Prompts`]):
+            Ours or the official ones.
+        model (`str`, *optional*, defaults to `"captions"`):
+            The tested model's name. A baseline's name skips its own images.
+        mode (`str`, *optional*, defaults to `"official"`):
+            See the module.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the order in which the two captions stand.
+    """
+
+    references: Mapping[str, Mapping[str, Any]]
+    prompts: Prompts
+    model: str = "captions"
+    mode: Mode = "official"
+    seed: int = 0
+    name = "caparena"
+    _battles: dict[str, Battle] = field(default_factory=dict, init=False, repr=False)
+
+    def problems(self, captions: Sequence[Caption]) -> list[str]:
+        """One message per caption without a battle; in `official` also one if images have no caption."""
+        by_image = {_image_name(caption): caption.caption for caption in captions}
+        problems = [
+            f"{caption.where}: CapArena-Auto has no image {_image_name(caption)!r}. Remove the row."
+            for caption in captions
+            if _image_name(caption) not in self.references
+        ]
+        absent = [image for image in self.references if image not in by_image]
+        if absent and self.mode == "official":
+            source = captions[0].where.rpartition(":")[0] if captions else "the captions"
+            problems.append(
+                f"{source}: {len(absent)} of {len(self.references)} images have no caption, such as "
+                f"{absent[0]!r}, and the official scorer stops there. Caption them, or score what there "
+                f"is with --mode strict."
+            )
+        present = {image: row for image, row in self.references.items() if image in by_image}
+        battles = auto_battles(present, by_image, self.model, seed=self.seed)
+        self._battles = {battle.img: battle for battle in battles}
+        return problems
+
+    def workload(self, captions: Sequence[Caption]) -> Workload:
+        """One call per battle."""
+        words = sum(map(len, self.prompts.texts.values()))
+        total = Workload()
+        for caption in captions:
+            battle = self._battles.get(_image_name(caption))
+            if battle is not None:
+                texts = len(battle.caption1) + len(battle.caption2) + len(battle.ref)
+                total += workload(prompt_chars=words + texts, completion_chars=600, image=True)
+        return total
+
+    async def score(self, caption: Caption, ask: Ask) -> dict[str, Any]:
+        """
+        Fight one battle.
+
+        Returns:
+            `dict`: "score" 1, 0 or -1, `None` with a "reason" where no verdict counts; the battle, the judge's words
+            in "judge" and its "replies".
+
+        Raises:
+            JudgeError: If the judge did not answer at all.
+        """
+        battle = self._battles.get(_image_name(caption))
+        if battle is None:  # the tested model is this image's baseline
+            return {"score": None, "reason": "own baseline", "ref_model": None, "replies": []}
+        judged, replies = await self.fight(battle, ask, caption.image)
+        outcome = outcome_of(judged, self.model, self.mode)
+        words = judged._asdict()
+        del words["img"]
+        return {
+            "score": outcome,
+            "reason": "no verdict" if outcome is None else None,
+            "replies": replies,
+            **words,
+        }
+
+    async def fight(
+        self, battle: Battle, ask: Ask, image: Path | None
+    ) -> tuple[Battle, list[str | None]]:
+        """
+        Ask for a verdict, at most five times until a reply has a reason and a judgment.
+
+        `strict` also asks again where the judgment is none of the three.
+        """
+        messages = chat(
+            self.prompts.fill("system"),
+            self.prompts.fill(
+                "battle",
+                caption_1=self.prompts.quote(battle.caption1),
+                caption_2=self.prompts.quote(battle.caption2),
+                caption_ref=self.prompts.quote(battle.ref),
+            ),
+            image=await asyncio.to_thread(image_url, image, reencode=False) if image else None,
+        )
+        replies: list[str | None] = []
+        for attempt in range(MAX_CALLS):
+            try:
+                (reply,) = await ask(
+                    messages,
+                    tag="caparena",
+                    temperature=TEMPERATURE,
+                    max_tokens=MAX_TOKENS,
+                    top_p=TOP_P,
+                    attempt=attempt,
+                )
+            except JudgeError as error:
+                if not is_reply_failure(error):
+                    raise
+                replies.append(error.reply)
+                continue
+            replies.append(reply)
+            judgment = read_judgment(reply)
+            if judgment and (self.mode == "official" or verdict_of(judgment, "strict") is not None):
+                return battle._replace(judge=judgment), replies
+        return battle, replies
+
+
+def statistics(rows: Sequence[Mapping[str, Any]]) -> list[Statistic]:
+    """
+    Corpus scores of scored rows: Score_Avg, the score against each baseline, and the share of battles won, lost and
+    tied. The mode is the rows' own.
+    """
+    outcomes = np.array([row["score"] or 0 for row in rows], dtype=float)  # (N,)
+    judged = np.array([row["score"] is not None for row in rows], dtype=bool)
+    baselines = list(BASELINES)
+    against = np.array([[row.get("ref_model") == name for name in baselines] for row in rows])
+    against = against.reshape(len(rows), len(baselines))  # (N, 3)
+    sums = np.stack(
+        [against * outcomes[:, None], against * judged[:, None].astype(float)], axis=-1
+    )  # (N, 3, 2)
+    official = bool(rows) and rows[0]["mode"] == "official"
+
+    def score(pairs: np.ndarray) -> np.ndarray:
+        return pairs[..., 0] / 2 if official else 100 * ratio(pairs)
+
+    def average(totals: np.ndarray) -> np.ndarray:
+        scores = score(totals.reshape(*totals.shape[:-1], len(baselines), 2))
+        if official:
+            return scores.mean(axis=-1)
+        # In strict mode a baseline without a judged battle stays out of the mean.
+        present = ~np.isnan(scores)
+        return ratio(np.stack([np.nansum(scores, axis=-1), present.sum(axis=-1)], axis=-1))
+
+    lengths = [
+        None if row.get("ref_model") is None else caption_length(row["caption"]) for row in rows
+    ]
+    return [
+        Statistic("Score_Avg", sums.reshape(len(rows), -1), average, judged),
+        *(
+            Statistic(f"Score_{BASELINES[name]}", sums[:, place], score, judged & against[:, place])
+            for place, name in enumerate(baselines)
+        ),
+        *(
+            mean_statistic(
+                name, [None if row["score"] is None else row["score"] == value for row in rows], 100
+            )
+            for name, value in (("won", 1), ("tied", 0), ("lost", -1))
+        ),
+        mean_statistic("Length_Avg", lengths),
+    ]
+
+
+def strata(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What stays fixed when images are resampled: the number of battles with each baseline."""
+    return [str(row.get("ref_model")) for row in rows]
+
+
+def _image_name(caption: Caption) -> str:
+    return caption.id if caption.image is None else caption.image.name

@@ -13,29 +13,45 @@ port in lmms-eval 0.7.2. Three modes:
   yes and no; each question has its own shuffle.
 """
 
+import asyncio
+import json
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from trl_balcap.evals.asking import Ask, Workload, chat, is_reply_failure, workload
+from trl_balcap.evals.bootstrap import Statistic, ratio
+from trl_balcap.evals.captions import Caption, read_jsonl
+from trl_balcap.evals.prompting import Prompts
+from trl_balcap.judge import JudgeError
 
 __all__ = [
     "Answer",
+    "CaptionQA",
     "Preparation",
     "Question",
     "Tally",
     "by_category",
     "extract_letter",
     "is_yesno_question",
+    "load_questions",
     "options_of",
     "prepare_questions",
     "question_prompt",
     "score_reply",
+    "statistics",
     "tally",
     "true_letter",
 ]
 
 Mode = Literal["official", "lmms-eval", "strict"]
+OFFICIAL_JUDGE = "Qwen/Qwen2.5-72B-Instruct"
+MAX_TOKENS = 4
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 CANNOT_ANSWER = "Cannot answer from the caption"
 YES_NO_STARTERS = (
@@ -229,7 +245,7 @@ def prepare_questions(
     rng = random.Random(seed)
     questions: list[Question] = []
     reasons = ("no caption", "fewer than 2 choices", "more than 26 options", "answer is no choice")
-    skipped = dict.fromkeys(reasons, 0)
+    skipped: dict[str, int] = dict.fromkeys(reasons, 0)
     for row in dataset:
         if row.get("id") is None:
             continue
@@ -404,3 +420,233 @@ def _questions_of(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     if questions:
         return questions
     return [row] if "question" in row else []
+
+
+def load_questions(source: str | Path, *, split: str = "all") -> list[dict[str, Any]]:
+    """
+    Rows of questions, without their images.
+
+    Args:
+        source (`str` or `Path`):
+            A `.jsonl` or `.json` file (a list of rows, or `{id: questions}`), a folder that `Dataset.save_to_disk`
+            wrote, a folder of parquet files, or a name on the Hub ("Borise/CaptionQA", which needs a network).
+        split (`str`, *optional*, defaults to `"all"`):
+            Split of a Hub dataset; of a file, the rows whose "domain" it is.
+
+    Raises:
+        FileNotFoundError: If the source is a file that is not there.
+        ValueError: If it holds no question.
+    """
+    path = Path(source)
+    if path.suffix in (".jsonl", ".json"):
+        rows = _rows_of_file(path)
+        if split != "all":
+            rows = [row for row in rows if row.get("domain") == split]
+    else:
+        rows = _rows_of_dataset(path, str(source), split)
+    if not any(_questions_of(row) for row in rows):
+        raise ValueError(
+            f'{source} (split {split!r}) has no question: a row needs an "id" and "questions" with '
+            '"question", "choices" and "answer".'
+        )
+    return rows
+
+
+def _rows_of_file(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".jsonl":
+        return [row for _, row in read_jsonl(path)]
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    if isinstance(content, dict):
+        return [{"id": name, "questions": questions} for name, questions in content.items()]
+    return content
+
+
+def _rows_of_dataset(path: Path, name: str, split: str) -> list[dict[str, Any]]:
+    import datasets  # takes a second, and files need none of it
+
+    if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
+        loaded = datasets.load_from_disk(str(path))
+        dataset = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+    else:
+        dataset = datasets.load_dataset(name, split=split)
+    assert isinstance(dataset, datasets.Dataset)
+    wanted = ("id", "questions", "domain", "question", "choices", "answer", "category")
+    return dataset.select_columns([c for c in wanted if c in dataset.column_names]).to_list()
+
+
+@dataclass
+class CaptionQA:
+    """
+    The metric, ready to score captions.
+
+    Args:
+        dataset (`Sequence[Mapping]`):
+            From [`load_questions`].
+        prompts ([`Prompts`]):
+            Ours or the official ones. The question's layout is the same in both.
+        mode (`str`, *optional*, defaults to `"official"`):
+            See the module.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the shuffle.
+    """
+
+    dataset: Sequence[Mapping[str, Any]]
+    prompts: Prompts
+    mode: Mode = "official"
+    seed: int = 0
+    name = "captionqa"
+    skipped: dict[str, int] = field(default_factory=dict, init=False)
+    _questions: dict[str, list[Question]] = field(default_factory=dict, init=False, repr=False)
+
+    def problems(self, captions: Sequence[Caption]) -> list[str]:
+        """One message per caption whose id has no question. Prepares the questions of the others."""
+        known = {str(row["id"]) for row in self.dataset if row.get("id") is not None}
+        by_id = {caption.id: caption.caption for caption in captions}
+        questions, self.skipped = prepare_questions(
+            self.dataset, by_id, seed=self.seed, mode=self.mode
+        )
+        self._questions = {}
+        for question in questions:
+            self._questions.setdefault(question.image_id, []).append(question)
+        return [
+            f"{caption.where}: there is no question about the id {caption.id!r}. Give the row the "
+            f'dataset\'s "id" (such as {next(iter(known), "nat_001")!r}), or remove it.'
+            for caption in captions
+            if caption.id not in known
+        ]
+
+    def workload(self, captions: Sequence[Caption]) -> Workload:
+        """One call per question."""
+        system = len(self.prompts.fill("system"))
+        total = Workload()
+        for caption in captions:
+            for question in self._questions.get(caption.id, []):
+                prompt = question_prompt(caption.caption, question)
+                total += workload(prompt_chars=system + len(prompt), completion_chars=4)
+        return total
+
+    async def score(self, caption: Caption, ask: Ask) -> dict[str, Any]:
+        """
+        Ask all questions about one caption, side by side.
+
+        Returns:
+            `dict`: "score", the mean over the questions that have one; "questions" with options as shown, reply,
+            answer and score of each; "reason" where some question has no score.
+        """
+        questions = self._questions.get(caption.id, [])
+        records = await asyncio.gather(*(self._ask(caption, q, ask) for q in questions))
+        scores = [record["score"] for record in records if record["score"] is not None]
+        failed = [record["error"] for record in records if record["error"] is not None]
+        return {
+            "score": sum(scores) / len(scores) if scores else None,
+            "reason": failed[0] if failed else None if records else "no question",
+            "questions": records,
+        }
+
+    async def _ask(self, caption: Caption, question: Question, ask: Ask) -> dict[str, Any]:
+        messages = chat(self.prompts.fill("system"), question_prompt(caption.caption, question))
+        answer, reply, error = Answer(None, False, False, None), None, None
+        # Official runs ask once; a strict one asks again where the reply names no option.
+        for attempt in range(2 if self.mode == "strict" else 1):
+            try:
+                (reply,) = await ask(
+                    messages,
+                    tag="captionqa",
+                    temperature=0.0,
+                    max_tokens=MAX_TOKENS,
+                    attempt=attempt,
+                )
+            except JudgeError as failure:
+                # At 4 tokens a reply is often cut off, and has said its letter by then.
+                if not is_reply_failure(failure) or failure.reason == "refused":
+                    error = failure.reason
+                    break
+                reply = failure.reply
+            answer = score_reply(question, reply, self.mode)
+            error = None if answer.score is not None else "unreadable"
+            if error is None:
+                break
+        return {
+            "index": question.index,
+            "question": question.text,
+            "options": list(question.shown),
+            "reply": reply,
+            "answer": answer.text,
+            "correct": answer.correct,
+            "cannot_answer": answer.cannot_answer,
+            "score": answer.score,
+            "category": question.category,
+            "error": error,
+        }
+
+
+def statistics(rows: Sequence[Mapping[str, Any]]) -> list[Statistic]:
+    """
+    Corpus scores of scored rows: the mean over all questions (what the script prints), the mean of the domains' means
+    (what the published overall looks like), accuracy, and how often the caption did not tell. Percent.
+
+    A domain is what stands before the "_" in an id, as in "nat_001".
+    """
+    sums = np.array([_sums(row["questions"]) for row in rows], dtype=float).reshape(-1, 4)  # (N, 4)
+    scored = sums[:, 3] > 0
+    domains = [domain_of(row["id"]) for row in rows]
+    names = sorted(set(domains))
+    member = np.array([[domain == name for name in names] for domain in domains], dtype=float)
+    split = (sums[:, None, [0, 3]] * member[:, :, None]).reshape(len(rows), -1)  # (N, 2 D)
+
+    def macro(totals: np.ndarray) -> np.ndarray:
+        pairs = totals.reshape(*totals.shape[:-1], len(names), 2)
+        return ratio(pairs).mean(axis=-1)
+
+    percent = sums * np.array([100, 100, 100, 1])
+    return [
+        Statistic("score, mean of questions", percent[:, [0, 3]], ratio, scored),
+        Statistic("score, mean of domains", split * np.tile([100, 1], len(names)), macro, scored),
+        Statistic("accuracy", percent[:, [1, 3]], ratio, scored),
+        Statistic("cannot answer", percent[:, [2, 3]], ratio, scored),
+    ]
+
+
+def breakdown(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
+    """Mean score and number of questions of each category and each domain."""
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        for record in row["questions"]:
+            if record["score"] is None:
+                continue
+            for group in (
+                f"domain {domain_of(row['id'])}",
+                record["category"] or "unknown",
+            ):
+                groups.setdefault(group, []).append(record["score"])
+    return {
+        group: {"score": 100 * sum(scores) / len(scores), "n": len(scores)}
+        for group, scores in sorted(groups.items())
+    }
+
+
+def domain_of(image_id: str) -> str:
+    """
+    Domain of an image id.
+
+    Example:
+
+    ```python
+    >>> domain_of("nat_001")
+    'nat'
+
+    ```
+    """
+    return image_id.partition("_")[0]
+
+
+def _sums(records: Sequence[Mapping[str, Any]]) -> tuple[float, int, int, int]:
+    scored = [record for record in records if record["score"] is not None]
+    return (
+        sum(record["score"] for record in scored),
+        sum(record["correct"] for record in scored),
+        sum(record["cannot_answer"] for record in scored),
+        len(scored),
+    )

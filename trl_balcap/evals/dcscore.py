@@ -12,23 +12,41 @@ The arithmetic and its quirks were measured on the authors' script (MAGAer13/DeC
 """
 
 import ast
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from trl_balcap.evals.asking import Ask, Workload, chat, image_url, is_reply_failure, workload
+from trl_balcap.evals.bootstrap import Statistic, mean_statistic
+from trl_balcap.evals.captions import BadRowsError, Caption, read_jsonl
+from trl_balcap.evals.prompting import Prompts
+from trl_balcap.judge import JudgeError
+
 __all__ = [
+    "DCScore",
     "FactScores",
     "InvalidReplyError",
+    "OracleFacts",
     "fact_scores",
     "format_facts",
+    "load_oracle_facts",
     "read_extraction",
     "read_mapping",
     "read_reply",
     "read_verification",
+    "statistics",
 ]
 
 Mode = Literal["official", "strict"]
+OFFICIAL_JUDGE = "gpt-4o-2024-05-13"
+ATTEMPTS = 5  # at one caption, each from the extraction on
+REPLIES = 3  # to the matching and to the verification question
+MAX_TOKENS = 2000
+SYSTEM = "You are a helpful assistant."
 EPSILON = 1e-8  # the official script's, in F1 alone
 
 
@@ -279,6 +297,245 @@ def fact_scores(
             else (0.0, 0.0, 0.0, n_relevant_oracle)  # the caption describes nothing
         )
     return FactScores(*overall, *relevant_half)
+
+
+@dataclass(frozen=True)
+class OracleFacts:
+    """The annotation of one image: its reference caption and its facts."""
+
+    reference: str
+    facts: tuple[str, ...]
+
+
+def load_oracle_facts(path: str | Path) -> dict[str, OracleFacts]:
+    """
+    Read the benchmark's annotations: JSONL rows with "image_name", "oracle_caption" and "oracle_facts".
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        BadRowsError: If a row has not these columns, with one message per bad row.
+    """
+    annotations: dict[str, OracleFacts] = {}
+    problems = []
+    for number, row in read_jsonl(path):
+        name, reference, facts = (
+            row.get(column) for column in ("image_name", "oracle_caption", "oracle_facts")
+        )
+        if (
+            not isinstance(name, str)
+            or not isinstance(reference, str)
+            or not isinstance(facts, list)
+            or not all(isinstance(fact, str) for fact in facts)
+        ):
+            problems.append(
+                f'{path}:{number}: a row needs "image_name" and "oracle_caption" (text) and '
+                f'"oracle_facts" (a list of texts); it has {", ".join(row)}.'
+            )
+            continue
+        annotations[name] = OracleFacts(reference, tuple(facts))
+    if problems:
+        raise BadRowsError(problems)
+    return annotations
+
+
+@dataclass(frozen=True)
+class DCScore:
+    """
+    The metric, ready to score captions.
+
+    Args:
+        annotations (`Mapping[str, OracleFacts]`):
+            By image file name, from [`load_oracle_facts`].
+        prompts ([`Prompts`]):
+            Ours or the official ones.
+        mode (`str`, *optional*, defaults to `"official"`):
+            See the module.
+    """
+
+    annotations: Mapping[str, OracleFacts]
+    prompts: Prompts
+    mode: Mode = "official"
+
+    name = "dcscore"
+
+    def problems(self, captions: Sequence[Caption]) -> list[str]:
+        """One message per caption whose image has no annotated facts."""
+        return [
+            f"{caption.where}: there are no annotated facts of {_image_name(caption)!r}. Remove the "
+            f"row, or add its facts to the file given with --dcscore-facts."
+            for caption in captions
+            if _image_name(caption) not in self.annotations
+        ]
+
+    def workload(self, captions: Sequence[Caption]) -> Workload:
+        """Three calls for matching and verification each, one for extraction, if no reply is invalid."""
+        total = Workload()
+        for caption in captions:
+            text = len(caption.caption)
+            oracle = self.annotations[_image_name(caption)]
+            annotated = len(json.dumps(oracle.facts)) + 20 * len(oracle.facts)
+            facts = 2.5 * text  # a list of facts is longer than its caption
+            sizes = {part: len(words) for part, words in self.prompts.texts.items()}
+            total += workload(prompt_chars=sizes["extract"] + text, completion_chars=facts)
+            total += workload(
+                prompt_chars=sizes["match"] + facts + annotated,
+                completion_chars=facts,
+                calls=REPLIES,
+            )
+            total += workload(
+                prompt_chars=sizes["verify"] + facts + len(oracle.reference),
+                completion_chars=facts,
+                calls=REPLIES,
+                image=True,
+            )
+        return total
+
+    async def score(self, caption: Caption, ask: Ask) -> dict[str, Any]:
+        """
+        Score one caption.
+
+        Returns:
+            `dict`: "score" (0 to 1) and the means over trials, or `None` with a "reason"; and what they come from:
+            "facts", "mappings", "verifications", "trials", "attempts" with each failed attempt's error.
+
+        Raises:
+            JudgeError: If the judge did not answer at all.
+        """
+        row: dict[str, Any] = {"score": None, "reason": None, "attempts": []}
+        if self.mode == "strict" and not caption.caption.strip():
+            return row | _no_facts()
+        oracle = self.annotations[_image_name(caption)]
+        for attempt in range(ATTEMPTS):
+            record: dict[str, Any] = {}
+            try:
+                trials = await self._attempt(caption, oracle, ask, attempt, record)
+            except InvalidReplyError as error:
+                row["attempts"].append({"error": str(error)} | record)
+                continue
+            except JudgeError as error:
+                if not is_reply_failure(error):
+                    raise
+                row["attempts"].append({"error": str(error), "reply": error.reply} | record)
+                continue
+            return row | record | (_means(trials) if trials else _no_facts())
+        return row | {"reason": "invalid replies"}
+
+    async def _attempt(
+        self,
+        caption: Caption,
+        oracle: OracleFacts,
+        ask: Ask,
+        attempt: int,
+        record: dict[str, Any],
+    ) -> list[FactScores]:
+        """All trials of one attempt; what was read so far is left in `record`."""
+        extraction = await ask(
+            chat(SYSTEM, self.prompts.fill("extract", caption=self.prompts.quote(caption.caption))),
+            tag="dcscore/extract",
+            temperature=1.0,
+            max_tokens=MAX_TOKENS,
+            attempt=attempt,
+        )
+        facts = record["facts"] = read_extraction(extraction[0], self.mode)
+        if self.mode == "strict" and not facts:
+            return []
+        listed = format_facts(
+            {key: value for key, value in fact.items() if key != "relevance"} for fact in facts
+        )
+        matchings = await ask(
+            chat(
+                SYSTEM,
+                self.prompts.fill(
+                    "match",
+                    predicted_atomic_facts=listed,
+                    oracle_atomic_facts=format_facts(
+                        {"id": number, "fact": fact} for number, fact in enumerate(oracle.facts)
+                    ),
+                ),
+            ),
+            tag="dcscore/match",
+            temperature=1.0,
+            max_tokens=MAX_TOKENS,
+            n=REPLIES,
+            attempt=attempt,
+        )
+        record["matched"] = True  # the official script dies in its first attempt without this
+        mappings = [
+            read_mapping(reply, n_oracle=len(oracle.facts), mode=self.mode) for reply in matchings
+        ]
+        record["mappings"] = [
+            [{"fact": fact, "matched_oracle_id": match} for fact, match in mapping.items()]
+            for mapping in mappings
+        ]
+        replies = await ask(
+            chat(
+                SYSTEM,
+                self.prompts.fill(
+                    "verify",
+                    reference_caption=self.prompts.quote(oracle.reference),
+                    atomic_facts=listed,
+                ),
+                image=await asyncio.to_thread(_image_of, caption),
+            ),
+            tag="dcscore/verify",
+            temperature=0.3,
+            max_tokens=MAX_TOKENS,
+            n=REPLIES,
+            attempt=attempt,
+        )
+        verifications = [read_verification(reply, self.mode) for reply in replies]
+        record["verifications"] = verifications
+        trials = [
+            fact_scores(facts, [{}] * len(oracle.facts), verification, mapping, self.mode)
+            for verification in verifications
+            for mapping in mappings
+        ]
+        record["trials"] = [trial._asdict() for trial in trials]
+        return trials
+
+
+def statistics(rows: Sequence[Mapping[str, Any]]) -> list[Statistic]:
+    """
+    Corpus scores of scored rows: DCScore, 100 times the mean score of the captions that have one; the same with every
+    unscored caption as 0; and the means that it is made of.
+    """
+    names = ("precision", "recall", "f1_score", "precision_relevant", "recall_relevant")
+    as_zero = [0.0 if row["reason"] == "invalid replies" else row["score"] for row in rows]
+    return [
+        mean_statistic("DCScore", [row["score"] for row in rows], 100),
+        mean_statistic("DCScore, invalid as 0", as_zero, 100),
+        *(mean_statistic(name, [row.get(name) for row in rows], 100) for name in names),
+        mean_statistic("f1_score_relevant", [row.get("f1_score_relevant") for row in rows], 100),
+    ]
+
+
+def official_crash(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the official script would have died: its very first extraction came to nothing."""
+    if not rows:
+        return False
+    attempts = rows[0].get("attempts") or []
+    return bool(attempts) and not attempts[0].get("matched")
+
+
+def _means(trials: Sequence[FactScores]) -> dict[str, float]:
+    names = [name for name in FactScores._fields if not name.startswith("total")]
+    means = {name: sum(getattr(t, name) for t in trials) / len(trials) for name in names}
+    return {"score": (means["f1_score"] + means["f1_score_relevant"]) / 2} | means
+
+
+def _no_facts() -> dict[str, float]:
+    names = [name for name in FactScores._fields if not name.startswith("total")]
+    return dict.fromkeys(["score", *names], 0.0)
+
+
+def _image_name(caption: Caption) -> str:
+    return caption.id if caption.image is None else caption.image.name
+
+
+def _image_of(caption: Caption) -> str:
+    if caption.image is None:
+        raise ValueError(f"{caption.where}: DCScore needs the image of {caption.id!r}.")
+    return image_url(caption.image, reencode=True)
 
 
 class _Verdict(NamedTuple):

@@ -112,7 +112,7 @@ def own_prompts(metric: str) -> Prompts:
 
     ```
     """
-    folder = files(__package__).joinpath("prompts")
+    folder = files("trl_balcap.evals").joinpath("prompts")
     texts = {
         part: folder.joinpath(f"{metric}_{part}.txt").read_text(encoding="utf-8").strip()
         for part in PARTS[metric]

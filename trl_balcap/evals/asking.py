@@ -1,0 +1,158 @@
+"""
+Raw questions to the judge: chat messages in, replies out, and how many there will be.
+
+Every metric asks through [`Ask`], so that a test can answer in the judge's place with a function.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from trl_balcap.judge import Judge, JudgeError
+
+__all__ = [
+    "Ask",
+    "Calls",
+    "Workload",
+    "ask_judge",
+    "chat",
+    "image_url",
+    "is_reply_failure",
+    "workload",
+]
+
+CHARS_PER_TOKEN = 4.0  # English text, GPT-4o's tokenizer; a rule of thumb for the cost estimate
+TOKENS_PER_IMAGE = 1000  # GPT-4o at high detail takes 765 for a square photo, 1105 for a wide one
+
+
+class Ask(Protocol):
+    """
+    `n` replies to chat messages. `attempt` counts earlier attempts at the same question: a new attempt must be
+    answered anew, not from a cache.
+
+    Raises:
+        JudgeError: If the judge does not answer.
+    """
+
+    async def __call__(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tag: str,
+        temperature: float,
+        max_tokens: int,
+        top_p: float | None = None,
+        n: int = 1,
+        attempt: int = 0,
+    ) -> Sequence[str | None]: ...
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Requests, without retries, and their tokens: by characters, replies by what such replies usually take."""
+
+    n: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: "Calls") -> "Calls":
+        return Calls(
+            self.n + other.n,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a metric will ask, estimated before the first call: of the text model, and of the one that sees images."""
+
+    text: Calls = Calls()
+    vision: Calls = Calls()
+
+    def __add__(self, other: "Workload") -> "Workload":
+        return Workload(self.text + other.text, self.vision + other.vision)
+
+    @property
+    def calls(self) -> int:
+        """All requests."""
+        return self.text.n + self.vision.n
+
+
+def workload(
+    *, prompt_chars: float, completion_chars: float, calls: int = 1, image: bool = False
+) -> Workload:
+    """The workload of `calls` equal calls, with an image or without."""
+    prompt_tokens = prompt_chars / CHARS_PER_TOKEN + image * TOKENS_PER_IMAGE
+    made = Calls(
+        calls, round(calls * prompt_tokens), round(calls * completion_chars / CHARS_PER_TOKEN)
+    )
+    return Workload(vision=made) if image else Workload(text=made)
+
+
+def chat(system: str, user: str, image: str | None = None) -> list[dict[str, Any]]:
+    """Chat messages of one question; an image (a data URL) stands before the text, as in the original scripts."""
+    content: Any = user
+    if image is not None:
+        content = [
+            {"type": "image_url", "image_url": {"url": image, "detail": "high"}},
+            {"type": "text", "text": user},
+        ]
+    return [{"role": "system", "content": system}, {"role": "user", "content": content}]
+
+
+def image_url(path: Path, *, reencode: bool) -> str:
+    """
+    Data URL of an image file: its bytes as they are, or encoded again as an RGB JPEG.
+
+    The official scripts send whole files, unscaled (CapArena as they are, DeCapBench encoded again).
+    """
+    if not reencode:
+        with Image.open(path) as image:
+            kind = Image.MIME.get(image.format or "", "image/png")
+        data = path.read_bytes()
+    else:
+        kind = "image/jpeg"
+        buffer = io.BytesIO()
+        with Image.open(path) as image:
+            image.convert("RGB").save(buffer, "JPEG")
+        data = buffer.getvalue()
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def ask_judge(judge: Judge) -> Ask:
+    """[`Ask`] through a judge's engine: its cache, retries, limits and budget."""
+
+    async def ask(
+        messages: list[dict[str, Any]],
+        *,
+        tag: str,
+        temperature: float,
+        max_tokens: int,
+        top_p: float | None = None,
+        n: int = 1,
+        attempt: int = 0,
+    ) -> Sequence[str | None]:
+        shows_image = not isinstance(messages[-1]["content"], str)
+        return await judge.complete(
+            messages,
+            model=judge.settings.vision[0].model if shows_image else None,
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=max_tokens,
+            n=n,
+            first_sample=attempt * n,
+            tag=tag,
+        )
+
+    return ask
+
+
+def is_reply_failure(error: JudgeError) -> bool:
+    """Whether the judge did answer, but not with what was asked for: another attempt may do better."""
+    return error.reason in ("truncated", "unreadable", "refused")
