@@ -110,6 +110,8 @@ def test_every_thing_in_every_place_is_read(factor, form):
 @given(scene=scenes, factor=st.floats(0.7, 4), method=st.sampled_from(list(Image.Resampling)))
 @settings(max_examples=60, deadline=None)
 def test_reading_undoes_drawing_at_any_size(scene, factor, method):
+    if method == Image.Resampling.NEAREST:
+        factor = max(1, factor)  # it drops pixels in place of averaging
     side = round(84 * factor)
     shown = draw(scene).resize((side, side), method)
     assert read_scene(encoded(shown, "JPEG", quality=80)) == scene
@@ -417,9 +419,8 @@ def test_score_agrees_with_the_questions_asked_one_by_one(noise, scene, seed, ju
     if caption.strip():
         assert scores.precision == len(true_positives) / len(assertions)
         assert scores.recall == sum(v["covered"] for v in covered) / len(units)
-        assert scores.linguistic == pytest.approx(
-            (read["clarity"] + read["fluency"] + read["coherency"]) / 30
-        )
+        grades = read["clarity"] + read["fluency"] + read["coherency"]
+        assert scores.linguistic == grades / 30.0
     else:
         assert scores == Scores(0.0, 0.0, 0.0)
     if noise is None:  # the fused questions say the same
@@ -506,6 +507,9 @@ def test_bad_messages_are_told_what_is_wrong():
         content = [look, {"type": "image_url", "image_url": {"url": url}}]
         with pytest.raises(QuestionError, match=message):
             Oracle()([{"role": "user", "content": content}])
+    content = [look, *[{"type": "image_url", "image_url": {"url": data_url(draw(TWO))}}] * 2]
+    with pytest.raises(QuestionError, match="one image can be looked at, got 2"):
+        Oracle()([{"role": "user", "content": content}])
     assert question_name([{"role": "user", "content": "Is it good?"}]) == "other"
     assert question_name(chat({"question": "read"})) == "read"
 
@@ -516,6 +520,11 @@ def test_a_question_asked_again_after_a_bad_reply_is_found():
         {"role": "assistant", "content": "Ready!"},
         {"role": "user", "content": "Answer with the JSON object alone."},
     ]
+    assert json.loads(Oracle()(messages)) == {"ready": True}
+
+
+def test_a_question_that_is_not_about_the_image_takes_any():
+    messages = chat({"question": "preflight"}, Image.new("RGB", (1, 1)))
     assert json.loads(Oracle()(messages)) == {"ready": True}
 
 
@@ -568,6 +577,26 @@ async def test_the_provider_has_a_noisy_judge(litellm):
     assert len({reply.choices[0].message.content for reply in replies}) == 3
 
 
+@pytest.mark.parametrize("profile", ["questions", "fused"])
+async def test_the_rewards_of_the_real_judge_are_the_scores(litellm, profile):
+    from trl_balcap import Judge, LinguisticReward, PrecisionReward, RecallReward
+
+    rng = random.Random(0)
+    faults = Faults(0.3, 0.3, 0.2, 0.3, 0.3, 0.3, 0.3, 0.3, 0.1, 0.1)
+    rows = [(scene := random_scene(rng), faulty_caption(scene, rng, faults)) for _ in range(20)]
+    rows += [(TWO, text) for text in (*HOSTILE, "", f"{DISC_SAID} {HOSTILE[0]} {HOSTILE[1]}")]
+    captions = [caption for _, caption in rows]
+    columns = {
+        "image": [draw(scene) for scene, _ in rows],
+        "reference": [describe(scene) for scene, _ in rows],
+    }
+    judge = Judge("scenes/oracle", profile=profile)
+    expected = [score(text, describe(scene), scene) for scene, text in rows]
+    for number, reward in enumerate((PrecisionReward, RecallReward, LinguisticReward)):
+        rewards = await reward(judge)([""] * len(rows), captions, **columns)
+        assert rewards == [scores[number] for scores in expected]
+
+
 async def test_the_providers_errors_are_litellms(litellm):
     with pytest.raises(litellm.NotFoundError, match="no model 'owl'"):
         await litellm.acompletion("scenes/owl", chat({"question": "preflight"}))
@@ -575,6 +604,7 @@ async def test_the_providers_errors_are_litellms(litellm):
         await litellm.acompletion("scenes/oracle", [{"role": "user", "content": "hello"}])
 
 
+@pytest.mark.slow  # a process that imports all of litellm and torch
 def test_importing_the_provider_needs_no_network():
     code = (
         "import socket, trl_balcap\n"

@@ -47,6 +47,7 @@ __all__ = [
     "score",
 ]
 
+_LOOKING = ("verify", "look")  # questions that are about the image
 _LONGEST_SENTENCE = 100  # characters; the grammar's sentences are shorter
 _FILLER = 0.5  # of a sentence's clarity, for commentary
 _UNFINISHED = 0.75  # factor on coherency, for a text without a final full stop
@@ -436,8 +437,8 @@ def score(
         verdicts = ask("cover", assertions=assertions, units=units)["verdicts"]
         recall = sum(v["covered"] for v in verdicts) / len(units)
     read = ask("linguistic", text=caption)
-    mean = (read["clarity"] + read["fluency"] + read["coherency"]) / 3
-    return Scores(precision, recall if units else None, mean / 10)
+    grades = read["clarity"] + read["fluency"] + read["coherency"]
+    return Scores(precision, recall if units else None, grades / 30.0)
 
 
 def _number(texts: Iterable[str]) -> list[dict[str, Any]]:
@@ -523,7 +524,7 @@ class Noise:
         """
         if not self.linguistic and not self.flip:
             return reply
-        seen = scene if question["question"] in ("verify", "look") else None
+        seen = scene if question["question"] in _LOOKING else None
         dice = random.Random(f"{self.seed}:{call}:{json.dumps(question)}:{seen}")
         spoilt = dict(reply)
         for key in ("clarity", "fluency", "coherency"):
@@ -572,10 +573,13 @@ class Oracle:
         Raises:
             QuestionError: where the messages hold no question that can be answered.
         """
-        question, url = _read_messages(messages)
-        # A preflight may come with a blank image, to see whether the model takes images at all.
-        shown = url is not None and question.get("question") != "preflight"
-        scene = _scene_at(url) if shown else None
+        question, urls = _read_messages(messages)
+        # Only questions about the image look: a preflight may come with a blank one.
+        scene = None
+        if urls and question.get("question") in _LOOKING:
+            if len(urls) > 1:
+                raise QuestionError(f"one image can be looked at, got {len(urls)}.")
+            scene = _scene_at(urls[0])
         reply = answer(question, scene)
         call = next(self.calls) if self.noise.every_call else 0
         return json.dumps(self.noise.spoil(question, reply, scene, call), ensure_ascii=False)
@@ -589,22 +593,22 @@ def question_name(messages: Sequence[dict[str, Any]]) -> str:
         return "other"
 
 
-def _read_messages(messages: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], str | None]:
-    """The question's JSON and the image's address out of the last user message that asks one."""
+def _read_messages(messages: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+    """The question's JSON and the images' addresses in the last user message that asks one."""
     for message in reversed(messages):
         if message.get("role") != "user":
             continue
         content = message.get("content")
         parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-        url = None
+        urls = []
         question = None
         for part in parts:
             if part.get("type") == "image_url":
-                url = part.get("image_url", {}).get("url")
+                urls.append(part.get("image_url", {}).get("url", ""))
             elif part.get("type") == "text":
                 question = _object(part.get("text")) or question
         if question is not None and "question" in question:
-            return question, url
+            return question, urls
     raise QuestionError(
         "no user message asks a question: its text must be one JSON object with a 'question'."
     )
