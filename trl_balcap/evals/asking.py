@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from trl_balcap.judge import Judge, JudgeError
+from trl_balcap.judge.prices import price_of
 
 __all__ = [
     "Ask",
@@ -21,12 +22,14 @@ __all__ = [
     "Workload",
     "ask_judge",
     "chat",
+    "cost",
     "image_url",
     "is_reply_failure",
     "workload",
 ]
 
 CHARS_PER_TOKEN = 4.0  # English text, GPT-4o's tokenizer; a rule of thumb for the cost estimate
+MAX_ATTEMPTS = 5  # at one question, in every benchmark
 TOKENS_PER_IMAGE = 1000  # GPT-4o at high detail takes 765 for a square photo, 1105 for a wide one
 
 
@@ -125,8 +128,13 @@ def image_url(path: Path, *, reencode: bool) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def ask_judge(judge: Judge) -> Ask:
-    """[`Ask`] through a judge's engine: its cache, retries, limits and budget."""
+def ask_judge(judge: Judge, *, earlier_runs: int = 0) -> Ask:
+    """
+    [`Ask`] through a judge's engine: its cache, retries, limits and budget.
+
+    `earlier_runs` counts runs that came to nothing with this caption: their replies are in the cache, and must not be
+    given out again.
+    """
 
     async def ask(
         messages: list[dict[str, Any]],
@@ -146,7 +154,7 @@ def ask_judge(judge: Judge) -> Ask:
             top_p=top_p,
             max_tokens=max_tokens,
             n=n,
-            first_sample=attempt * n,
+            first_sample=(attempt + MAX_ATTEMPTS * earlier_runs) * n,
             tag=tag,
         )
 
@@ -156,3 +164,27 @@ def ask_judge(judge: Judge) -> Ask:
 def is_reply_failure(error: JudgeError) -> bool:
     """Whether the judge did answer, but not with what was asked for: another attempt may do better."""
     return error.reason in ("truncated", "unreadable", "refused")
+
+
+def cost(judge: Judge, work: Workload) -> float | None:
+    """
+    Dollars that a workload will cost, `None` where the price of a model that is asked is not known.
+
+    Example:
+
+    ```python
+    >>> work = workload(prompt_chars=4_000_000, completion_chars=400_000)
+    >>> cost(Judge("scenes/oracle", price=(2.5, 10.0)), work)  # 1M and 0.1M tokens
+    3.5
+
+    ```
+    """
+    total = 0.0
+    for calls, places in ((work.text, judge.settings.text), (work.vision, judge.settings.vision)):
+        if not calls.n:
+            continue
+        price = judge.settings.price or price_of(places[0])
+        if price is None:
+            return None
+        total += (calls.prompt_tokens * price[0] + calls.completion_tokens * price[1]) / 1e6
+    return total

@@ -1,0 +1,31 @@
+"""What a model's tokens cost, by litellm's own table; the network is not asked."""
+
+from .client import Deployment, _litellm
+
+
+def price_of(deployment: Deployment) -> tuple[float, float] | None:
+    """
+    Dollars per million prompt tokens and per million completion tokens, `None` where litellm's table has no price.
+
+    An endpoint of one's own (`api_base`) has no known price, whatever its model is called.
+
+    Example:
+
+    ```python
+    >>> price_of(Deployment("openai/gpt-4o-2024-08-06"))
+    (2.5, 10.0)
+    >>> price_of(Deployment("scenes/oracle")) is None
+    True
+
+    ```
+    """
+    if deployment.api_base is not None:
+        return None
+    table = _litellm().model_cost
+    entry = table.get(deployment.model) or table.get(deployment.model.partition("/")[2])
+    if not entry or entry.get("input_cost_per_token") is None:
+        return None
+    return (
+        entry["input_cost_per_token"] * 1e6,
+        (entry.get("output_cost_per_token") or 0.0) * 1e6,
+    )
