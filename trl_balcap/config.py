@@ -1,6 +1,7 @@
 """The few settings that BalCapRL adds to GRPO."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from trl import GRPOConfig
 
@@ -190,3 +191,22 @@ class CaptioningArguments:
             "--config_file`); read by `trl-balcap plan`."
         },
     )
+
+    def judge_options(self) -> dict[str, Any]:
+        """
+        What [`Judge`] is to be called with: the `judge_*` settings that are set.
+
+        Example:
+
+        ```python
+        >>> CaptioningArguments(judge_model="openai/gpt-4o-mini", judge_timeout=30).judge_options()
+        {'model': 'openai/gpt-4o-mini', 'timeout': 30}
+
+        ```
+        """
+        options = {
+            name.removeprefix("judge_"): value
+            for name, value in vars(self).items()
+            if name.startswith("judge_")
+        }
+        return {name: value for name, value in options.items() if value is not None}

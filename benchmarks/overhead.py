@@ -1,0 +1,132 @@
+"""What BalCapTrainer adds to a step of TRL's GRPOTrainer, with rewards that cost nothing.
+
+    python benchmarks/overhead.py
+
+Both trainers train the tiny captioner in one process, a step of one and a step of the other in turn,
+so that a machine that slows down slows both. The same seed gives both the same completions. Printed:
+the median of each, and the median over pairs of the ratio, with its interquartile range. Goal: 1.02.
+"""
+
+import argparse
+import statistics
+import tempfile
+import threading
+import time
+
+import torch
+from results_file import write_results
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from trl_balcap import BalCapConfig, BalCapTrainer
+from trl_balcap.demo import demo_scenes
+from trl_balcap.scenes.captioner import captioner_path
+
+
+def precision_like(completion_ids, **kwargs):
+    return [len(set(ids)) / len(ids) for ids in completion_ids]
+
+
+def recall_like(completion_ids, **kwargs):
+    return [len(ids) / 64 for ids in completion_ids]
+
+
+def linguistic_reward(completion_ids, **kwargs):
+    return [ids[0] % 7 / 7 for ids in completion_ids]
+
+
+REWARDS = [precision_like, recall_like, linguistic_reward]
+
+
+class TakingTurns(TrainerCallback):
+    """Lets one trainer at a time do a step, and times it."""
+
+    def __init__(self, mine: threading.Semaphore, other: threading.Semaphore):
+        self.mine, self.other = mine, other
+        self.seconds: list[float] = []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.mine.acquire()
+        torch.manual_seed(state.global_step)  # the same completions for both
+        self.begun = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seconds.append(time.perf_counter() - self.begun)
+        self.other.release()
+
+
+def main(steps: int, warmup: int, out: str) -> None:
+    torch.set_num_threads(1)
+    turns = {
+        name: threading.Semaphore(name == "GRPOTrainer")
+        for name in ("GRPOTrainer", "BalCapTrainer")
+    }
+    names = list(turns)
+    train = demo_scenes(out, rows=256)
+    callbacks = {
+        name: TakingTurns(turns[name], turns[names[1 - i]]) for i, name in enumerate(names)
+    }
+    trainers = []
+    for trainer_class, config_class in [(GRPOTrainer, GRPOConfig), (BalCapTrainer, BalCapConfig)]:
+        name = trainer_class.__name__
+        trainers.append(
+            trainer_class(
+                model=str(captioner_path()),
+                reward_funcs=REWARDS,
+                args=config_class(
+                    output_dir=f"{out}/{name}",
+                    multi_objective_aggregation="normalize_then_sum",
+                    max_steps=warmup + steps,
+                    per_device_train_batch_size=64,
+                    num_generations=8,
+                    max_completion_length=48,
+                    learning_rate=0.0,  # both captioners stay the same, so that steps compare
+                    bf16=False,
+                    gradient_checkpointing=False,
+                    dataloader_pin_memory=False,
+                    report_to="none",
+                    disable_tqdm=True,
+                    save_strategy="no",
+                    logging_steps=1000,
+                    model_init_kwargs={"dtype": "float32"},
+                ),
+                train_dataset=train,
+                callbacks=[callbacks[name]],
+            )
+        )
+    threads = [threading.Thread(target=trainer.train) for trainer in trainers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    seconds = {name: callbacks[name].seconds[warmup:] for name in names}
+    ratios = sorted(
+        b / a for a, b in zip(seconds["GRPOTrainer"], seconds["BalCapTrainer"], strict=True)
+    )
+    quartiles = statistics.quantiles(ratios, n=4)
+    figures = {
+        "steps": steps,
+        "median_step_seconds": {
+            name: statistics.median(values) for name, values in seconds.items()
+        },
+        "ratio_median": statistics.median(ratios),
+        "ratio_quartiles": [quartiles[0], quartiles[2]],
+        "goal": 1.02,
+    }
+    for name, value in figures["median_step_seconds"].items():
+        print(f"{name:14} {value:.3f} s a step (median of {steps})")
+    print(
+        f"BalCapTrainer / GRPOTrainer, step by step: {figures['ratio_median']:.3f} "
+        f"(quartiles {quartiles[0]:.3f} to {quartiles[2]:.3f}; goal {figures['goal']})"
+    )
+    print(f"Kept in {write_results('overhead', figures)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--warmup", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        main(options.steps, options.warmup, folder)

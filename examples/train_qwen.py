@@ -1,0 +1,86 @@
+# /// script
+# dependencies = ["trl-balcap"]
+# ///
+"""Train a vision-language model to caption under three judge rewards: Qwen-VL, LLaVA, any that TRL trains.
+
+Without arguments, the demo's training run: drawn scenes, the exact judge, a tiny Qwen2.5-VL on CPU.
+
+    accelerate launch examples/train_qwen.py
+
+The paper's recipe on 8 GPUs, with a judge behind an API:
+
+    accelerate launch --config_file examples/accelerate/zero3.yaml examples/train_qwen.py \\
+        --config examples/configs/qwen2.5-vl-3b.yaml --dataset captions.jsonl
+
+LLaVA-1.5 is the same script with `--config examples/configs/llava-1.5-7b.yaml`. Any flag of
+`BalCapConfig` (TRL's `GRPOConfig` and a few more), `ModelConfig` and `CaptioningArguments` goes after
+it: `--use_peft`, `--use_vllm`, `--report_to wandb`, `--resume_from_checkpoint`, ...
+"""
+
+import sys
+
+from transformers import set_seed
+from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
+
+from trl_balcap import (
+    BalCapConfig,
+    BalCapTrainer,
+    Judge,
+    LinguisticReward,
+    PrecisionReward,
+    RecallReward,
+    load_captions,
+)
+from trl_balcap.config import CaptioningArguments
+from trl_balcap.demo import demo_config, demo_scenes
+from trl_balcap.scenes.captioner import captioner_path
+
+
+def main(captioning: CaptioningArguments, args: BalCapConfig, model_args: ModelConfig) -> None:
+    set_seed(args.seed)
+    with args.main_process_first():
+        if captioning.dataset is None:
+            train_dataset = demo_scenes(args.output_dir, seed=args.seed)
+        else:
+            train_dataset = load(captioning.dataset, captioning)
+    eval_dataset = None
+    if captioning.eval_dataset is not None:
+        eval_dataset = load(captioning.eval_dataset, captioning)
+
+    if args.model_init_kwargs is None:
+        args.model_init_kwargs = {
+            "revision": model_args.model_revision,
+            "attn_implementation": model_args.attn_implementation,
+            "dtype": model_args.dtype,
+        }
+    judge = Judge(**captioning.judge_options())
+    trainer = BalCapTrainer(
+        model=model_args.model_name_or_path or str(captioner_path()),
+        reward_funcs=[PrecisionReward(judge), RecallReward(judge), LinguisticReward(judge)],
+        args=args,
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        peft_config=get_peft_config(model_args),
+        quantization_config=get_quantization_config(model_args),
+    )
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.save_model(args.output_dir)
+    if args.push_to_hub:
+        trainer.push_to_hub(dataset_name=captioning.dataset)
+
+
+def load(path: str, captioning: CaptioningArguments):
+    return load_captions(
+        path,
+        split=captioning.dataset_split,
+        prompt=captioning.prompt,
+        max_pixels=captioning.max_pixels,
+    )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        main(CaptioningArguments(), demo_config("runs/train_qwen"), ModelConfig())
+    else:
+        parser = TrlParser((CaptioningArguments, BalCapConfig, ModelConfig))
+        main(*parser.parse_args_and_config())

@@ -1,0 +1,105 @@
+"""Captions out of a model, a batch of images at a time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from transformers import PreTrainedModel, ProcessorMixin
+
+__all__ = ["generate_captions"]
+
+
+@torch.no_grad()
+def generate_captions(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    images: Sequence[Image],
+    *,
+    prompt: str,
+    batch_size: int = 16,
+    max_new_tokens: int = 512,
+    temperature: float = 0.0,
+    seed: int | None = None,
+) -> list[str]:
+    """
+    Caption images with an image-text-to-text model of transformers.
+
+    Args:
+        model (`PreTrainedModel`):
+            The captioner, on its device. Its mode (train or eval) is put back.
+        processor (`ProcessorMixin`):
+            Its processor; padded on the left here, as generation needs.
+        images (`Sequence[PIL.Image.Image]`):
+            Images, bounded in pixels already where that matters.
+        prompt (`str`):
+            The user's message.
+        batch_size (`int`, *optional*, defaults to `16`):
+            Images at a time.
+        max_new_tokens (`int`, *optional*, defaults to `512`):
+            Longest caption in tokens.
+        temperature (`float`, *optional*, defaults to `0.0`):
+            0 is greedy; above, the whole distribution is sampled at this temperature.
+        seed (`int`, *optional*):
+            Seed of the sampling; the global generator goes on from there.
+
+    Returns:
+        `list[str]`: captions in the order of the images, special tokens left out, stripped.
+
+    Raises:
+        `ValueError`: for a negative temperature.
+
+    Example:
+
+    ```python
+    >>> from transformers import AutoModelForImageTextToText, AutoProcessor
+    >>> from trl_balcap.scenes.captioner import captioner_path
+    >>> from trl_balcap.scenes.make import scene_rows
+    >>> model = AutoModelForImageTextToText.from_pretrained(captioner_path(), dtype="float32")
+    >>> processor = AutoProcessor.from_pretrained(captioner_path())
+    >>> [caption] = generate_captions(
+    ...     model, processor, [scene_rows(1)[0]["image"]], prompt="Describe the image."
+    ... )
+    >>> caption.endswith(".")
+    True
+
+    ```
+    """
+    if temperature < 0.0:
+        raise ValueError(f"temperature must be 0 (greedy) or more, got {temperature}.")
+    if seed is not None:
+        torch.manual_seed(seed)
+    sampling: dict[str, Any] = {"do_sample": False}
+    if temperature > 0.0:
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    was_training = model.training
+    model.eval()
+    captions: list[str] = []
+    for start in range(0, len(images), batch_size):
+        messages = [
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image", "image": image},
+                        {"type": "text", "text": prompt},
+                    ],
+                }
+            ]
+            for image in images[start : start + batch_size]
+        ]
+        texts = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        inputs = processor(
+            images=[[image] for image in images[start : start + batch_size]],
+            text=texts,
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
+            return_tensors="pt",
+        ).to(model.device)
+        generated = model.generate(**inputs, max_new_tokens=max_new_tokens, **sampling)
+        new_tokens = generated[:, inputs["input_ids"].shape[1] :]
+        texts = processor.batch_decode(new_tokens, skip_special_tokens=True)
+        captions += [text.strip() for text in texts]
+    model.train(was_training)
+    return captions

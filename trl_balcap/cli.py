@@ -1,0 +1,59 @@
+"""The `trl-balcap` command: names of subcommands, each of which lives in its subject's module."""
+
+import argparse
+import logging
+import sys
+from importlib import import_module
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "demo": "trl_balcap.demo",
+    "plan": "trl_balcap.plan.command",
+    "calibrate": "trl_balcap.calibrate",
+    "caption": "trl_balcap.evals.caption",
+    "score": "trl_balcap.evals.score",
+    "agree": "trl_balcap.evals.agree",
+}
+SCENES = {
+    "make": "trl_balcap.scenes.make",
+    "serve": "trl_balcap.scenes.server",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """
+    Run the command line.
+
+    Args:
+        argv (`list[str]`, *optional*):
+            Arguments without the program's name; defaults to the process's.
+
+    Returns:
+        `int`: exit status; 1 for input that cannot be used, which is said in one line.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="trl-balcap", description="Reinforcement learning of image captioners under judges."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    # The modules bring torch with them, so only the one that is asked for is imported.
+    asked = {argv[0]} & COMMANDS.keys() if argv else set()
+    for name in asked or COMMANDS:
+        import_module(COMMANDS[name]).add_parser(commands)
+    if not asked:
+        scenes = commands.add_parser("scenes", help="the embedded world and its exact judge")
+        parts = scenes.add_subparsers(required=True, metavar="PART")
+        for module in SCENES.values():
+            import_module(module).add_parser(parts)
+    args = parser.parse_args(argv)
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    try:
+        return args.run(args)
+    except (ValueError, OSError) as error:
+        # What the user typed or gave is at fault, and the message says how; a traceback would hide it.
+        parser.exit(1, f"trl-balcap: {error}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,362 @@
+"""The whole path on the embedded default: drawn scenes, the exact judge, a tiny captioner.
+
+`trl-balcap demo` trains it with [`BalCapTrainer`] and prints its captions' scores before and after.
+`examples/train_qwen.py` without arguments is the same training run.
+"""
+
+import argparse
+import asyncio
+import json
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datasets import Dataset
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils import logging as transformers_logging
+
+from trl_balcap.captioning import generate_captions
+from trl_balcap.config import BalCapConfig
+from trl_balcap.curves import plot_reward_curves
+from trl_balcap.data import load_captions
+from trl_balcap.judge import Judge
+from trl_balcap.metrics import CorpusScores, corpus_scores
+from trl_balcap.rewards import LinguisticReward, PrecisionReward, RecallReward
+from trl_balcap.scenes.captioner import MAX_NEW_TOKENS, PROMPT, captioner_path
+from trl_balcap.scenes.make import write_scenes
+from trl_balcap.trainer import BalCapTrainer
+
+__all__ = ["Evaluation", "demo_config", "demo_scenes", "evaluate_captioner", "run_demo"]
+
+TRAIN_SCENES = 1000
+HELD_OUT_SCENES = 128
+HELD_OUT_SEED = 1_000_000  # far from any seed that training scenes are drawn with
+
+
+def demo_config(output_dir: str | Path, *, seed: int = 0, max_steps: int = 120) -> BalCapConfig:
+    """
+    The demo's recipe: 8 scenes x 8 captions a step, minutes on two CPU cores.
+
+    Args:
+        output_dir (`str` or `Path`):
+            Where checkpoints go.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of data order and sampling.
+        max_steps (`int`, *optional*, defaults to `120`):
+            Optimizer steps.
+
+    Returns:
+        [`BalCapConfig`].
+
+    Example:
+
+    ```python
+    >>> demo_config("out").num_generations
+    8
+
+    ```
+    """
+    with warnings.catch_warnings():
+        # transformers 5.23 renames gradient_checkpointing, releases before do not know the new name.
+        warnings.simplefilter("ignore", FutureWarning)
+        return BalCapConfig(
+            output_dir=str(output_dir),
+            seed=seed,
+            max_steps=max_steps,
+            learning_rate=1e-4,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=3,
+            per_device_train_batch_size=64,
+            num_generations=8,
+            max_completion_length=MAX_NEW_TOKENS,
+            temperature=1.0,
+            bf16=False,
+            gradient_checkpointing=False,
+            dataloader_pin_memory=False,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            model_init_kwargs={"dtype": "float32"},
+        )
+
+
+def demo_scenes(output_dir: str | Path, *, rows: int = TRAIN_SCENES, seed: int = 0) -> Dataset:
+    """
+    The demo's training data: scenes drawn into `output_dir/scenes/train`, loaded as a user's are.
+
+    Args:
+        output_dir (`str` or `Path`):
+            The run folder. Scenes that an earlier run of the same seed drew there are taken again.
+        rows (`int`, *optional*, defaults to `1000`):
+            Number of scenes.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the scenes.
+
+    Returns:
+        `Dataset`: columns `prompt`, `image`, `reference`.
+    """
+    folder = Path(output_dir) / "scenes" / f"train_{rows}_{seed}"
+    captions = folder / "captions.jsonl"
+    # Written last, so where it exists the images do too.
+    return load_captions(
+        captions if captions.exists() else write_scenes(folder, rows, seed=seed), prompt=PROMPT
+    )
+
+
+class Evaluation(NamedTuple):
+    """Captions of held-out images and what the judge makes of them."""
+
+    captions: list[str]
+    precision: list[float | None]
+    recall: list[float | None]
+    linguistic: list[float | None]
+    length_ratio: list[float]
+
+    @property
+    def scores(self) -> CorpusScores:
+        return corpus_scores(self.precision, self.recall, self.linguistic)
+
+    @property
+    def mean_length_ratio(self) -> float:
+        return sum(self.length_ratio) / len(self.length_ratio)
+
+
+def evaluate_captioner(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    dataset: Dataset,
+    judge: Judge,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> Evaluation:
+    """
+    Caption a dataset and have the three rewards judge the captions, without a length gate.
+
+    Args:
+        model, processor:
+            The captioner.
+        dataset (`Dataset`):
+            With columns `image` and `reference`.
+        judge ([`Judge`]):
+            Who judges.
+        temperature (`float`, *optional*, defaults to `0.0`):
+            0 is greedy.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the sampling.
+
+    Returns:
+        [`Evaluation`].
+    """
+    rows = dataset[:]
+    captions = generate_captions(
+        model,
+        processor,
+        rows["image"],
+        prompt=PROMPT,
+        batch_size=64,
+        max_new_tokens=MAX_NEW_TOKENS,
+        temperature=temperature,
+        seed=seed,
+    )
+    asked: dict[str, Any] = {"prompts": [PROMPT] * len(captions), "completions": captions}
+    columns = {"image": rows["image"], "reference": rows["reference"]}
+
+    async def judge_all() -> list[list[float | None]]:
+        rewards = [PrecisionReward(judge), RecallReward(judge), LinguisticReward(judge)]
+        return await asyncio.gather(*(reward(**asked, **columns) for reward in rewards))
+
+    def lengths(texts: list[str]) -> list[int]:
+        ids = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return [len(tokens) for tokens in ids]
+
+    ratios = [
+        caption / reference
+        for caption, reference in zip(lengths(captions), lengths(rows["reference"]), strict=True)
+    ]
+    return Evaluation(captions, *asyncio.run(judge_all()), ratios)
+
+
+class _RewardBar(TrainerCallback):
+    """A progress bar that shows the three rewards of the step."""
+
+    def __init__(self, progress: Progress):
+        self.progress = progress
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.task = self.progress.add_task("training", total=state.max_steps)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        means = [
+            f"{name[0].upper()} {value:.2f}"
+            for name in ("precision", "recall", "linguistic")
+            if (value := (logs or {}).get(f"rewards/{name}_reward/mean")) is not None
+        ]
+        if means:
+            self.progress.update(
+                self.task, completed=state.global_step, description="training  " + "  ".join(means)
+            )
+
+
+def run_demo(
+    output_dir: str | Path, *, seed: int = 0, max_steps: int = 120, console: Console | None = None
+) -> dict[str, tuple[Evaluation, Evaluation]]:
+    """
+    Train the shipped captioner on drawn scenes and compare it before and after.
+
+    Args:
+        output_dir (`str` or `Path`):
+            The run folder. Gets `scenes/`, `checkpoint/`, `captions_before_after.jsonl`,
+            `reward_curves.png`, `table.json`.
+        seed (`int`, *optional*, defaults to `0`):
+            The same seed gives the same table.
+        max_steps (`int`, *optional*, defaults to `120`):
+            Optimizer steps.
+        console (`rich.console.Console`, *optional*):
+            Where progress is shown; defaults to the terminal.
+
+    Returns:
+        `dict`: `"sampled"` and `"greedy"`, each with the [`Evaluation`] before and after.
+
+    Raises:
+        `FileExistsError`: where `output_dir` holds a run already.
+    """
+    console = console or Console()
+    output_dir = Path(output_dir)
+    if output_dir.exists() and any(output_dir.iterdir()):
+        raise FileExistsError(
+            f"{output_dir} holds files already. Name another folder with --out, or remove it."
+        )
+    train = demo_scenes(output_dir, seed=seed)
+    held_out = load_captions(
+        write_scenes(output_dir / "scenes/held_out", HELD_OUT_SCENES, seed=HELD_OUT_SEED),
+        prompt=PROMPT,
+    )
+    judge = Judge("scenes/oracle")
+    temperatures = {"sampled": 1.0, "greedy": 0.0}
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with progress:
+        trainer = BalCapTrainer(
+            str(captioner_path()),
+            [PrecisionReward(judge), RecallReward(judge), LinguisticReward(judge)],
+            demo_config(output_dir / "trainer", seed=seed, max_steps=max_steps),
+            train_dataset=train,
+            callbacks=[_RewardBar(progress)],
+        )
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        evaluating = progress.add_task("captions before", total=2)
+
+        def evaluate() -> dict[str, Evaluation]:
+            evaluations = {}
+            for name, temperature in temperatures.items():
+                evaluations[name] = evaluate_captioner(
+                    trainer.model,
+                    trainer.processing_class,
+                    held_out,
+                    judge,
+                    temperature=temperature,
+                    seed=seed,
+                )
+                progress.advance(evaluating)
+            return evaluations
+
+        before = evaluate()
+        trainer.train()
+        trainer.save_model(str(output_dir / "checkpoint"))
+        progress.reset(evaluating, total=2, description="captions after")
+        after = evaluate()
+
+    results = {name: (before[name], after[name]) for name in temperatures}
+    _write_captions(output_dir / "captions_before_after.jsonl", held_out, results)
+    plot_reward_curves(trainer.state.log_history, output_dir / "reward_curves.png")
+    table = {
+        name: {"before": _row(pair[0]), "after": _row(pair[1])} for name, pair in results.items()
+    }
+    (output_dir / "table.json").write_text(json.dumps({"seed": seed, **table}, indent=2) + "\n")
+    console.print(_table(results))
+    console.print(f"Checkpoint, captions, reward curves and this table are in {output_dir}")
+    return results
+
+
+def _row(evaluation: Evaluation) -> dict[str, float | None]:
+    scores = evaluation.scores
+    return {
+        "precision": scores.precision,
+        "recall": scores.recall,
+        "linguistic": scores.linguistic,
+        "b_capscore": scores.b_capscore,
+        "mean_length_ratio": evaluation.mean_length_ratio,
+    }
+
+
+def _table(results: dict[str, tuple[Evaluation, Evaluation]]) -> Table:
+    table = Table(title=f"{HELD_OUT_SCENES} held-out scenes, before | after")
+    table.add_column("")
+    for name in results:
+        table.add_column(f"{name}", justify="right")
+    rows = {name: [_row(evaluation) for evaluation in pair] for name, pair in results.items()}
+    labels = {
+        "precision": "precision",
+        "recall": "recall",
+        "linguistic": "linguistic",
+        "b_capscore": "b-CapScore",
+        "mean_length_ratio": "mean length ratio",
+    }
+    for key, label in labels.items():
+        cells = [f"{_show(before[key])} | {_show(after[key])}" for before, after in rows.values()]
+        table.add_row(label, *cells)
+    return table
+
+
+def _show(value: float | None) -> str:
+    return "  -  " if value is None else f"{value:.3f}"
+
+
+def _write_captions(
+    path: Path, dataset: Dataset, results: dict[str, tuple[Evaluation, Evaluation]]
+) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row, reference in enumerate(dataset["reference"]):
+            line: dict[str, Any] = {
+                "image": f"scenes/held_out/images/{row:03}.png",
+                "reference": reference,
+            }
+            for name, pair in results.items():
+                for when, evaluation in zip(("before", "after"), pair, strict=True):
+                    line[f"{when}_{name}"] = {
+                        "caption": evaluation.captions[row],
+                        "precision": evaluation.precision[row],
+                        "recall": evaluation.recall[row],
+                        "linguistic": evaluation.linguistic[row],
+                        "length_ratio": round(evaluation.length_ratio[row], 3),
+                    }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "demo", help="train the tiny captioner on drawn scenes and compare before and after"
+    )
+    parser.add_argument("--out", default="runs/demo", help="run folder (default: runs/demo)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=120, help="optimizer steps (default: 120)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    transformers_logging.disable_progress_bar()  # loading takes no time here
+    transformers_logging.set_verbosity_error()
+    run_demo(args.out, seed=args.seed, max_steps=args.steps)
+    return 0
