@@ -104,9 +104,12 @@ def _end_and_padding(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 
 
 def _generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
     return GenerationConfig(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        # A sampled image token has no image, and the trainer's next forward pass fails on it.
+        suppress_tokens=[token for token in tokenizer.all_special_ids if token not in ends],
         max_new_tokens=MAX_NEW_TOKENS,
     )
 

@@ -1,0 +1,243 @@
+"""The paper's ablations on scenes, on one machine, with one command.
+
+    python benchmarks/reproduce.py            # --quick: base, full method, vanilla GRPO; 2 seeds
+    python benchmarks/reproduce.py --full     # every arm, 5 seeds; hours; start it again to go on
+    python benchmarks/reproduce.py --report   # no training: write docs/reproduction.md again
+
+Each finished arm and seed is one file in `benchmarks/results/reproduce/`, written at once or not at
+all, and is never trained again. A run that is killed loses the arms that were under way.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import queue
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path[:0] = [str(HERE), str(ROOT)]
+# Before torch is imported, here and in the workers: parallel over arms, one thread in each.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+from reproduction.arms import ARMS, QUICK, TIERS  # noqa: E402
+
+RESULTS = HERE / "results" / "reproduce"
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parse(argv)
+    if not args.report:
+        jobs = planned(args)
+        run_all(jobs, args)
+    from reproduction.report import write_page
+
+    page = write_page(args.results, ROOT / "docs" if args.results == RESULTS else args.results)
+    print(f"Written: {_shown(page)}")
+    return 0
+
+
+def planned(args: argparse.Namespace) -> list[tuple[str, int]]:
+    """Arms and seeds to run, in order: a tier over all seeds, then the next tier."""
+    if args.arms:
+        tiers: tuple[tuple[str, ...], ...] = (tuple(args.arms),)
+    else:
+        tiers = TIERS if args.full else (QUICK,)
+    return [(name, seed) for tier in tiers for seed in range(args.seeds) for name in tier]
+
+
+def run_all(jobs: list[tuple[str, int]], args: argparse.Namespace) -> None:
+    """Run what has no result yet, in worker processes, with progress and the time left."""
+    settings, base = _settings(args)
+    waiting = [job for job in jobs if not is_done(args.results, *job, settings)]
+    print(
+        f"{len(jobs)} arms x seeds, {len(jobs) - len(waiting)} finished before, "
+        f"{args.processes} at a time, {settings['steps']} steps each.",
+        flush=True,
+    )
+    if not waiting:
+        return
+    # The server imports torch and TRL once; each worker is forked from it.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["reproduction.train", "deepspeed", "peft"])
+    messages = context.Queue()
+    running: dict[tuple[str, int], Any] = {}
+    progress: dict[tuple[str, int], float] = {}
+    costs = {job: _cost(job[0]) for job in waiting}
+    total, failed = sum(costs.values()), []
+    started = shown = time.monotonic()
+    stamp = provenance(base)
+    while waiting or running:
+        while waiting and len(running) < args.processes:
+            job = waiting.pop(0)
+            running[job] = context.Process(
+                target=work,
+                args=(*job, settings, str(base), str(args.results), stamp, messages),
+                daemon=True,
+            )
+            running[job].start()
+        try:
+            name, seed, share = messages.get(timeout=1.0)
+            progress[name, seed] = share
+        except queue.Empty:
+            pass
+        for job, process in list(running.items()):
+            if process.exitcode is None:
+                continue
+            del running[job]
+            if process.exitcode:
+                failed.append(job)
+                print(f"{job[0]} seed {job[1]} failed with exit code {process.exitcode}.")
+            else:
+                progress[job] = 1.0
+                print(f"{job[0]} seed {job[1]} done.", flush=True)
+        if time.monotonic() - shown > args.every:
+            shown = time.monotonic()
+            done = sum(costs[job] * progress.get(job, 0.0) for job in costs)
+            left = (shown - started) * (total - done) / done if done else float("nan")
+            names = ", ".join(f"{n} {s} {progress.get((n, s), 0):.0%}" for n, s in running)
+            print(f"{done / total:.0%}, {left / 60:.0f} min left ({names})", flush=True)
+    if failed:
+        raise SystemExit(f"{len(failed)} arms failed: {failed}. Start again to try them again.")
+
+
+def work(
+    name: str,
+    seed: int,
+    settings: dict[str, Any],
+    base: str,
+    results: str,
+    stamp: dict[str, Any],
+    messages: Any,
+) -> None:
+    """Train one arm with one seed and write its result; runs in a process of its own."""
+    from reproduction.train import Settings, train_arm
+
+    values = {key: value for key, value in settings.items() if key != "base"}
+    chosen = Settings(**values)
+    result = train_arm(
+        ARMS[name],
+        seed,
+        chosen,
+        Path(base),
+        report=lambda step: messages.put((name, seed, step / (chosen.steps + 2))),
+    )
+    write_result(Path(results), {**result, **stamp})
+
+
+def result_path(results: Path, name: str, seed: int) -> Path:
+    return results / f"{name}-seed{seed}.json"
+
+
+def is_done(results: Path, name: str, seed: int, settings: dict[str, Any]) -> bool:
+    """Whether there is a result of this arm and seed with these settings and this base."""
+    path = result_path(results, name, seed)
+    return path.exists() and json.loads(path.read_text())["settings"] == settings
+
+
+def write_result(results: Path, result: dict[str, Any]) -> Path:
+    """Write a result so that a reader sees all of it or nothing."""
+    results.mkdir(parents=True, exist_ok=True)
+    path = result_path(results, result["arm"], result["seed"])
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    unfinished.write_text(json.dumps(rounded(result), indent=1) + "\n")
+    unfinished.replace(path)
+    return path
+
+
+def rounded(value: Any) -> Any:
+    """Floats to 5 digits behind the point: results are read and kept in git."""
+    if isinstance(value, float):
+        return round(value, 5)
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return [rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
+def provenance(base: Path) -> dict[str, Any]:
+    """Where a result comes from: command, commit, hardware, versions."""
+    import torch
+    import transformers
+    import trl
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        )
+        if Path("/proc/cpuinfo").exists()
+        else iter(()),
+        platform.processor(),
+    )
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "command": " ".join(["python benchmarks/reproduce.py", *sys.argv[1:]]),
+        "commit": git("rev-parse", "--short", "HEAD") or "unknown",
+        "uncommitted": bool(git("status", "--porcelain", "--", "trl_balcap", "benchmarks/*.py")),
+        "hardware": f"{cpu}, {os.cpu_count()} cores" + (f", {gpu}" if gpu else ""),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "trl": trl.__version__,
+        },
+    }
+
+
+def _settings(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
+    from reproduction.train import Settings, base_digest
+
+    from trl_balcap.scenes.captioner import captioner_path
+
+    base = args.base or captioner_path()
+    if not (base / "model.safetensors").exists():
+        raise SystemExit(f"There is no captioner in {base}. Name one with --base.")
+    settings = Settings() if args.steps is None else replace(Settings(), steps=args.steps)
+    return {**asdict(settings), "base": base_digest(base)}, base
+
+
+def _cost(name: str) -> float:
+    return 1.0 if ARMS[name].trained else 0.05
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="base, full and vanilla (the default)")
+    size.add_argument("--full", action="store_true", help="every arm")
+    size.add_argument("--report", action="store_true", help="only write the page")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, metavar="ARM", help="only these arms")
+    parser.add_argument("--seeds", type=int, help="number of seeds (default: 2, with --full 5)")
+    parser.add_argument("--processes", type=int, default=2, help="arms at a time (default: 2)")
+    parser.add_argument("--steps", type=int, help="steps of each arm, for trials")
+    parser.add_argument("--base", type=Path, help="captioner to start from (default: the shipped)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--every", type=float, default=15.0, help="seconds between progress lines")
+    args = parser.parse_args(argv)
+    args.seeds = args.seeds or (5 if args.full else 2)
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""The arms: one trained captioner each, all from the same base, all by [`BalCapTrainer`].
+
+An arm says only what it does otherwise than the full method. `TIERS` is the order of a `--full` run:
+the arms that the claims rest on come first, over all seeds, then the rest.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trl_balcap.scenes.oracle import Noise
+
+__all__ = ["ARMS", "NOISE", "QUICK", "TIERS", "Arm"]
+
+NOISE = {
+    "small": Noise(linguistic=0.5, flip=0.02, every_call=True),
+    "medium": Noise(linguistic=1.5, flip=0.06, every_call=True),
+    "large": Noise(linguistic=3.0, flip=0.15, every_call=True),
+}
+"""Three noisy judges. Their test-retest spread per reward is measured and stands in the results."""
+
+SKEW = (0.2, 1.0, 2.0)  # precision, recall, linguistic: the unequal spreads of claim 2
+
+
+@dataclass(frozen=True)
+class Arm:
+    """
+    One way to train the base.
+
+    Args:
+        name (`str`): Its name in file names and tables.
+        title (`str`): What it is, for readers.
+        trained (`bool`, *optional*, defaults to `True`): `False` for the base as it is.
+        weights (`tuple`, *optional*): Weights of precision, recall and linguistic.
+        aggregation (`str`, *optional*): TRL's `multi_objective_aggregation`.
+        gate (`str` or `None`, *optional*), upper (`float`, *optional*): The length gate.
+        pointable (`bool`, *optional*): Whether a true positive must be pointable.
+        references (`str`, *optional*):
+            `"perfect"`, `"poor"` (captions by a faulty author) or `"none"`: no recall, and the
+            linguistic reward kept inside an absolute band of tokens instead of the gate.
+        scales (`tuple`, *optional*): Factors on the three rewards.
+        failures (`float`, *optional*): Probability that one reward of one completion is missing.
+        failed_as (`float` or `None`, *optional*): What a missing reward is replaced by; `None` is none.
+        noise (`str`, *optional*): A key of `NOISE`.
+        floor (`bool`, *optional*): Whether `std_floor` is the noisy judge's test-retest spread.
+    """
+
+    name: str
+    title: str
+    trained: bool = True
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    aggregation: str = "normalize_then_sum"
+    gate: str | None = "mask"
+    upper: float = 2.0
+    pointable: bool = True
+    references: str = "perfect"
+    scales: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    failures: float = 0.0
+    failed_as: float | None = None
+    noise: str | None = None
+    floor: bool = False
+
+    def changes(self) -> dict[str, Any]:
+        """What it does otherwise than the full method."""
+        full = asdict(Arm("", ""))
+        return {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in ("name", "title") and value != full[key]
+        }
+
+
+_GRPO = "sum_then_normalize"
+_CLAIMED = [
+    Arm("base", "the base, not trained", trained=False),
+    Arm("full", "the full method: c-GDPO, three rewards, mask gate at 2"),
+    Arm("vanilla", "vanilla GRPO: sum, then normalise", aggregation=_GRPO),
+    Arm("no_linguistic", "no linguistic reward (weight 0)", weights=(1.0, 1.0, 0.0)),
+    Arm("no_precision", "no precision reward (weight 0)", weights=(0.0, 1.0, 1.0)),
+    Arm("no_recall", "no recall reward (weight 0)", weights=(1.0, 0.0, 1.0)),
+    Arm("no_pointability", "verifiable alone counts as precise", pointable=False),
+    Arm("vanilla_skewed", "vanilla GRPO, rewards x0.2, x1, x2", aggregation=_GRPO, scales=SKEW),
+    Arm("no_gate", "no length gate", gate=None),
+    Arm("linear_gate", "linear length penalty", gate="linear"),
+    Arm("poor_references", "faulty captions as references", references="poor"),
+    Arm("none_30", "30% of rewards fail, left missing", failures=0.3),
+    Arm("zero_30", "30% of rewards fail, filled with 0", failures=0.3, failed_as=0.0),
+    Arm("noise_large", "judge noise, large", noise="large"),
+    Arm("noise_large_floor", "judge noise, large, with std_floor", noise="large", floor=True),
+]
+_FURTHER = [
+    Arm("tau_1.25", "gate closes at 1.25", upper=1.25),
+    Arm("tau_4", "gate closes at 4", upper=4.0),
+    Arm(
+        "no_references",
+        "no references: precision and linguistic, an absolute length band",
+        weights=(1.0, 0.0, 1.0),
+        gate=None,
+        references="none",
+    ),
+    Arm("full_skewed", "the full method, rewards x0.2, x1, x2", scales=SKEW),
+    Arm("none_10", "10% of rewards fail, left missing", failures=0.1),
+    Arm("zero_10", "10% of rewards fail, filled with 0", failures=0.1, failed_as=0.0),
+    Arm("noise_medium", "judge noise, medium", noise="medium"),
+    Arm("noise_medium_floor", "judge noise, medium, with std_floor", noise="medium", floor=True),
+    Arm("noise_small", "judge noise, small", noise="small"),
+    Arm("noise_small_floor", "judge noise, small, with std_floor", noise="small", floor=True),
+    Arm("precision_x2", "precision weighted 2", weights=(2.0, 1.0, 1.0)),
+    Arm("recall_x2", "recall weighted 2", weights=(1.0, 2.0, 1.0)),
+    Arm("linguistic_x2", "linguistic weighted 2", weights=(1.0, 1.0, 2.0)),
+    Arm("precision_half", "precision weighted 1/2", weights=(0.5, 1.0, 1.0)),
+    Arm("recall_half", "recall weighted 1/2", weights=(1.0, 0.5, 1.0)),
+    Arm("linguistic_half", "linguistic weighted 1/2", weights=(1.0, 1.0, 0.5)),
+]
+
+ARMS: dict[str, Arm] = {arm.name: arm for arm in (*_CLAIMED, *_FURTHER)}
+"""Every arm by name. The gate that closes at 2 is the full method itself."""
+
+TIERS: tuple[tuple[str, ...], ...] = (
+    tuple(arm.name for arm in _CLAIMED),
+    tuple(arm.name for arm in _FURTHER),
+)
+"""Names of the arms that the claims rest on, then of the others."""
+
+QUICK = ("base", "full", "vanilla")
+"""The arms of `--quick`."""

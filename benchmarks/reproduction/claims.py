@@ -1,0 +1,264 @@
+"""The paper's claims as differences between arms, and the rule that answers them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any, Literal, NamedTuple
+
+from scipy.stats import t as student
+
+__all__ = [
+    "CLAIMS",
+    "Answer",
+    "Claim",
+    "Interval",
+    "Part",
+    "answer",
+    "difference",
+    "interval",
+    "judge",
+    "margin",
+]
+
+Answer = Literal["yes", "no", "undecided"]
+Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""arm -> seed -> the result's JSON"""
+
+LEAST_SEEDS = 3
+MARGINS = {"arena": 3.0, "length_ratio": 0.05}
+"""Differences too small to matter; 0.01 for every measure that is not named."""
+
+
+class Interval(NamedTuple):
+    """A mean over seeds with its 95% t interval; the ends are NaN with fewer than two seeds."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """
+    One comparison: `more` is above `less` in `measure`.
+
+    Args:
+        measure (`str`): A key of the measures.
+        more, less (`str`): Arms. Seeds that both have are compared pair by pair.
+        why (`str`, *optional*): What it stands for, where the arms do not say it.
+    """
+
+    measure: str
+    more: str
+    less: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """
+    A claim is what its parts say together.
+
+    Args:
+        number (`str`): As in the list of claims.
+        text (`str`): The claim in a sentence.
+        parts (`tuple[Part, ...]`): Comparisons that must all hold.
+        beside (`tuple[Part, ...]`, *optional*): Shown with it, and not counted.
+    """
+
+    number: str
+    text: str
+    parts: tuple[Part, ...]
+    beside: tuple[Part, ...] = ()
+
+
+_VIEWS = ("precision", "recall", "linguistic", "b_capscore")
+
+
+def _all(measures: Sequence[str], more: str, less: str) -> tuple[Part, ...]:
+    return tuple(Part(measure, more, less) for measure in measures)
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "1",
+        "The full method beats the base on all three rewards and b-CapScore.",
+        _all(_VIEWS, "full", "base"),
+        _all(("qa", "arena"), "full", "base"),
+    ),
+    Claim(
+        "2a",
+        "c-GDPO beats vanilla GRPO, rewards with their natural spreads.",
+        _all(("b_capscore",), "full", "vanilla"),
+        _all(("precision", "recall", "linguistic", "qa", "arena"), "full", "vanilla"),
+    ),
+    Claim(
+        "2b",
+        "c-GDPO beats vanilla GRPO, rewards with unequal spreads (x0.2, x1, x2).",
+        _all(("b_capscore",), "full_skewed", "vanilla_skewed"),
+        _all(("precision", "recall", "linguistic", "qa", "arena"), "full_skewed", "vanilla_skewed"),
+    ),
+    Claim(
+        "3",
+        "Without the precision reward precision falls.",
+        _all(("precision",), "full", "no_precision"),
+        _all(("b_capscore", "qa", "arena"), "full", "no_precision"),
+    ),
+    Claim(
+        "4",
+        "Without the recall reward captions are above the base and below the full method.",
+        (
+            Part("b_capscore", "no_recall", "base", "above the base"),
+            Part("b_capscore", "full", "no_recall", "below the full method"),
+        ),
+        _all(("recall", "qa", "arena"), "full", "no_recall"),
+    ),
+    Claim(
+        "5",
+        "Without the linguistic reward captions lengthen, linguistic falls and QA rises.",
+        (
+            Part("length_ratio", "no_linguistic", "full", "captions lengthen"),
+            Part("linguistic", "full", "no_linguistic", "linguistic falls"),
+            Part("qa", "no_linguistic", "full", "QA rises"),
+        ),
+        (
+            Part("recall", "no_linguistic", "full"),
+            Part("arena", "full", "no_linguistic"),
+            Part("b_capscore", "full", "no_linguistic"),
+        ),
+    ),
+    Claim(
+        "6",
+        "Without pointability meta commentary rises.",
+        _all(("meta",), "no_pointability", "full"),
+        _all(("precision", "b_capscore", "qa", "arena"), "full", "no_pointability"),
+    ),
+    Claim(
+        "7",
+        "The mask gate beats no gate and the linear penalty on balance.",
+        (
+            Part("b_capscore", "full", "no_gate", "mask against no gate"),
+            Part("b_capscore", "full", "linear_gate", "mask against linear"),
+        ),
+        (
+            Part("too_short", "no_gate", "full"),
+            Part("too_long", "no_gate", "full"),
+            Part("recall", "full", "no_gate"),
+            Part("recall", "full", "linear_gate"),
+        ),
+    ),
+    Claim(
+        "8",
+        "Poor references hurt what the recall reward is for.",
+        (
+            Part("recall", "full", "poor_references", "recall of the perfect references falls"),
+            Part("b_capscore", "full", "poor_references", "balance falls"),
+        ),
+        (Part("b_capscore", "no_recall", "poor_references", "worse than no recall reward at all"),),
+    ),
+    Claim(
+        "9",
+        "Failed verdicts left missing beat failed verdicts filled with 0 (30% failures).",
+        _all(("b_capscore",), "none_30", "zero_30"),
+        (
+            Part("b_capscore", "full", "none_30"),
+            Part("b_capscore", "full", "zero_30"),
+            Part("b_capscore", "none_10", "zero_10"),
+            *_all(("precision", "recall", "linguistic"), "none_30", "zero_30"),
+        ),
+    ),
+    Claim(
+        "10a",
+        "Judge noise hurts per-reward normalisation (large noise).",
+        _all(("b_capscore",), "full", "noise_large"),
+        (
+            *_all(("precision", "recall", "linguistic"), "full", "noise_large"),
+            Part("b_capscore", "full", "noise_medium"),
+            Part("b_capscore", "full", "noise_small"),
+        ),
+    ),
+    Claim(
+        "10b",
+        "A floor at the judge's test-retest spread helps under noise (large noise).",
+        _all(("b_capscore",), "noise_large_floor", "noise_large"),
+        (
+            *_all(("precision", "recall", "linguistic"), "noise_large_floor", "noise_large"),
+            Part("b_capscore", "noise_medium_floor", "noise_medium"),
+            Part("b_capscore", "noise_small_floor", "noise_small"),
+        ),
+    ),
+)
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """
+    Mean of values over seeds with its t interval.
+
+    Example: a spread of 0.1 over 3 seeds is +-0.1 x 4.303 / sqrt(3).
+
+    ```python
+    >>> mean, low, high, n = interval([0.1, 0.2, 0.3])
+    >>> round(mean, 4), round(low, 4), round(high, 4), n
+    (0.2, -0.0484, 0.4484, 3)
+
+    ```
+    """
+    n = len(values)
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    mean = fmean(values)
+    if n == 1:
+        return Interval(mean, math.nan, math.nan, 1)
+    half = float(student.ppf((1 + level) / 2, n - 1)) * stdev(values) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def difference(part: Part, results: Results, decoding: str) -> Interval:
+    """`more` minus `less`, seed by seed, with its interval."""
+    one, other = results.get(part.more, {}), results.get(part.less, {})
+    return interval(
+        [
+            one[seed]["measures"][decoding][part.measure]
+            - other[seed]["measures"][decoding][part.measure]
+            for seed in sorted(one.keys() & other.keys())
+        ]
+    )
+
+
+def answer(found: Interval, margin: float) -> Answer:
+    """
+    The rule: `"yes"` where the interval lies above 0, `"no"` where it lies below the margin (an
+    effect worth the name is excluded), else, or with fewer than three seeds, `"undecided"`.
+
+    Example:
+
+    ```python
+    >>> answer(Interval(0.05, 0.02, 0.08, 5), 0.01), answer(Interval(-0.01, -0.03, 0.005, 5), 0.01)
+    ('yes', 'no')
+    >>> answer(Interval(0.05, -0.01, 0.11, 5), 0.01), answer(Interval(0.05, 0.04, 0.06, 2), 0.01)
+    ('undecided', 'undecided')
+
+    ```
+    """
+    if found.n < LEAST_SEEDS or math.isnan(found.low):
+        return "undecided"
+    if found.low > 0:
+        return "yes"
+    return "no" if found.high < margin else "undecided"
+
+
+def margin(measure: str) -> float:
+    """The difference in a measure that is too small to matter."""
+    return MARGINS.get(measure, 0.01)
+
+
+def judge(claim: Claim, results: Results, decoding: str) -> Answer:
+    """A claim's answer: yes where all its parts are, no where one of them is no."""
+    answers = {
+        answer(difference(part, results, decoding), margin(part.measure)) for part in claim.parts
+    }
+    if "no" in answers:
+        return "no"
+    return "yes" if answers == {"yes"} else "undecided"

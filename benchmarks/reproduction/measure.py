@@ -1,0 +1,320 @@
+"""What a set of captions is worth, on scenes that no arm trains on.
+
+Besides the three rewards there are two scores that no arm is rewarded for, in the manner of the
+paper's benchmarks: questions answered from the caption alone (CaptionQA) and pairwise preference
+against fixed authors (CapArena). All of it is deterministic: rules over what the captions claim.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import NamedTuple
+
+from trl_balcap.metrics import corpus_scores
+from trl_balcap.scenes.grammar import (
+    NUMBERS,
+    Claim,
+    CountClaim,
+    Faults,
+    MetaClaim,
+    ThingClaim,
+    describe,
+    faulty_caption,
+    parse_caption,
+)
+from trl_balcap.scenes.oracle import score
+from trl_balcap.scenes.world import COLOURS, SHAPES, SIZES, Scene, random_scene
+
+__all__ = [
+    "ARENA_AUTHORS",
+    "MEASURES",
+    "HeldOut",
+    "Question",
+    "arena_points",
+    "arena_score",
+    "held_out",
+    "measure",
+    "qa_score",
+    "questions_about",
+    "read_answer",
+]
+
+HELD_OUT_SEED = 900_001  # training seeds are small numbers
+
+MEASURES = (
+    "precision",
+    "recall",
+    "linguistic",
+    "b_capscore",
+    "qa",
+    "arena",
+    "length",
+    "length_ratio",
+    "too_short",
+    "too_long",
+    "meta",
+    "repetition",
+    "outside_grammar",
+)
+"""Keys of what [`measure`] gives, in the order of the tables."""
+
+ATTRIBUTES: dict[str, tuple[str, ...]] = {"colour": tuple(COLOURS), "shape": SHAPES, "size": SIZES}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A scene to be tested on, with its reference caption."""
+
+    scene: Scene
+    reference: str
+
+
+def held_out(n: int) -> list[HeldOut]:
+    """The first `n` scenes of the test set; the same ones for every arm and seed."""
+    rng = random.Random(HELD_OUT_SEED)
+    rows = []
+    for _ in range(n):
+        scene = random_scene(rng)
+        rows.append(HeldOut(scene, describe(scene, rng)))
+    return rows
+
+
+def measure(
+    captions: Sequence[str], rows: Sequence[HeldOut], count_tokens: Callable[[str], int]
+) -> dict[str, float]:
+    """
+    Every measure of some captions.
+
+    Args:
+        captions (`Sequence[str]`): One caption per row.
+        rows (`Sequence[HeldOut]`): What they describe.
+        count_tokens (`Callable`): Tokens of a text, without special ones.
+
+    Returns:
+        `dict[str, float]`: The keys of `MEASURES`. Rewards, shares and `qa` lie between 0 and 1,
+        `arena` between -100 and 100, `length` is in tokens.
+
+    Example:
+
+    ```python
+    >>> rows = held_out(4)
+    >>> perfect = measure([row.reference for row in rows], rows, lambda text: len(text.split()))
+    >>> perfect["b_capscore"], perfect["qa"], perfect["length_ratio"], perfect["meta"]
+    (1.0, 1.0, 1.0, 0.0)
+
+    ```
+    """
+    scores = [
+        score(caption, row.reference, row.scene)
+        for caption, row in zip(captions, rows, strict=True)
+    ]
+    means = corpus_scores(*(list(column) for column in zip(*scores, strict=True)))
+    lengths = [count_tokens(caption) for caption in captions]
+    ratios = [n / count_tokens(row.reference) for n, row in zip(lengths, rows, strict=True)]
+    claims = [parse_caption(caption) for caption in captions]
+    sentences = sum(len(said) for said in claims)
+    meta = sum(isinstance(claim, MetaClaim) for said in claims for claim in said)
+    outside = sum(claim is None for said in claims for claim in said)
+    return {
+        "precision": means.precision,
+        "recall": means.recall,
+        "linguistic": means.linguistic,
+        "b_capscore": means.b_capscore,
+        "qa": fmean(qa_score(said, row.scene) for said, row in zip(claims, rows, strict=True)),
+        "arena": arena_score(captions, rows),
+        "length": fmean(lengths),
+        "length_ratio": fmean(ratios),
+        "too_short": fmean(ratio < 0.5 for ratio in ratios),
+        "too_long": fmean(ratio > 2.0 for ratio in ratios),
+        "meta": meta / max(sentences, 1),
+        "repetition": sum(map(_repeated, claims)) / max(sentences, 1),
+        "outside_grammar": outside / max(sentences, 1),
+    }
+
+
+def _repeated(claims: Sequence[Claim | None]) -> int:
+    """Sentences about what an earlier sentence was about already."""
+    about = [
+        claim.cell
+        if isinstance(claim, ThingClaim)
+        else "count"
+        if isinstance(claim, CountClaim)
+        else claim.text
+        for claim in claims
+        if claim is not None
+    ]
+    return len(about) - len(set(about))
+
+
+# ---------------------------------------------------------------------------------------------
+# Questions, in CaptionQA's manner
+
+
+class Question(NamedTuple):
+    """What to find out from a caption: `about` is `"colour"`, `"shape"`, `"size"`, `"count"` or `"there"`."""
+
+    about: str
+    cell: int | None
+    choices: tuple[str, ...]
+    answer: str
+
+
+def questions_about(scene: Scene) -> list[Question]:
+    """
+    Questions about a scene: each thing's colour, shape and size, whether there is anything at its
+    place and at as many empty places, and how many things there are.
+
+    Example:
+
+    ```python
+    >>> from trl_balcap.scenes.world import Scene, Thing
+    >>> scene = Scene((Thing("red", "star", "large", "top", "left"),))
+    >>> [(question.about, question.answer) for question in questions_about(scene)]
+    [('count', 'one'), ('colour', 'red'), ('shape', 'star'), ('size', 'large'), ('there', 'yes'), ('there', 'no')]
+
+    ```
+    """
+    count = NUMBERS[len(scene.things)]
+    questions = [Question("count", None, NUMBERS[1:6], count)]
+    for thing in scene.things:
+        for name, choices in ATTRIBUTES.items():
+            questions.append(Question(name, thing.cell, choices, getattr(thing, name)))
+        questions.append(Question("there", thing.cell, ("yes", "no"), "yes"))
+    taken = {thing.cell for thing in scene.things}
+    for cell in [cell for cell in range(9) if cell not in taken][: len(scene.things)]:
+        questions.append(Question("there", cell, ("yes", "no"), "no"))
+    return questions
+
+
+def read_answer(question: Question, claims: Sequence[Claim | None]) -> str | None:
+    """
+    The answer that a caption gives, by exact rules; `None` is "cannot answer".
+
+    A reader believes what is said most often about a place, and of equals what is said first. Yes or
+    no is always answered: what is not mentioned is not there.
+    """
+    if question.about == "count":
+        return next((NUMBERS[c.count] for c in claims if isinstance(c, CountClaim)), None)
+    there = [c for c in claims if isinstance(c, ThingClaim) and c.cell == question.cell]
+    if question.about == "there":
+        return "yes" if there else "no"
+    said = Counter(value for c in there if (value := getattr(c, question.about)) is not None)
+    return said.most_common(1)[0][0] if said else None  # ties stay in the order of first mention
+
+
+def qa_score(claims: Sequence[Claim | None], scene: Scene) -> float:
+    """
+    Mean over a scene's questions: 1 for the right answer, 0 for a wrong one, and for "cannot answer"
+    1/K + 0.05 with K choices, as CaptionQA scores it.
+
+    Example: of six questions, three cannot be answered (6, 4 and 2 choices), nor can the count (5),
+    and the caption is wrong that the place is empty.
+
+    ```python
+    >>> from trl_balcap.scenes.world import Scene, Thing
+    >>> scene = Scene((Thing("red", "star", "large", "top", "left"),))
+    >>> round(qa_score([], scene), 4) == round((1/6 + 1/4 + 1/2 + 1/5 + 4 * 0.05 + 0 + 1) / 6, 4)
+    True
+
+    ```
+    """
+    points = []
+    for question in questions_about(scene):
+        answer = read_answer(question, claims)
+        if answer is None:
+            points.append(1 / len(question.choices) + 0.05)
+        else:
+            points.append(float(answer == question.answer))
+    return fmean(points)
+
+
+# ---------------------------------------------------------------------------------------------
+# Preference, in CapArena's manner
+
+
+def _careful(scene: Scene, rng: random.Random) -> str:
+    return faulty_caption(scene, rng, Faults(wrong=0.08))
+
+
+def _terse(scene: Scene, rng: random.Random) -> str:
+    return faulty_caption(scene, rng, Faults(wrong=0.05, omit=0.2, short=0.7))
+
+
+def _weak(scene: Scene, rng: random.Random) -> str:
+    faults = Faults(wrong=0.2, vague=0.1, omit=0.25, invent=0.2, meta=0.2, repeat=0.1, broken=0.15)
+    return faulty_caption(scene, rng, faults)
+
+
+ARENA_AUTHORS: dict[str, Callable[[Scene, random.Random], str]] = {
+    "careful": _careful,
+    "terse": _terse,
+    "weak": _weak,
+}
+"""The fixed opponents: a strong, a short-spoken and a weak one."""
+
+_TIE = 1.0  # points between two captions that a reader does not tell apart
+
+
+def arena_points(caption: str, scene: Scene) -> float:
+    """
+    How much a reader who sees the picture likes a caption.
+
+    Each thing found: 1, and 1 for each of its attributes said right. Each attribute said wrong: -1.5;
+    a thing that is not there: -3; a wrong count: -1.5, a right one: 1. Each sentence that is
+    commentary, repeats what it is about, is broken or makes no sense: -1.
+
+    Example:
+
+    ```python
+    >>> from trl_balcap.scenes.world import Scene, Thing
+    >>> scene = Scene((Thing("red", "star", "large", "top", "left"),))
+    >>> arena_points("The top left shows a large red star. The mood is cosy.", scene)
+    3.0
+    >>> arena_points("The top left shows a large blue star. The top right shows a star", scene)
+    -2.5
+
+    ```
+    """
+    claims = parse_caption(caption)
+    points = -float(_repeated(claims))
+    judged: set[tuple[object, ...]] = set()
+    for claim in claims:
+        if claim is None or isinstance(claim, MetaClaim):
+            points -= 1.0
+            continue
+        points -= float(not claim.well_formed)
+        if isinstance(claim, CountClaim):
+            if ("count", claim.count) not in judged:
+                points += 1.0 if claim.holds_in(scene) else -1.5
+            judged.add(("count", claim.count))
+            continue
+        there = scene.at(claim.row, claim.column)
+        if (claim.cell,) not in judged:
+            points += -3.0 if there is None else 1.0
+        judged.add((claim.cell,))
+        for name in ATTRIBUTES:
+            value = getattr(claim, name)
+            if there is None or value is None or (claim.cell, name, value) in judged:
+                continue
+            judged.add((claim.cell, name, value))
+            points += 1.0 if value == getattr(there, name) else -1.5
+    return points
+
+
+def arena_score(captions: Sequence[str], rows: Sequence[HeldOut]) -> float:
+    """
+    Wins less losses against each author of `ARENA_AUTHORS` in percent, averaged over the authors; a
+    difference of up to one point is a tie.
+    """
+    scores = []
+    for name, write in ARENA_AUTHORS.items():
+        rng = random.Random(f"{name} {HELD_OUT_SEED}")
+        balance = 0
+        for caption, row in zip(captions, rows, strict=True):
+            opponent = arena_points(write(row.scene, rng), row.scene)
+            lead = arena_points(caption, row.scene) - opponent
+            balance += (lead > _TIE) - (lead < -_TIE)
+        scores.append(100 * balance / len(rows))
+    return fmean(scores)

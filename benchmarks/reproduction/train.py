@@ -1,0 +1,338 @@
+"""Train and measure one arm with one seed: everything that happens in a worker process."""
+
+import hashlib
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from datasets import Dataset, Image
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    TrainerCallback,
+    set_seed,
+)
+
+from reproduction.arms import NOISE, Arm
+from reproduction.measure import HeldOut, held_out, measure
+from reproduction.sampling import FastSampler, share_images
+from trl_balcap import BalCapConfig, BalCapTrainer
+from trl_balcap.advantages import dead_groups, group_normalize
+from trl_balcap.calibrate import retest_spread
+from trl_balcap.scenes.captioner import PROMPT
+from trl_balcap.scenes.grammar import Faults, describe, faulty_caption
+from trl_balcap.scenes.oracle import Noise, Scores, score
+from trl_balcap.scenes.world import Scene, draw, random_scene
+
+__all__ = ["Settings", "base_digest", "train_arm"]
+
+REWARDS = ("precision", "recall", "linguistic")
+POOR = Faults(wrong=0.3, vague=0.2, omit=0.35, invent=0.25, meta=0.2)
+"""The author of the poor references."""
+BAND = (20, 80)
+"""Tokens between which the arm without references keeps the linguistic reward."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all arms share. A result with other settings is not this experiment's."""
+
+    steps: int = 60
+    learning_rate: float = 2e-4
+    prompts_per_step: int = 4
+    num_generations: int = 8
+    max_completion_length: int = 96
+    test_scenes: int = 128
+
+
+def base_digest(path: Path) -> str:
+    """A short name for the weights that every arm starts from."""
+    return hashlib.sha256((Path(path) / "model.safetensors").read_bytes()).hexdigest()[:12]
+
+
+def train_arm(
+    arm: Arm,
+    seed: int,
+    settings: Settings,
+    base: Path,
+    report: Callable[[int], None] = lambda step: None,
+) -> dict[str, Any]:
+    """
+    Train the base as the arm says, then measure it on the test scenes.
+
+    Args:
+        arm ([`Arm`]): What to do.
+        seed (`int`): Seed of the training scenes, of their order and of the sampling.
+        settings ([`Settings`]): What all arms share.
+        base (`Path`): The checkpoint to start from; it stays as it is.
+        report (`Callable`, *optional*): Called with the number of steps done.
+
+    Returns:
+        `dict`: Curves, advantage statistics, measures (greedy and sampled) and a few captions.
+    """
+    # Work is parallel over arms; threads inside one would only fight for the same cores.
+    torch.set_num_threads(1)
+    set_seed(seed)
+    started = time.monotonic()
+    processor = AutoProcessor.from_pretrained(base)
+    model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
+    if not torch.cuda.is_available():
+        model.generate = FastSampler(model)
+        share_images(model)
+    rows = held_out(settings.test_scenes)
+    floor = None
+    if arm.noise and arm.floor:
+        floor = judge_spread(model, processor, settings, NOISE[arm.noise])
+    steps: list[dict[str, float]] = []
+    if arm.trained:
+        steps = _train(arm, seed, settings, model, processor, floor, report)
+    trained = time.monotonic()
+    captions = {
+        "greedy": write_captions(model, processor, rows, settings, seed, do_sample=False),
+        "sampled": write_captions(model, processor, rows, settings, seed, do_sample=True),
+    }
+    return {
+        "arm": arm.name,
+        "changes": arm.changes(),
+        "seed": seed,
+        "settings": {**asdict(settings), "base": base_digest(base)},
+        "std_floor": floor,
+        "steps": steps,
+        "measures": {
+            kind: measure(texts, rows, _token_counter(processor))
+            for kind, texts in captions.items()
+        },
+        "captions": {
+            kind: [
+                {"caption": text, "reference": row.reference}
+                for text, row in list(zip(texts, rows, strict=True))[:4]
+            ]
+            for kind, texts in captions.items()
+        },
+        "seconds": {
+            "training": round(trained - started, 1),
+            "all": round(time.monotonic() - started, 1),
+        },
+    }
+
+
+def _train(
+    arm: Arm,
+    seed: int,
+    settings: Settings,
+    model: Any,
+    processor: Any,
+    floor: list[float] | None,
+    report: Callable[[int], None],
+) -> list[dict[str, float]]:
+    rng = random.Random(seed)
+    scenes = [random_scene(rng) for _ in range(settings.steps * settings.prompts_per_step)]
+    write = describe if arm.references == "perfect" else _poor_reference
+    dataset = Dataset.from_dict(
+        {
+            "prompt": [[{"role": "user", "content": PROMPT}]] * len(scenes),
+            "image": [draw(scene) for scene in scenes],
+            "reference": [write(scene, rng) for scene in scenes],
+            "row": list(range(len(scenes))),
+        }
+    ).cast_column("image", Image())
+    with TemporaryDirectory() as folder:
+        config = BalCapConfig(
+            folder,
+            seed=seed,
+            use_cpu=not torch.cuda.is_available(),
+            bf16=False,
+            gradient_checkpointing=False,
+            dataloader_pin_memory=False,
+            report_to="none",
+            disable_tqdm=True,
+            logging_strategy="no",
+            save_strategy="no",
+            max_steps=settings.steps,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=3,
+            per_device_train_batch_size=settings.prompts_per_step * settings.num_generations,
+            num_generations=settings.num_generations,
+            max_completion_length=settings.max_completion_length,
+            reward_weights=list(arm.weights),
+            multi_objective_aggregation=arm.aggregation,
+            length_gate=arm.gate,
+            length_gate_upper=arm.upper,
+            std_floor=floor,
+        )
+        trainer = _Watched(
+            model,
+            _rewards(arm, seed, scenes, _token_counter(processor)),
+            config,
+            train_dataset=dataset,
+            processing_class=processor,
+            callbacks=[_Progress(report)],
+        )
+        trainer.train()
+    return trainer.steps
+
+
+class _Watched(BalCapTrainer):
+    """[`BalCapTrainer`] that keeps, per step, what the plots and tables show. It changes nothing."""
+
+    steps: list[dict[str, float]]
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        rewards = self._rewards_per_func  # (B, K)
+        dead = dead_groups(rewards, num_generations=self.num_generations)  # (P, K)
+        each = group_normalize(
+            rewards, num_generations=self.num_generations, std_floor=self._std_floor
+        )  # (B, K)
+        spread = rewards.view(len(dead), -1, len(REWARDS)).double()  # (P, G, K)
+        metrics = self._metrics["train"]
+        row = {
+            "length": metrics["completions/mean_length"][-1],
+            "clipped": metrics["completions/clipped_ratio"][-1],
+        }
+        for k, name in enumerate(REWARDS):
+            row[f"{name}/mean"] = rewards[:, k].nanmean().item()
+            row[f"{name}/group_std"] = spread[:, :, k].nan_to_num(0.0).std(dim=1).mean().item()
+            row[f"{name}/dead"] = dead[:, k].double().mean().item()
+            row[f"{name}/correlation"] = _correlation(each[:, k], output["advantages"].double())
+        self.__dict__.setdefault("steps", []).append(row)
+        return output
+
+
+def _correlation(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Pearson's, 0 where one of the two is constant."""
+    if one.std() == 0 or other.std() == 0:
+        return 0.0
+    return torch.corrcoef(torch.stack([one, other]))[0, 1].item()
+
+
+class _Progress(TrainerCallback):
+    """Reports each step, and ends a worker whose runner is gone."""
+
+    def __init__(self, report: Callable[[int], None]):
+        self.report = report
+        self.parent = os.getppid()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if os.getppid() != self.parent:
+            raise SystemExit("the runner has ended")
+        self.report(state.global_step)
+
+
+# ---------------------------------------------------------------------------------------------
+# Rewards
+
+
+def _poor_reference(scene: Scene, rng: random.Random) -> str:
+    while not (text := faulty_caption(scene, rng, POOR)):  # a gate needs a length to compare with
+        pass
+    return text
+
+
+def _rewards(
+    arm: Arm, seed: int, scenes: Sequence[Scene], count_tokens: Callable[[str], int]
+) -> list[Callable[..., list[float | None]]]:
+    """The three reward functions of an arm: the exact judge, asked as a plain function."""
+    noise = NOISE[arm.noise] if arm.noise else None
+    dice = random.Random(f"failures {seed}")
+    calls = 0
+
+    @lru_cache(maxsize=4096)  # three functions ask about the same completions
+    def judged(caption: str, reference: str, row: int, call: int) -> Scores:
+        return score(
+            caption, reference, scenes[row], pointable=arm.pointable, noise=noise, call=call
+        )
+
+    def reward(k: int, name: str) -> Callable[..., list[float | None]]:
+        def rewards(completions, reference, row, trainer_state, **kwargs) -> list[float | None]:
+            values = []
+            for place, (completion, text, index) in enumerate(
+                zip(completions, reference, row, strict=True)
+            ):
+                caption = completion[0]["content"]
+                # A noisy judge errs anew about each completion, equal ones among them.
+                call = trainer_state.global_step * 1000 + place if noise else 0
+                value: float | None = judged(caption, text, index, call)[k]
+                if name == "linguistic" and arm.references == "none":
+                    low, high = BAND
+                    value = value if low <= count_tokens(caption) <= high else 0.0
+                if value is not None:
+                    value *= arm.scales[k]
+                if arm.failures and dice.random() < arm.failures:
+                    value = arm.failed_as
+                values.append(value)
+            return values
+
+        rewards.__name__ = f"{name}_reward"
+        return rewards
+
+    return [reward(k, name) for k, name in enumerate(REWARDS)]
+
+
+def judge_spread(model: Any, processor: Any, settings: Settings, noise: Noise) -> list[float]:
+    """Test-retest spread of a noisy judge per reward, on captions that the base writes."""
+    rows = held_out(settings.test_scenes)
+    captions = write_captions(model, processor, rows, settings, seed=0, do_sample=True)
+    twice = [
+        [
+            score(caption, row.reference, row.scene, noise=noise, call=call)
+            for caption, row in zip(captions, rows, strict=True)
+        ]
+        for call in (1, 2)
+    ]
+    return [
+        retest_spread([s[k] for s in twice[0]], [s[k] for s in twice[1]]) or 0.0
+        for k in range(len(REWARDS))
+    ]
+
+
+# ---------------------------------------------------------------------------------------------
+# Captions
+
+
+def write_captions(
+    model: Any,
+    processor: Any,
+    rows: Sequence[HeldOut],
+    settings: Settings,
+    seed: int,
+    *,
+    do_sample: bool,
+) -> list[str]:
+    """Captions of the test scenes, greedy or sampled at temperature 1."""
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROMPT}]}]
+    prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    torch.manual_seed(seed)
+    model.eval()
+    captions: list[str] = []
+    for start in range(0, len(rows), 64):
+        batch = rows[start : start + 64]
+        inputs = processor(
+            text=[prompt] * len(batch),
+            images=[[draw(row.scene)] for row in batch],
+            padding=True,
+            return_mm_token_type_ids=True,
+            return_tensors="pt",
+        ).to(model.device)
+        with torch.no_grad():
+            output = model.generate(
+                **inputs, do_sample=do_sample, max_new_tokens=settings.max_completion_length
+            )
+        completions = output[:, inputs["input_ids"].shape[1] :]
+        captions += processor.tokenizer.batch_decode(completions, skip_special_tokens=True)
+    return captions
+
+
+def _token_counter(processor: Any) -> Callable[[str], int]:
+    tokenizer = processor.tokenizer
+    return lru_cache(maxsize=8192)(
+        lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    )
