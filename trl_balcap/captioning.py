@@ -5,15 +5,14 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
-from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = ["generate_captions"]
 
 
 @torch.no_grad()
 def generate_captions(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
+    model: Any,
+    processor: Any,
     images: Sequence[Image],
     *,
     prompt: str,

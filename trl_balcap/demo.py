@@ -15,7 +15,7 @@ from datasets import Dataset
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 
@@ -126,8 +126,8 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_captioner(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
+    model: Any,
+    processor: Any,
     dataset: Dataset,
     judge: Judge,
     *,
@@ -138,7 +138,7 @@ def evaluate_captioner(
     Caption a dataset and have the three rewards judge the captions, without a length gate.
 
     Args:
-        model, processor:
+        model (`PreTrainedModel`), processor (`ProcessorMixin`):
             The captioner.
         dataset (`Dataset`):
             With columns `image` and `reference`.
@@ -178,7 +178,8 @@ def evaluate_captioner(
         caption / reference
         for caption, reference in zip(lengths(captions), lengths(rows["reference"]), strict=True)
     ]
-    return Evaluation(captions, *asyncio.run(judge_all()), ratios)
+    precision, recall, linguistic = asyncio.run(judge_all())
+    return Evaluation(captions, precision, recall, linguistic, ratios)
 
 
 class _RewardBar(TrainerCallback):

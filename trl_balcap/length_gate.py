@@ -212,11 +212,12 @@ class _Gate:
                 "the dataset has no column 'reference'. Add it, or set length_gate=None."
             )
         special_ids = set(self.tokenizer.all_special_ids)
+        token_ids: list[list[int]] = completion_ids or []
         if completion_ids is None:  # trainers that pass texts only
             texts = [completion_text(completion) for completion in completions]
-            completion_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            token_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         ratios = []
-        for row, (ids, text) in enumerate(zip(completion_ids, reference, strict=True)):
+        for row, (ids, text) in enumerate(zip(token_ids, reference, strict=True)):
             reference_length = self._reference_length(text)
             if reference_length == 0:
                 raise ValueError(

@@ -96,11 +96,12 @@ class BalCapTrainer(GRPOTrainer):
         if args is None:
             name = model if isinstance(model, str) else model.config._name_or_path
             args = BalCapConfig(f"{name.split('/')[-1]}-BalCapRL")
+        config = args if isinstance(args, BalCapConfig) else None
         funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
-        gated = _gated_names(args, funcs)
+        gated = _gated_names(config, funcs)
         _check_one_each("reward_weights", args.reward_weights, funcs)
-        if isinstance(args, BalCapConfig):
-            _check_one_each("std_floor", args.std_floor, funcs)
+        self._std_floor = config.std_floor if config else None
+        _check_one_each("std_floor", self._std_floor, funcs)
         needs = {_reward_name(f): tuple(getattr(f, "needs", ())) for f in funcs if callable(f)}
         for name in gated:
             needs[name] = tuple(dict.fromkeys((*needs[name], "reference")))
@@ -113,19 +114,22 @@ class BalCapTrainer(GRPOTrainer):
         super().__init__(
             model, reward_funcs, args, train_dataset, eval_dataset, *positional, **kwargs
         )
-        self.reward_funcs = [  # a new list: TRL keeps the caller's
-            gate_reward(
-                func,
-                self.processing_class,
-                lower=args.length_gate_lower,
-                upper=args.length_gate_upper,
-                kind=args.length_gate,
-            )
-            if name in gated
-            else func
-            for func, name in zip(self.reward_funcs, self.reward_func_names, strict=True)
-        ]
-        self._std_floor = args.std_floor if isinstance(args, BalCapConfig) else None
+        if config:
+            ungated: list[Any] = self.reward_funcs
+            self.reward_funcs = [  # a new list: TRL keeps the caller's
+                gate_reward(
+                    func,
+                    self.processing_class,
+                    lower=config.length_gate_lower,
+                    upper=config.length_gate_upper,
+                    kind=config.length_gate,  # type: ignore[arg-type] (checked in the config)
+                )
+                if name in gated
+                else func
+                for func, name in zip(ungated, self.reward_func_names, strict=True)
+            ]
+        self._starting: list[Any] = [f for f in self.reward_funcs if hasattr(f, "start")]
+        self._reporting: list[Any] = [f for f in self.reward_funcs if hasattr(f, "take_report")]
         self._inputs: list[dict[str, Any]] = []
         self._rewards_per_func = torch.empty(0)
 
@@ -133,12 +137,13 @@ class BalCapTrainer(GRPOTrainer):
         output = super()._generate(prompts)
         # Indices, not unpacking: the tuple's length changes between TRL releases, these two do not.
         completion_ids, completions = output[1], output[3]
-        columns = {
-            key: [row[key] for row in self._inputs] for key in self._inputs[0] if key != "prompt"
-        }
-        for reward_func in self.reward_funcs:
-            if hasattr(reward_func, "start"):
-                reward_func.start(completions=completions, completion_ids=completion_ids, **columns)
+        for reward_func in self._starting:
+            columns = {
+                key: [row[key] for row in self._inputs]
+                for key in self._inputs[0]
+                if key != "prompt"
+            }
+            reward_func.start(completions=completions, completion_ids=completion_ids, **columns)
         return output
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
@@ -152,8 +157,10 @@ class BalCapTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs):
         self._inputs = inputs
         output = super()._generate_and_score_completions(inputs)
-        mode = "train" if self.model.training else "eval"
-        num_generations = self.num_generations if mode == "train" else self.num_generations_eval
+        mode = "train" if self._is_training() else "eval"
+        num_generations: Any = (
+            self.num_generations if mode == "train" else self.num_generations_eval
+        )
         rewards_per_func = self._rewards_per_func  # (B, K)
         dead = dead_groups(rewards_per_func, num_generations=num_generations)  # (P, K)
         normalized = group_normalize(
@@ -183,11 +190,10 @@ class BalCapTrainer(GRPOTrainer):
         return output
 
     def _stop_where_judges_cannot_go_on(self) -> None:
-        reporting = [func for func in self.reward_funcs if hasattr(func, "take_report")]
-        if not reporting:
+        if not self._reporting:
             return
         # Decided from gathered reports, so that every rank comes to the same end.
-        reports = [report for func in reporting if (report := func.take_report()) is not None]
+        reports = [report for func in self._reporting if (report := func.take_report()) is not None]
         reports = gather_object(reports)
         spent = [report.budget_spent for report in reports if report.budget_spent]
         if spent:
@@ -195,7 +201,7 @@ class BalCapTrainer(GRPOTrainer):
             self.control.should_save = True
             self.control.should_training_stop = True
             return
-        for func in reporting:
+        for func in self._reporting:
             name = _reward_name(func)
             mine = [report for report in reports if report.reward == name]
             asked = sum(report.asked for report in mine)
@@ -211,37 +217,41 @@ class BalCapTrainer(GRPOTrainer):
                 )
 
     def _checkpoint_for_resuming(self) -> str:
-        if not self.model.training:
+        if not self._is_training():
             return "Mend the judge and evaluate again."
-        self._save_checkpoint(self.model, trial=None)
+        self._save_checkpoint(self.model, trial=None)  # type: ignore[arg-type]
         return (
             f"A checkpoint of step {self.state.global_step} is in {self.args.output_dir}. Mend the "
             "judge, then go on with trainer.train(resume_from_checkpoint=True)."
         )
+
+    def _is_training(self) -> bool:
+        model: Any = self.model
+        return model.training
 
 
 def _reward_name(reward_func: Any) -> str:
     return getattr(reward_func, "__name__", type(reward_func).__name__)
 
 
-def _gated_names(args: GRPOConfig, reward_funcs: list) -> list[str]:
+def _gated_names(config: BalCapConfig | None, reward_funcs: list) -> list[str]:
     """Names of the rewards to gate; checked before anything is loaded."""
-    if not isinstance(args, BalCapConfig) or args.length_gate is None:
+    if config is None or config.length_gate is None:
         return []
     names = [
         _reward_name(func)
         for func in reward_funcs
         if callable(func) and not isinstance(func, (nn.Module, PreTrainedModel))
     ]
-    if args.length_gated_rewards is None:
+    if config.length_gated_rewards is None:
         return [name for name in names if name == "linguistic_reward"]
-    for name in args.length_gated_rewards:
+    for name in config.length_gated_rewards:
         if name not in names:
             raise ValueError(
                 f"length_gated_rewards names {name!r}, which no reward function bears. The reward "
                 f"functions are {names}."
             )
-    return args.length_gated_rewards
+    return config.length_gated_rewards
 
 
 def _check_one_each(name: str, values: list[float] | None, reward_funcs: list) -> None:
