@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from .judge import Judge, JudgeError
 from .judge.background import submit
-from .judge.deadline import batch_deadline
+from .judge.ranks import batch_deadline
 from .judging_report import JudgingReport
 
 
@@ -81,6 +81,8 @@ class JudgeReward:
     def start(self, *, completions: Sequence[Any], **columns: Any) -> None:
         """Begin judging and return at once; the later call with the same completions joins it."""
         rows = self._rows(completions, columns)
+        # Who starts early has asked `preflight` before, on one rank for all: none may fail alone.
+        self._preflight_done = True
         # What was started and never fetched belongs to a batch that was given up.
         for forgotten in self._started.values():
             forgotten.cancel()
@@ -116,11 +118,19 @@ class JudgeReward:
         started = self._started.pop(_same(rows), None)
         if started is None:
             started = submit(self._score_all(rows))
-        outcomes = await asyncio.wrap_future(started)
+        self.judge.enter_batch()
+        metrics: dict[str, float] = {}
+        try:
+            # Always a hop to the judge loop, so that all rewards enter before the first one leaves.
+            outcomes = await asyncio.wrap_future(started)
+        finally:
+            metrics = self.judge.leave_batch()
         self._record(outcomes)
         if log_metric is not None:
             missing = sum(not isinstance(outcome, float) for outcome in outcomes)
             log_metric(f"judge/{self.__name__}/unscored", missing / max(1, len(outcomes)))
+            for name, value in metrics.items():
+                log_metric(name, value)
         return [outcome if isinstance(outcome, float) else None for outcome in outcomes]
 
     def take_report(self) -> JudgingReport | None:

@@ -18,12 +18,11 @@ T = TypeVar("T")
 
 
 class _Background:
-    """The loop, its thread, and what has to be closed on it when the process ends."""
+    """The loop and its thread."""
 
     def __init__(self):
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
-        self.closers: list[Callable[[], Awaitable[None]]] = []
         self.thread = threading.Thread(
             target=self.loop.run_forever, name="trl-balcap-judge", daemon=True
         )
@@ -31,7 +30,7 @@ class _Background:
 
     def close(self) -> None:
         async def close_all():
-            for closer in self.closers:
+            for closer in _closers:
                 await closer()
             # A zero sleep lets the transports' own close callbacks run before the loop stops.
             await asyncio.sleep(0)
@@ -43,6 +42,7 @@ class _Background:
 
 
 _background: _Background | None = None
+_closers: list[Callable[[], Awaitable[None]]] = []
 _lock = threading.Lock()
 
 
@@ -73,8 +73,8 @@ async def on_judge_loop(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def call_at_close(closer: Callable[[], Awaitable[None]]) -> None:
-    """Have `closer` awaited on the judge loop before the process ends."""
-    _current().closers.append(closer)
+    """Have `closer` awaited on the judge loop before the process ends, if there is a loop by then."""
+    _closers.append(closer)
 
 
 def _close_at_exit() -> None:

@@ -6,7 +6,8 @@ No retry happens here or below (`max_retries=0`): they have one owner, `engine`.
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
@@ -17,11 +18,12 @@ from .errors import JudgeConfigError, JudgeError, Reason, shorten
 
 
 class Reply(NamedTuple):
-    """A judge's reply, with what it took."""
+    """A judge's reply with what it took, and what is wrong with it, if something is."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
+    failure: "Failure | None" = None
 
 
 class Failure(Exception):
@@ -97,13 +99,13 @@ async def ask_once(
     timeout: float,
     temperature: float | None,
     max_tokens: int | None,
-    response_format: dict[str, Any] | None,
+    response_format: dict[str, Any] | None = None,
     top_p: float | None = None,
 ) -> Reply:
-    """Send the messages once and return the reply.
+    """Send the messages once and return the reply, which may be cut off, refused or empty.
 
     Raises:
-        `Failure`: on anything but a complete reply with text.
+        `Failure`: if there is no reply.
     """
     import openai  # litellm's dependency, and as slow to import
 
@@ -115,20 +117,21 @@ async def ask_once(
         options["top_p"] = top_p
     try:
         # litellm's own timeout starts anew with each byte; this one bounds the whole answer.
-        async with asyncio.timeout(timeout):
-            response = await litellm.acompletion(
-                model=deployment.model,
-                messages=messages,
-                api_base=deployment.api_base,
-                api_key=_key(deployment),
-                temperature=temperature,
-                max_tokens=max_tokens,
-                timeout=timeout,
-                num_retries=0,
-                max_retries=0,
-                drop_params=True,  # a reasoning model has no temperature, some have no schema
-                **options,
-            )
+        with _no_logging():
+            async with asyncio.timeout(timeout):
+                response = await litellm.acompletion(
+                    model=deployment.model,
+                    messages=messages,
+                    api_base=deployment.api_base,
+                    api_key=_key(deployment),
+                    temperature=temperature,
+                    max_tokens=max_tokens,
+                    timeout=timeout,
+                    num_retries=0,
+                    max_retries=0,
+                    drop_params=True,  # a reasoning model has no temperature, some have no schema
+                    **options,
+                )
     except TimeoutError as error:
         raise Failure("timeout", f"no answer within {timeout:g} s", again=True) from error
     except openai.OpenAIError as error:  # the base of all that litellm raises
@@ -163,14 +166,62 @@ def supports_schema(deployment: Deployment) -> bool:
 @cache
 def _litellm() -> ModuleType:
     """litellm, imported at the first question: it takes seconds."""
-    # Else the import fetches a price table from the network.
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    for name, value in LITELLM_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     import litellm
 
     # litellm prints help for each error to stdout, and has no per-call switch for it.
     litellm.suppress_debug_info = True
-    call_at_close(litellm.close_litellm_async_clients)
     return litellm
+
+
+LITELLM_ENVIRONMENT = {
+    # Else the import fetches a price table from the network.
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    # For the openai provider, litellm's own HTTP handler in place of the openai package: a third
+    # less CPU a call (benchmarks/judge.py). Set it to "False" to go back.
+    "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER": "True",
+}
+"""What the environment is given, where it does not say otherwise, before litellm is imported."""
+
+
+@contextlib.contextmanager
+def _no_logging() -> Iterator[None]:
+    """Tell litellm not to prepare log records that nobody receives: a quarter of its CPU a call."""
+    litellm, internal_call = _litellm(), _internal_call()
+    receivers = (
+        litellm.callbacks,
+        litellm.success_callback,
+        litellm.failure_callback,
+        litellm._async_success_callback,
+        litellm._async_failure_callback,
+    )
+    if internal_call is None or any(receivers):
+        yield
+        return
+    token = internal_call.set(True)
+    try:
+        yield
+    finally:
+        internal_call.reset(token)
+
+
+@cache
+def _internal_call() -> ContextVar[bool] | None:
+    """litellm's mark for calls that it makes itself; not public, so it may be gone one day."""
+    try:
+        from litellm._internal_context import is_internal_call
+    except ImportError:
+        return None
+    return is_internal_call
+
+
+async def _close() -> None:
+    if _litellm.cache_info().currsize:
+        await _litellm().close_litellm_async_clients()
+
+
+call_at_close(_close)
 
 
 @cache
@@ -188,21 +239,22 @@ def _key(deployment: Deployment) -> str | None:
 
 def _reply(response: Any) -> Reply:
     choice = response.choices[0] if response.choices else None
-    text = choice.message.content if choice else None
-    usage = getattr(response, "usage", None)
+    text = (choice.message.content if choice else None) or ""
+    failure = None
+    refusal = choice and choice.message.get("refusal")
     # The finish reason comes before the text: half a JSON object may parse by chance.
     if choice is not None and choice.finish_reason == "length":
-        raise Failure("truncated", "the reply was cut off", again=False, reply=text)
-    refusal = choice and (choice.message.get("refusal") or choice.finish_reason == "content_filter")
-    if refusal:
-        said = refusal if isinstance(refusal, str) else text
-        raise Failure("refused", "the judge refused to answer", again=False, reply=said)
-    if not text:
-        raise Failure("unreadable", "the reply is empty", again=False, reply=text)
+        failure = Failure("truncated", "the reply was cut off", again=False, reply=text)
+    elif refusal or (choice is not None and choice.finish_reason == "content_filter"):
+        failure = Failure("refused", "the judge refused to answer", again=False, reply=refusal)
+    elif not text:
+        failure = Failure("unreadable", "the reply is empty", again=False, reply=text)
+    usage = getattr(response, "usage", None)
     return Reply(
         text,
         getattr(usage, "prompt_tokens", None) or 0,
         getattr(usage, "completion_tokens", None) or 0,
+        failure,
     )
 
 
@@ -237,9 +289,10 @@ def retry_after(error: Exception) -> float | None:
         getattr(error, "litellm_response_headers", None),
         getattr(getattr(error, "response", None), "headers", None),
     ):
-        value = (headers or {}).get("retry-after")
-        with contextlib.suppress(TypeError, ValueError):
-            return max(0.0, float(value))  # the date form is not used by judges; backoff covers it
+        value = headers.get("retry-after") if headers else None
+        if value is not None:
+            with contextlib.suppress(ValueError):
+                return max(0.0, float(value))  # the date form is rare; backoff covers it
     return None
 
 

@@ -6,28 +6,33 @@ reply. One `Engine` per judge and process; everything in it happens on the judge
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import random
 import time
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 from PIL import Image
 
 from . import client, questions
+from .cache import ReplyCache
 from .client import Deployment, Failure, Reply
 from .errors import JudgeConfigError, JudgeError, shorten
 from .images import EncodedImage, encode_image, open_image, pixel_digest
 from .limiter import AdaptiveLimit
+from .prices import price_of
 from .questions import Question, prompt
+from .ranks import world_size
 from .replies import UnreadableReply
 from .settings import JudgeSettings
-from .stats import JudgeStats
+from .stats import BatchMetrics, JudgeStats
 
 Verdict = TypeVar("Verdict")
 
@@ -49,11 +54,17 @@ class _Flight:
 class _Place:
     """A deployment with what has been learned about it: its limit, and whether it works."""
 
-    def __init__(self, deployment: Deployment, maximum: int):
+    def __init__(self, deployment: Deployment, settings: JudgeSettings):
         self.deployment = deployment
-        self.limit = AdaptiveLimit(maximum)
+        self.limit = AdaptiveLimit(settings.max_concurrency)
+        self._given_price = settings.price
         self._failures = 0
         self._rests_until = 0.0
+
+    @cached_property
+    def price(self) -> tuple[float, float] | None:
+        """Dollars per million prompt and completion tokens."""
+        return self._given_price or price_of(self.deployment)
 
     def rests(self) -> bool:
         return time.monotonic() < self._rests_until
@@ -78,16 +89,21 @@ class Engine:
     def __init__(self, settings: JudgeSettings):
         self.settings = settings
         self.stats = JudgeStats()
-        share = settings.max_concurrency
-        self._text = [_Place(d, share) for d in settings.text]
+        self._text = [_Place(d, settings) for d in settings.text]
         self._vision = self._text
         if settings.vision != settings.text:
-            self._vision = [_Place(d, share) for d in settings.vision]
+            self._vision = [_Place(d, settings) for d in settings.vision]
         self._memo: OrderedDict[str, Any] = OrderedDict()
         self._flights: dict[str, _Flight] = {}
         self._images: OrderedDict[str, asyncio.Future[EncodedImage]] = OrderedDict()
         self._image_of: dict[int, tuple[weakref.ref, asyncio.Future[EncodedImage]]] = {}
         self._encoders = ThreadPoolExecutor(2, "trl-balcap-images")
+        self._cache = None
+        if settings.cache is not None:
+            self._cache = ReplyCache(settings.cache, settings.cache_size)
+        self._latencies: deque[float] = deque(maxlen=65536)  # since the last metrics()
+        self._under_way = 0
+        self._batch = BatchMetrics()
         self._schema: dict[str, bool] = {}
         self._trials: dict[tuple[str, bool], asyncio.Future[str | None]] = {}
         self._others: dict[str, list[_Place]] = {}
@@ -110,36 +126,31 @@ class Engine:
         *,
         model: str | None,
         temperature: float | None,
-        max_tokens: int | None,
         top_p: float | None,
+        max_tokens: int | None,
         n: int,
         first_sample: int,
         tag: str,
     ) -> list[str]:
         """`n` replies to arbitrary messages, under the same limit, budget, retries and cache."""
         places = self._text if model is None else self._places_of(model)
-        common = [_identity(places), messages, temperature, max_tokens, top_p, self._extra(places)]
+        how = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+        common = [_identity(places), messages, how, self._extra(places)]
+        digest = _digest("complete", json.dumps(common, sort_keys=True, default=str))
 
         async def one(sample: int) -> str:
-            key = _digest("complete", json.dumps([*common, sample], sort_keys=True, default=str))
+            key = f"{digest}-{sample}"
 
             async def fly() -> str:
-                reply = await self._send(
-                    places,
-                    messages,
-                    tag=tag,
-                    priority=1,
-                    temperature=temperature,
-                    max_tokens=max_tokens,
-                    top_p=top_p,
-                    response_format=None,
-                )
-                return reply.text
+                cached = await self._from_disk(key)
+                if cached is not None:
+                    return cached
+                reply = await self._send(places, messages, tag=tag, priority=1, **how)
+                return await self._to_disk(key, reply.text, places)
 
             return await self._shared(key, fly)
 
-        samples = range(first_sample, first_sample + n)
-        return list(await asyncio.gather(*(one(sample) for sample in samples)))
+        return list(await asyncio.gather(*(one(first_sample + i) for i in range(n))))
 
     async def _shared(self, key: str, fly: Callable[[], Any]) -> Any:
         """The result of `fly`, which runs once for all who ask for `key` at the same time."""
@@ -175,9 +186,13 @@ class Engine:
     async def _judge(
         self, key: str, question: Question[Verdict], places: Sequence[_Place]
     ) -> Verdict:
+        cached = await self._from_disk(key)
+        if cached is not None:
+            with contextlib.suppress(UnreadableReply):  # stored by a release that read it
+                return question.parse(cached)
         messages = question.messages()
         schema = question.response_format() if self._has_schema(places[0]) else None
-        problem = JudgeError("unreadable", "not asked")
+        problem: JudgeError | None = None
         for _ in range(2):  # a reply that cannot be read is asked for once more
             try:
                 reply = await self._send(
@@ -189,14 +204,33 @@ class Engine:
                     max_tokens=self.settings.max_tokens,
                     response_format=schema,
                 )
-                return question.parse(reply.text)
+                verdict = question.parse(reply.text)
             except UnreadableReply as error:
                 problem = JudgeError("unreadable", str(error), reply.text)
             except JudgeError as error:
                 if error.reason not in ("truncated", "unreadable"):
                     raise
                 problem = error
+            else:
+                await self._to_disk(key, reply.text, places)
+                return verdict
+        assert problem is not None
         raise problem
+
+    async def _from_disk(self, key: str) -> str | None:
+        if self._cache is None:
+            return None
+        cached = await self._cache.get(key)
+        if cached is None:
+            return None
+        self.stats.cache_hits += 1
+        self.stats.disk_hits += 1
+        return cached.text
+
+    async def _to_disk(self, key: str, text: str, places: Sequence[_Place]) -> str:
+        if self._cache is not None:
+            await self._cache.set(key, text, places[0].deployment.model)
+        return text
 
     # ---- sending -------------------------------------------------------------------------------
 
@@ -230,6 +264,8 @@ class Engine:
                 avoid = place
             else:
                 place.worked()
+                if reply.failure is not None:
+                    raise reply.failure.as_error()
                 return reply
             finally:
                 place.limit.release()
@@ -245,18 +281,45 @@ class Engine:
         self.stats.calls += 1
         self.stats.calls_of[tag] += 1
         start = time.monotonic()
-        reply = await client.ask_once(
-            place.deployment, messages, timeout=self.settings.timeout, **how
-        )
-        self.stats.latencies.append(time.monotonic() - start)
+        self._under_way += 1
+        try:
+            reply = await client.ask_once(
+                place.deployment, messages, timeout=self.settings.timeout, **how
+            )
+        finally:
+            self._under_way -= 1
+        self._latencies.append(time.monotonic() - start)
+        self.stats.answers += 1
         self.stats.prompt_tokens += reply.prompt_tokens
         self.stats.completion_tokens += reply.completion_tokens
+        if place.price is None:
+            self.stats.unpriced_calls += 1
+        else:
+            self.stats.usd += (
+                reply.prompt_tokens * place.price[0] + reply.completion_tokens * place.price[1]
+            ) / 1e6
         return reply
 
     def _check_budget(self) -> None:
-        limit = self.settings.budget_calls
-        if limit is not None and self.stats.calls >= limit:
-            raise JudgeError("over_budget", f"the budget of {limit} judge calls is spent")
+        """Raise if this process has spent its share of the budget, or would with what is under way."""
+        stats, settings, ranks = self.stats, self.settings, world_size()
+        calls, usd = settings.budget_calls, settings.budget_usd
+        if calls is not None and stats.calls >= calls / ranks:
+            raise JudgeError("over_budget", f"The budget of {calls} judge calls is spent.")
+        if usd is not None:
+            expected = stats.usd * (1 + self._under_way / max(1, stats.answers))
+            if expected >= usd / ranks:
+                raise JudgeError("over_budget", f"The judge budget of ${usd:g} is spent.")
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers of what happened since the last call of this method, for TRL's log."""
+        taken = self._batch.take(self.stats, self._latencies, self._limit(), world_size())
+        self._latencies.clear()
+        return taken
+
+    def _limit(self) -> float:
+        places = {id(place): place for place in (*self._text, *self._vision)}
+        return float(sum(int(place.limit.limit) for place in places.values()))
 
     def _has_schema(self, place: _Place) -> bool:
         if self.settings.structured is not None:
@@ -273,7 +336,7 @@ class Engine:
                 return list(places)
         deployment = replace(self._text[0].deployment, model=model)
         client.provider_of(deployment)
-        self._others[model] = [_Place(deployment, self.settings.max_concurrency)]
+        self._others[model] = [_Place(deployment, self.settings)]
         return self._others[model]
 
     # ---- preflight -----------------------------------------------------------------------------
@@ -303,6 +366,12 @@ class Engine:
         """What is wrong with a deployment, or `None`."""
         deployment = place.deployment
         deployment.check()
+        if self.settings.budget_usd is not None and place.price is None:
+            raise JudgeConfigError(
+                f"budget_usd is set, but litellm's table has no price for {deployment.where()}. Give "
+                "Judge(price=(dollars per million prompt tokens, per million completion tokens)), or "
+                "use budget_calls"
+            )
         try:
             reply = await self._send(
                 [place],

@@ -127,6 +127,7 @@ class Judge:
             max_pixels=max_pixels,
         )
         self._engine: tuple[int, Engine] | None = None
+        self._judging = 0
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Judge":
@@ -180,6 +181,7 @@ class Judge:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.settings = state["settings"]
         self._engine = None
+        self._judging = 0
 
     # ---- the questions -------------------------------------------------------------------------
 
@@ -254,6 +256,25 @@ class Judge:
             `JudgeConfigError`: naming the model, what it answered and the way out.
         """
         await on_judge_loop(self.engine().preflight(vision=vision))
+
+    # ---- batches ------------------------------------------------------------------------------
+
+    def enter_batch(self) -> None:
+        """A reward begins to wait for a batch's verdicts."""
+        with _making:
+            self._judging += 1
+
+    def leave_batch(self) -> dict[str, float]:
+        """A reward has its verdicts: the batch's metrics for the last one of them, else nothing.
+
+        All rewards of a judge wait side by side, and what they share belongs to none of them. So the
+        judge's metrics are logged once, when nobody waits any more.
+        """
+        with _making:
+            self._judging -= 1
+            if self._judging:
+                return {}
+        return self.engine().metrics()
 
     # ---- inside the judge loop -----------------------------------------------------------------
 

@@ -99,7 +99,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 @cache
 def prompt(name: str) -> str:
     """The text of `prompts/<name>.txt`."""
-    return files(__package__).joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8").strip()
+    return (
+        files("trl_balcap.judge")
+        .joinpath("prompts", f"{name}.txt")
+        .read_text(encoding="utf-8")
+        .strip()
+    )
 
 
 @cache

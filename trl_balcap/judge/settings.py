@@ -84,10 +84,9 @@ def deployments(
     if not given:
         raise JudgeConfigError("Judge(model=[]) names no model: give at least one deployment")
     found = []
-    for entry in given:
-        if isinstance(entry, str):
-            entry = {"model": entry}
-        parameters = dict(entry.get("litellm_params", entry))
+    for one in given:
+        entry: Mapping[str, Any] = {"model": one} if isinstance(one, str) else one
+        parameters: dict[str, Any] = dict(entry.get("litellm_params", entry))
         name = parameters.pop("model", None)
         if not isinstance(name, str) or not name:
             raise JudgeConfigError(

@@ -1,7 +1,13 @@
-"""How long a batch may be judged."""
+"""What judging has to know of the other ranks: how many there are, and how long they will wait."""
 
 import sys
 from typing import Any
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 without a process group."""
+    distributed = _distributed()
+    return 1 if distributed is None else distributed.get_world_size()
 
 
 def batch_deadline(seconds: float) -> float:
@@ -15,12 +21,17 @@ def batch_deadline(seconds: float) -> float:
 
 def process_group_timeout() -> float | None:
     """Seconds until a collective of the default process group gives up; `None` without a group."""
-    torch: Any = sys.modules.get("torch")  # no group without torch, and torch is slow to import
-    if torch is None or not torch.distributed.is_available():
+    distributed = _distributed()
+    if distributed is None:
         return None
-    if not torch.distributed.is_initialized():
-        return None
-    group = torch.distributed.group.WORLD
+    group = distributed.group.WORLD
     backends = [group._get_backend(device) for device in group._device_types]
     known = [backend.options._timeout for backend in backends if hasattr(backend, "options")]
     return min((timeout.total_seconds() for timeout in known), default=None)
+
+
+def _distributed() -> Any:
+    torch = sys.modules.get("torch")  # no group without torch, and torch is slow to import
+    if torch is None or not torch.distributed.is_available():
+        return None
+    return torch.distributed if torch.distributed.is_initialized() else None

@@ -1,0 +1,182 @@
+"""What a training run will ask of its judges, before it is run: calls, tokens, dollars.
+
+Pure arithmetic on sample texts; nothing is asked of the network.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .questions import prompt
+from .settings import Profile
+
+CHARS_PER_TOKEN = 4.0  # UTF-8 bytes of English for a token of common tokenizers, about
+WORDS_PER_ASSERTION = 6.0  # "The umbrella is red.": short sentences that stand alone
+ASSERTIONS_PER_WORD = 1 / 3  # of a caption; dense captions state something every three words
+TOKENS_PER_VERDICT = 14.0  # {"id": 12, "correct": true, "pointable": true},
+TOKENS_PER_ITEM = 10.0  # {"id": 12, "text": ""}, around an assertion's own text
+TOKENS_PER_IMAGE = 1000.0  # at about a megapixel; providers differ by a factor of two
+
+_TOKENS_PER_WORD = 1.35
+_GRADES = 24.0  # {"clarity": 8.5, "fluency": 9, "coherency": 8}
+
+
+@dataclass(frozen=True)
+class QuestionCost:
+    """What one question takes over the whole run."""
+
+    question: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    sees_image: bool
+
+
+@dataclass(frozen=True)
+class JudgeEstimate:
+    """What judging takes over the whole run, by question and in all.
+
+    `usd` is `None` where a price is not known.
+    """
+
+    questions: tuple[QuestionCost, ...]
+    usd: float | None
+
+    @property
+    def calls(self) -> int:
+        return sum(question.calls for question in self.questions)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(question.prompt_tokens for question in self.questions)
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(question.completion_tokens for question in self.questions)
+
+
+def estimate_calls_and_cost(
+    references: Sequence[str],
+    *,
+    rollouts: int,
+    distinct_references: int,
+    rewards: Sequence[str] = ("precision_reward", "recall_reward", "linguistic_reward"),
+    profile: Profile = "questions",
+    length_ratio: float = 1.0,
+    tokens_per_image: float = TOKENS_PER_IMAGE,
+    price: tuple[float, float] | None = None,
+    vision_price: tuple[float, float] | None = None,
+) -> JudgeEstimate:
+    """Estimate a run's judge calls, tokens and cost from a sample of its reference captions.
+
+    An upper estimate of the calls: equal captions, closed length gates and cached verdicts make
+    them fewer, retries make them more. Tokens are estimated from characters, to a third or so.
+
+    Args:
+        references (`Sequence[str]`):
+            A sample of the dataset's reference captions.
+        rollouts (`int`):
+            Completions that will be judged: steps x completions of a step, over all ranks.
+        distinct_references (`int`):
+            Different references that the run will see; each is decomposed once.
+        rewards (`Sequence[str]`, *optional*):
+            Names of the judge rewards in use.
+        profile (`"questions"` or `"fused"`, defaults to `"questions"`):
+            As in [`Judge`].
+        length_ratio (`float`, defaults to `1.0`):
+            Expected length of a caption, in lengths of its reference.
+        tokens_per_image (`float`, defaults to `1000.0`):
+            What the vision model takes for one image.
+        price, vision_price (`tuple[float, float]`, *optional*):
+            Dollars per million prompt and per million completion tokens of the text model and the
+            vision model (default: the text model's).
+
+    Returns:
+        [`JudgeEstimate`].
+
+    Raises:
+        `ValueError`: if `references` is empty or a count is negative.
+
+    Example:
+
+    ```python
+    >>> run = estimate_calls_and_cost(
+    ...     ["Two brown dogs sleep under a red umbrella."], rollouts=6400, distinct_references=800,
+    ...     price=(0.15, 0.60),
+    ... )
+    >>> run.calls  # four a rollout, one a reference
+    26400
+    >>> [(q.question, q.calls) for q in run.questions]
+    [('decompose', 7200), ('verify', 6400), ('cover', 6400), ('linguistic', 6400)]
+
+    ```
+    """
+    if not references:
+        raise ValueError("references is empty: give a sample of the dataset's reference captions")
+    if rollouts < 0 or distinct_references < 0:
+        raise ValueError(
+            f"rollouts ({rollouts}) and distinct_references ({distinct_references}) must be 0 or more"
+        )
+    reference = sum(_tokens(text) for text in references) / len(references)
+    words = sum(len(text.split()) for text in references) / len(references)
+    caption, caption_words = reference * length_ratio, words * length_ratio
+    units = max(1.0, words * ASSERTIONS_PER_WORD)
+    assertions = max(1.0, caption_words * ASSERTIONS_PER_WORD)
+    per_assertion = WORDS_PER_ASSERTION * _TOKENS_PER_WORD
+    wants = {name.removesuffix("_reward") for name in rewards}
+    precision, recall, linguistic = (n in wants for n in ("precision", "recall", "linguistic"))
+
+    found: list[QuestionCost] = []
+
+    def add(
+        question: str, calls: int, prompt_tokens: float, reply_tokens: float, image: bool = False
+    ) -> None:
+        sent = _tokens(prompt(question)) + prompt_tokens + (tokens_per_image if image else 0.0)
+        if calls:
+            found.append(
+                QuestionCost(
+                    question, calls, round(calls * sent), round(calls * reply_tokens), image
+                )
+            )
+
+    listed = assertions * (per_assertion + TOKENS_PER_ITEM)
+    listed_units = units * (per_assertion + TOKENS_PER_ITEM)
+    split_units = distinct_references if recall else 0
+    if profile == "fused":
+        add("decompose", split_units, reference, units * (per_assertion + 2))
+        looked = assertions * (per_assertion + TOKENS_PER_VERDICT)
+        add("look", rollouts if precision else 0, caption, looked, image=True)
+        read = caption + listed_units
+        add("read", rollouts if recall else 0, read, units * TOKENS_PER_VERDICT + _GRADES)
+        add("linguistic", rollouts if linguistic and not recall else 0, caption, _GRADES)
+    else:
+        split = (rollouts if precision or recall else 0) + split_units
+        share = split_units / split if split else 0.0
+        text = caption * (1 - share) + reference * share
+        stated = assertions * (1 - share) + units * share
+        add("decompose", split, text, stated * (per_assertion + 2))
+        verdicts = assertions * TOKENS_PER_VERDICT
+        add("verify", rollouts if precision else 0, listed, verdicts, image=True)
+        covered = units * TOKENS_PER_VERDICT
+        add("cover", rollouts if recall else 0, listed + listed_units, covered)
+        add("linguistic", rollouts if linguistic else 0, caption, _GRADES)
+    return JudgeEstimate(tuple(found), _dollars(found, price, vision_price or price))
+
+
+def _dollars(
+    questions: Sequence[QuestionCost],
+    price: tuple[float, float] | None,
+    vision_price: tuple[float, float] | None,
+) -> float | None:
+    total = 0.0
+    for question in questions:
+        paid = vision_price if question.sees_image else price
+        if paid is None:
+            return None
+        total += question.prompt_tokens * paid[0] + question.completion_tokens * paid[1]
+    return total / 1e6
+
+
+def _tokens(text: str) -> float:
+    # As it is sent: quoted and escaped JSON in UTF-8. Bytes, since other scripts take more tokens.
+    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "replace")) / CHARS_PER_TOKEN
