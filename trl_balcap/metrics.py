@@ -76,11 +76,11 @@ def b_capscore(precision: Score, recall: Score, linguistic: Score) -> float | No
     present = [value for value in values if value is not None]
     if len(present) < len(values):
         return None
-    largest = max(present)
-    if min(present) == 0:
+    smallest = min(present)
+    if smallest == 0:
         return 0.0
-    # Divided by the largest first, so that 1/x overflows for no denormal reward.
-    return float(largest * 3 / sum(largest / value for value in present))
+    # In terms of the smallest, so that 1/x overflows for no denormal reward.
+    return smallest * 3 / sum(smallest / value for value in present)
 
 
 def corpus_scores(

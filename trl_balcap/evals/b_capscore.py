@@ -164,8 +164,8 @@ class BCapScore:
 
 def statistics(rows: Sequence[Mapping[str, Any]]) -> list[Statistic]:
     """
-    Corpus scores of scored rows, percent: b-CapScore as the mean over captions; the b-CapScore of the corpus means; and
-    the means, each over the captions that have it.
+    Corpus scores of scored rows, percent: "b-CapScore", the mean over captions; "b-CapScore of means", the harmonic
+    mean of the three corpus means; and these means, each over the captions that have it.
     """
     values = {name: [row.get(name) for row in rows] for name in REWARDS}
     means = [mean_statistic(name, values[name], 100) for name in REWARDS]
@@ -179,8 +179,8 @@ def statistics(rows: Sequence[Mapping[str, Any]]) -> list[Statistic]:
 
     scored = np.logical_or.reduce([mean.scored for mean in means])
     return [
-        mean_statistic("b-CapScore, mean of captions", [row["score"] for row in rows], 100),
-        Statistic("b-CapScore of corpus means", columns, of_means, scored),
+        mean_statistic("b-CapScore", [row["score"] for row in rows], 100),
+        Statistic("b-CapScore of means", columns, of_means, scored),
         *means,
     ]
 

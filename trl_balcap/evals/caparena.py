@@ -23,7 +23,7 @@ import numpy as np
 
 from trl_balcap.evals.asking import Ask, Workload, chat, image_url, is_reply_failure, workload
 from trl_balcap.evals.bootstrap import Statistic, mean_statistic, ratio
-from trl_balcap.evals.captions import BadRowsError, Caption
+from trl_balcap.evals.captions import BadRowsError, Caption, image_file, image_name
 from trl_balcap.evals.prompting import Prompts
 from trl_balcap.judge import JudgeError
 
@@ -363,11 +363,11 @@ class CapArenaAuto:
 
     def problems(self, captions: Sequence[Caption]) -> list[str]:
         """One message per caption without a battle; in `official` also one if images have no caption."""
-        by_image = {_image_name(caption): caption.caption for caption in captions}
+        by_image = {image_name(caption): caption.caption for caption in captions}
         problems = [
-            f"{caption.where}: CapArena-Auto has no image {_image_name(caption)!r}. Remove the row."
+            f"{caption.where}: CapArena-Auto has no image {image_name(caption)!r}. Remove the row."
             for caption in captions
-            if _image_name(caption) not in self.references
+            if image_name(caption) not in self.references
         ]
         absent = [image for image in self.references if image not in by_image]
         if absent and self.mode == "official":
@@ -387,7 +387,7 @@ class CapArenaAuto:
         words = sum(map(len, self.prompts.texts.values()))
         total = Workload()
         for caption in captions:
-            battle = self._battles.get(_image_name(caption))
+            battle = self._battles.get(image_name(caption))
             if battle is not None:
                 texts = len(battle.caption1) + len(battle.caption2) + len(battle.ref)
                 total += workload(prompt_chars=words + texts, completion_chars=600, image=True)
@@ -404,10 +404,10 @@ class CapArenaAuto:
         Raises:
             JudgeError: If the judge did not answer at all.
         """
-        battle = self._battles.get(_image_name(caption))
+        battle = self._battles.get(image_name(caption))
         if battle is None:  # the tested model is this image's baseline
             return {"score": None, "reason": "own baseline", "ref_model": None, "replies": []}
-        judged, replies = await self.fight(battle, ask, caption.image)
+        judged, replies = await self.fight(battle, ask, image_file(caption))
         outcome = outcome_of(judged, self.model, self.mode)
         words = judged._asdict()
         del words["img"]
@@ -507,7 +507,3 @@ def statistics(rows: Sequence[Mapping[str, Any]]) -> list[Statistic]:
 def strata(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What stays fixed when images are resampled: the number of battles with each baseline."""
     return [str(row.get("ref_model")) for row in rows]
-
-
-def _image_name(caption: Caption) -> str:
-    return caption.id if caption.image is None else caption.image.name

@@ -602,8 +602,8 @@ def statistics(rows: Sequence[Mapping[str, Any]]) -> list[Statistic]:
 
     percent = sums * np.array([100, 100, 100, 1])
     return [
-        Statistic("score, mean of questions", percent[:, [0, 3]], ratio, scored),
-        Statistic("score, mean of domains", split * np.tile([100, 1], len(names)), macro, scored),
+        Statistic("mean of questions", percent[:, [0, 3]], ratio, scored),
+        Statistic("mean of domains", split * np.tile([100, 1], len(names)), macro, scored),
         Statistic("accuracy", percent[:, [1, 3]], ratio, scored),
         Statistic("cannot answer", percent[:, [2, 3]], ratio, scored),
     ]

@@ -11,9 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image as PILImage
+
 from trl_balcap.images import image_problem
 
-__all__ = ["BadRowsError", "Caption", "caption_words", "read_captions", "read_jsonl"]
+__all__ = [
+    "BadRowsError",
+    "Caption",
+    "caption_words",
+    "image_file",
+    "image_name",
+    "read_captions",
+    "read_jsonl",
+]
 
 IMAGE_COLUMNS = ("image", "image_path", "image_name", "file_name")
 SHOWN_PROBLEMS = 50
@@ -29,8 +39,8 @@ class Caption:
             Unique name of the row: its "id", or the image's file name where there is none.
         caption (`str`):
             The text.
-        image (`Path`, *optional*):
-            The image file.
+        image (`Path` or `PIL.Image.Image`, *optional*):
+            The image, or its file.
         reference (`str`, *optional*):
             The reference caption.
         where (`str`):
@@ -39,7 +49,7 @@ class Caption:
 
     id: str
     caption: str
-    image: Path | None = None
+    image: Path | PILImage | None = None
     reference: str | None = None
     where: str = ""
 
@@ -53,6 +63,33 @@ class BadRowsError(ValueError):
         more = len(self.problems) - len(shown)
         lines = shown + ([f"... and {more} more"] if more else [])
         super().__init__("\n".join(lines))
+
+
+def image_file(caption: Caption) -> Path:
+    """
+    The file of a caption's image.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if not isinstance(caption.image, Path):
+        raise ValueError(f"{caption.where}: the image file of {caption.id!r} is needed.")
+    return caption.image
+
+
+def image_name(caption: Caption) -> str:
+    """
+    What the published benchmarks call an image: its file's name, or the id where there is no file.
+
+    Example:
+
+    ```python
+    >>> image_name(Caption("7", "A cup.", Path("images/test_7.jpg"))), image_name(Caption("7", "A cup."))
+    ('test_7.jpg', '7')
+
+    ```
+    """
+    return caption.image.name if isinstance(caption.image, Path) else caption.id
 
 
 def caption_words(caption: str) -> int:

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from trl_balcap.evals.asking import Ask, Workload, chat, image_url, is_reply_failure, workload
 from trl_balcap.evals.bootstrap import Statistic, mean_statistic
-from trl_balcap.evals.captions import BadRowsError, Caption, read_jsonl
+from trl_balcap.evals.captions import BadRowsError, Caption, image_file, image_name, read_jsonl
 from trl_balcap.evals.prompting import Prompts
 from trl_balcap.judge import JudgeError
 
@@ -361,10 +361,10 @@ class DCScore:
     def problems(self, captions: Sequence[Caption]) -> list[str]:
         """One message per caption whose image has no annotated facts."""
         return [
-            f"{caption.where}: there are no annotated facts of {_image_name(caption)!r}. Remove the "
+            f"{caption.where}: there are no annotated facts of {image_name(caption)!r}. Remove the "
             f"row, or add its facts to the file given with --dcscore-facts."
             for caption in captions
-            if _image_name(caption) not in self.annotations
+            if image_name(caption) not in self.annotations
         ]
 
     def workload(self, captions: Sequence[Caption]) -> Workload:
@@ -372,7 +372,7 @@ class DCScore:
         total = Workload()
         for caption in captions:
             text = len(caption.caption)
-            oracle = self.annotations[_image_name(caption)]
+            oracle = self.annotations[image_name(caption)]
             annotated = len(json.dumps(oracle.facts)) + 20 * len(oracle.facts)
             facts = 2.5 * text  # a list of facts is longer than its caption
             sizes = {part: len(words) for part, words in self.prompts.texts.items()}
@@ -404,7 +404,7 @@ class DCScore:
         row: dict[str, Any] = {"score": None, "reason": None, "attempts": []}
         if self.mode == "strict" and not caption.caption.strip():
             return row | _no_facts()
-        oracle = self.annotations[_image_name(caption)]
+        oracle = self.annotations[image_name(caption)]
         for attempt in range(ATTEMPTS):
             record: dict[str, Any] = {}
             try:
@@ -475,7 +475,7 @@ class DCScore:
                     reference_caption=self.prompts.quote(oracle.reference),
                     atomic_facts=listed,
                 ),
-                image=await asyncio.to_thread(_image_of, caption),
+                image=await asyncio.to_thread(image_url, image_file(caption), reencode=True),
             ),
             tag="dcscore/verify",
             temperature=0.3,
@@ -526,16 +526,6 @@ def _means(trials: Sequence[FactScores]) -> dict[str, float]:
 def _no_facts() -> dict[str, float]:
     names = [name for name in FactScores._fields if not name.startswith("total")]
     return dict.fromkeys(["score", *names], 0.0)
-
-
-def _image_name(caption: Caption) -> str:
-    return caption.id if caption.image is None else caption.image.name
-
-
-def _image_of(caption: Caption) -> str:
-    if caption.image is None:
-        raise ValueError(f"{caption.where}: DCScore needs the image of {caption.id!r}.")
-    return image_url(caption.image, reencode=True)
 
 
 class _Verdict(NamedTuple):

@@ -121,11 +121,11 @@ class Evaluation:
 def results_table(evaluation: Evaluation) -> Table:
     """The evaluation for a terminal."""
     table = Table(title=evaluation.captions, title_justify="left")
-    for name, justify in _COLUMNS:
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name in _COLUMNS[:-1]:  # whether it compares is said in words below the table
+        table.add_column(name, justify="left" if name in ("metric", "score") else "right")
     for result in evaluation.results:
         for place, estimate in enumerate(result.scores):
-            table.add_row(*_cells(result, estimate, first=place == 0), end_section=False)
+            table.add_row(*_cells(result, estimate, first=place == 0)[:-1])
         table.add_section()
     return table
 
@@ -136,7 +136,7 @@ def results_markdown(evaluation: Evaluation) -> str:
         f"# {evaluation.captions}",
         "",
         *_markdown_table(
-            [name for name, _ in _COLUMNS],
+            list(_COLUMNS),
             [
                 _cells(result, estimate, first=place == 0)
                 for result in evaluation.results
@@ -207,21 +207,13 @@ def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
-_COLUMNS = (
-    ("metric", "left"),
-    ("score", "left"),
-    ("value", "right"),
-    ("95% interval", "right"),
-    ("scored", "right"),
-    ("words", "right"),
-    ("comparable", "left"),
-)
+_COLUMNS = ("metric", "score", "value", "95% interval", "scored", "words", "comparable")
 _DIFFERENCE_COLUMNS = ("score", "first", "second", "difference", "95% interval", "above 0", "n")
 
 
 def _cells(result: MetricResult, estimate: Estimate, *, first: bool) -> list[str]:
     return [
-        f"{result.metric} ({result.mode})" if first else "",
+        f"{result.metric}, {result.mode}" if first else "",
         estimate.name,
         _value(estimate.value),
         _interval(estimate.low, estimate.high),
@@ -236,7 +228,7 @@ def _difference_cells(row: Difference) -> list[str]:
         row.name,
         _value(row.first),
         _value(row.second),
-        "-" if row.value is None else f"{row.value:+.4g}",
+        "-" if row.value is None else f"{row.value:+.2f}",
         _interval(row.low, row.high),
         "-" if row.share_above_zero is None else f"{row.share_above_zero:.1%}",
         str(row.n),
@@ -244,11 +236,11 @@ def _difference_cells(row: Difference) -> list[str]:
 
 
 def _value(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+    return "-" if low is None or high is None else f"{low:.2f} to {high:.2f}"
 
 
 def _why(missing: Mapping[str, int]) -> str:

@@ -28,7 +28,7 @@ from trl_balcap.evals.prompting import OFFICIAL, Prompts, official_prompts, own_
 from trl_balcap.evals.results import Evaluation, MetricResult, results_markdown
 from trl_balcap.judge import Judge, JudgeError
 
-__all__ = ["METRICS", "Benchmarks", "DeclinedError", "Plan", "score_captions"]
+__all__ = ["METRICS", "Benchmarks", "DeclinedError", "Plan", "evaluate_captions", "score_captions"]
 
 Metric = BCapScore | DCScore | CaptionQA | CapArenaAuto
 METRICS = tuple(MODULES)
@@ -178,6 +178,33 @@ async def score_captions(
     _write(out / "summary.json", json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False))
     _write(out / "summary.md", results_markdown(evaluation))
     return evaluation
+
+
+async def evaluate_captions(
+    captions: Sequence[Caption], judge: Judge
+) -> tuple[MetricResult, list[dict[str, Any]]]:
+    """
+    b-CapScore of captions in memory, with nothing read and nothing written.
+
+    Args:
+        captions (`Sequence[Caption]`):
+            With image (a path or a PIL image) and reference.
+        judge ([`Judge`]):
+            Who is asked.
+
+    Returns:
+        [`MetricResult`] and the row of each caption, with its verdicts.
+
+    Raises:
+        JudgeConfigError: If the judge cannot work.
+        ValueError: If there is no caption.
+    """
+    if not captions:
+        raise ValueError("There is no caption to evaluate.")
+    job = _job("b-capscore", judge, Benchmarks(), Path())
+    await judge.preflight()
+    rows = list(await asyncio.gather(*(_row(job, caption, judge) for caption in captions)))
+    return _result(job, captions, rows, judge), rows
 
 
 # ---- before the first call ---------------------------------------------------------------------
@@ -397,7 +424,7 @@ async def _row(job: _Job, caption: Caption, judge: Judge) -> dict[str, Any]:
             verdicts["questions"] = []
     return {
         "id": caption.id,
-        "image": None if caption.image is None else str(caption.image),
+        "image": str(caption.image) if isinstance(caption.image, Path) else None,
         "caption": caption.caption,
         "words": caption_words(caption.caption),
         "metric": metric.name,

@@ -1,0 +1,212 @@
+"""b-CapScore while training: caption held-out images every N steps, log the scores, keep the best checkpoint."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list, gather_object
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.models import unwrap_model_for_generation
+
+from trl_balcap.captioning import generate_captions
+from trl_balcap.data import DEFAULT_PROMPT
+from trl_balcap.evals.captions import Caption
+from trl_balcap.evals.results import MetricResult
+from trl_balcap.evals.scoring import evaluate_captions
+from trl_balcap.judge import Judge, JudgeConfigError
+from trl_balcap.rewards import is_empty
+
+__all__ = ["CaptionEvalCallback"]
+
+LOGGED = {
+    "b-CapScore": "eval_b_capscore",
+    "b-CapScore of means": "eval_b_capscore_of_means",
+    "precision": "eval_precision",
+    "recall": "eval_recall",
+    "linguistic": "eval_linguistic",
+}
+"""Names of the scores in the trainer's log; percent."""
+
+
+class CaptionEvalCallback(TrainerCallback):
+    """
+    A [`~transformers.TrainerCallback`] that captions held-out images greedily every `every_n_steps` steps, scores the
+    captions by b-CapScore, logs the scores and keeps the checkpoint that scored best.
+
+    The processes share the captioning; the main one asks the judge. Scores of a step whose captions are unscored beyond
+    the judge's `max_unscored` are logged, but do not make a checkpoint the best. Captions and verdicts of each
+    evaluation are in `output_dir/caption_eval/step-<n>.jsonl`, the best checkpoint in `output_dir/best-b-capscore`,
+    where a resumed run finds the score it has to beat.
+
+    Args:
+        trainer (`Trainer`):
+            The trainer that the callback is added to.
+        dataset (`Dataset` or sequence of rows):
+            Held-out rows with "image" (`PIL.Image.Image`, bounded) and "reference".
+        judge ([`Judge`]):
+            Who is asked.
+        every_n_steps (`int`):
+            Optimizer steps between evaluations; the last step of the run is evaluated too.
+        prompt (`str`, *optional*, defaults to `"Describe the image in detail."`):
+            The user's message.
+        max_new_tokens (`int`, *optional*):
+            Longest caption in tokens; by default the trainer's `max_completion_length`, or 512.
+        keep_best (`bool`, *optional*, defaults to `True`):
+            Whether to keep the best checkpoint.
+
+    Raises:
+        ValueError: If `every_n_steps` is not positive, or a row has no image or no reference.
+
+    Example:
+
+    ```python
+    trainer = BalCapTrainer(...)
+    held_out = load_captions("held_out.jsonl")
+    trainer.add_callback(CaptionEvalCallback(trainer, held_out, judge, every_n_steps=50))
+    trainer.train()
+    ```
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        dataset: Any,
+        judge: Judge,
+        *,
+        every_n_steps: int,
+        prompt: str = DEFAULT_PROMPT,
+        max_new_tokens: int | None = None,
+        keep_best: bool = True,
+    ):
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be 1 or more, got {every_n_steps}.")
+        self.rows: Sequence[Mapping[str, Any]] = [dataset[i] for i in range(len(dataset))]
+        for place, row in enumerate(self.rows):
+            if row.get("image") is None or is_empty(row.get("reference") or ""):
+                raise ValueError(
+                    f"Row {place} of the evaluation dataset needs an image and a reference; it has "
+                    f"{', '.join(row)}. Load it with load_captions."
+                )
+        if not self.rows:
+            raise ValueError("The evaluation dataset has no row.")
+        self.trainer = trainer
+        self.judge = judge
+        self.every_n_steps = every_n_steps
+        self.prompt = prompt
+        self.max_new_tokens = max_new_tokens or getattr(trainer.args, "max_completion_length", None)
+        self.keep_best = keep_best
+        self.best: float | None = None
+
+    @property
+    def best_folder(self) -> Path:
+        """Where the best checkpoint is kept."""
+        return Path(str(self.trainer.args.output_dir)) / "best-b-capscore"
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Find the score to beat of the run that is resumed."""
+        record = self.best_folder / "b_capscore.json"
+        if state.global_step > 0 and record.is_file():
+            self.best = json.loads(record.read_text(encoding="utf-8"))["score"]
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Evaluate where it is time to."""
+        step = state.global_step
+        if step % self.every_n_steps == 0 or step == state.max_steps:
+            self.evaluate(step)
+
+    def evaluate(self, step: int) -> None:
+        """
+        Caption, score, log, and keep the checkpoint if it is the best. Called on all processes.
+
+        Raises:
+            JudgeConfigError: On all processes, if the judge cannot work.
+        """
+        trainer = self.trainer
+        captions = self._caption()
+        outcome: list[Any] = [None]
+        if trainer.accelerator.is_main_process:
+            outcome = [self._score(captions, step)]
+        broadcast_object_list(outcome)
+        problem, logs, score = outcome[0]
+        if problem is not None:
+            raise JudgeConfigError(problem)
+        # Trainer's own: GRPOTrainer.log would also flush the training metrics of half a step.
+        Trainer.log(trainer, dict(logs))
+        if self.keep_best and score is not None and (self.best is None or score > self.best):
+            self.best = score
+            trainer.save_model(str(self.best_folder))
+            if trainer.accelerator.is_main_process:
+                record = self.best_folder / "b_capscore.json"
+                record.write_text(json.dumps({"step": step, "score": score}), encoding="utf-8")
+
+    def _caption(self) -> list[str]:
+        """Captions of all rows, in their order, on every process."""
+        trainer: Any = self.trainer
+        accelerator = trainer.accelerator
+        places = list(range(len(self.rows)))
+        with (
+            accelerator.split_between_processes(places) as mine,
+            unwrap_model_for_generation(
+                trainer.model_wrapped,
+                accelerator,
+                gather_deepspeed3_params=getattr(trainer.args, "ds3_gather_for_generation", True),
+            ) as model,
+        ):
+            made = generate_captions(
+                model,
+                trainer.processing_class,
+                [self.rows[place]["image"] for place in mine],
+                prompt=self.prompt,
+                batch_size=trainer.args.per_device_eval_batch_size,
+                max_new_tokens=self.max_new_tokens or 512,
+            )
+        pairs = gather_object(list(zip(mine, made, strict=True)))
+        by_place = dict(pairs)
+        return [by_place[place] for place in places]
+
+    def _score(
+        self, captions: Sequence[str], step: int
+    ) -> tuple[str | None, dict[str, float], float | None]:
+        """What went wrong for good, what to log, and the score that may become the best."""
+        rows = [
+            Caption(str(place), caption, row["image"], row["reference"])
+            for place, (caption, row) in enumerate(zip(captions, self.rows, strict=True))
+        ]
+        try:
+            result, verdicts = asyncio.run(evaluate_captions(rows, self.judge))
+        except JudgeConfigError as error:
+            return str(error), {}, None
+        folder = Path(str(self.trainer.args.output_dir)) / "caption_eval"
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in verdicts)
+        (folder / f"step-{step}.jsonl").write_text(lines, encoding="utf-8")
+        logs = _logs(result)
+        unscored = 1 - result.n_scored / result.n
+        trusted = unscored <= self.judge.settings.max_unscored
+        return None, logs, result.score if trusted else None
+
+
+def _logs(result: MetricResult) -> dict[str, float]:
+    logs = {
+        LOGGED[estimate.name]: estimate.value
+        for estimate in result.scores
+        if estimate.value is not None
+    }
+    return logs | {
+        "eval_caption_words": result.mean_caption_words,
+        "eval_captions_unscored": 1 - result.n_scored / result.n,
+    }
