@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import socket
 import time
 from collections import Counter
 
@@ -367,11 +368,22 @@ def test_impossible_faults_are_refused():
 # --- the command -------------------------------------------------------------------------------
 
 
-def test_the_command_takes_its_options():
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("--faults", '{"stall": 2}', "add up to 2"), ("--noise", '{"flip": 2}', "got 2")],
+)
+def test_the_command_says_what_is_wrong_with_its_options(option, value, message):
     parser = argparse.ArgumentParser()
     add_parser(parser.add_subparsers())
-    arguments = ["serve", "--port", "0", "--latency", "0.5", "--faults", '{"stall": 0.1}']
-    args = parser.parse_args(arguments)
-    assert (args.port, args.latency, args.faults) == (0, 0.5, ServerFaults(stall=0.1))
-    with pytest.raises(SystemExit):
-        parser.parse_args(["serve", "--faults", '{"stall": 2}'])
+    args = parser.parse_args(["serve", option, value])
+    with pytest.raises(ValueError, match=message):
+        args.run(args)
+
+
+def test_a_port_that_is_taken_is_an_error():
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        args = parser.parse_args(["serve", "--port", str(taken.getsockname()[1])])
+        with pytest.raises(OSError, match="address already in use"):
+            args.run(args)

@@ -388,22 +388,26 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--faults",
-        type=ServerFaults.from_json,
-        default=ServerFaults(),
+        default="{}",
         help='JSON object of fault rates, such as \'{"stall": 0.1, "seed": 1}\'',
     )
     parser.add_argument(
         "--noise",
-        type=oracle.Noise.from_json,
-        default=oracle.Noise(),
+        default="{}",
         help='JSON object of the judge\'s noise, such as \'{"linguistic": 0.5, "flip": 0.1}\'',
     )
     parser.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until interrupted. The first line on stdout is the address."""
-    chat = _chat_server(None, args.model, args.latency, args.api_key, args.faults, args.noise)
+    """Serve until interrupted. The first line on stdout is the address.
+
+    Raises:
+        ValueError: for `--faults` or `--noise` that cannot be; the message says what can.
+        OSError: where the port is taken.
+    """
+    faults, noise = ServerFaults.from_json(args.faults), oracle.Noise.from_json(args.noise)
+    chat = _chat_server(None, args.model, args.latency, args.api_key, faults, noise)
     with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how a user ends it
         asyncio.run(_serve_forever(chat, args.host, args.port, args.until_stdin_closes))
     return 0
