@@ -38,10 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     # The modules bring torch with them, so only the one that is asked for is imported.
-    asked = {argv[0]} & COMMANDS.keys() if argv else set()
-    for name in asked or COMMANDS:
-        import_module(COMMANDS[name]).add_parser(commands)
-    if not asked:
+    asked = argv[:1] if argv and argv[0] in (*COMMANDS, "scenes") else [*COMMANDS, "scenes"]
+    for name in asked:
+        if name != "scenes":
+            import_module(COMMANDS[name]).add_parser(commands)
+    if "scenes" in asked:
         scenes = commands.add_parser("scenes", help="the embedded world and its exact judge")
         parts = scenes.add_subparsers(required=True, metavar="PART")
         for module in SCENES.values():
