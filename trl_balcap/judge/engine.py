@@ -66,8 +66,11 @@ class _Place:
         """Dollars per million prompt and completion tokens."""
         return self._given_price or price_of(self.deployment)
 
-    def rests(self) -> bool:
-        return time.monotonic() < self._rests_until
+    def works(self) -> bool:
+        """Whether to send a question there. After a rest, one at a time tries a place that failed."""
+        if time.monotonic() < self._rests_until:
+            return False
+        return self._failures < _REST_AFTER or self.limit.load() == 0
 
     def worked(self) -> None:
         self._failures = 0
@@ -76,11 +79,13 @@ class _Place:
     def failed(self, failure: Failure, epoch: int) -> None:
         if failure.reason in ("timeout", "rate_limited"):
             self.limit.push_back(epoch, failure.retry_after)
-        if failure.fatal or failure.reason in ("timeout", "server_error"):
+        if failure.fatal:
+            self._failures += _REST_AFTER
+        elif failure.reason in ("timeout", "server_error"):
             self._failures += 1
-            if failure.fatal or self._failures >= _REST_AFTER:
-                rest = min(_REST_MAX, 2.0 ** (self._failures - _REST_AFTER + 1))
-                self._rests_until = time.monotonic() + (_REST_MAX if failure.fatal else rest)
+        if self._failures >= _REST_AFTER:
+            rest = min(_REST_MAX, 2.0 ** min(10, self._failures - _REST_AFTER + 1))
+            self._rests_until = time.monotonic() + rest
 
 
 class Engine:
@@ -247,21 +252,22 @@ class Engine:
         """A complete reply, after as many tries as it takes and is allowed."""
         if max_retries is None:
             max_retries = self.settings.max_retries
-        avoid: _Place | None = None
+        tried: list[_Place] = []  # since the last wait
         tries = 0
         while True:
             self._check_budget()
-            place = _pick(places, avoid)
+            place = _pick(places, tried)
             epoch = await place.limit.acquire(priority)
             try:
                 reply = await self._attempt(place, tag, messages, how)
             except Failure as failure:
                 place.failed(failure, epoch)
-                elsewhere = any(p is not place and not p.rests() for p in places)
+                tried.append(place)
+                elsewhere = any(p.works() and p not in tried for p in places)
                 tries += 1
                 if tries > max_retries or not (failure.again or (failure.fatal and elsewhere)):
                     raise failure.as_error() from failure
-                avoid = place
+                wait = _wait(tries, failure.retry_after)
             else:
                 place.worked()
                 if reply.failure is not None:
@@ -272,7 +278,8 @@ class Engine:
             self.stats.retries += 1
             if not elsewhere:
                 # Outside of the limit, so that a waiting question keeps no place.
-                await asyncio.sleep(_backoff(tries))
+                tried.clear()
+                await asyncio.sleep(wait)
 
     async def _attempt(
         self, place: _Place, tag: str, messages: list[dict[str, Any]], how: Mapping[str, Any]
@@ -478,16 +485,21 @@ def _digest(*parts: str) -> str:
     return digest.hexdigest()
 
 
-def _pick(places: Sequence[_Place], avoid: _Place | None) -> _Place:
-    """The emptiest place that works, and not the one that has just failed if there is another."""
+def _pick(places: Sequence[_Place], tried: Sequence[_Place]) -> _Place:
+    """The emptiest place that works and has not just failed at this question."""
     if len(places) == 1:
         return places[0]
     return min(
-        places, key=lambda p: (p.rests(), p is avoid, p.limit.paused_for() > 0, p.limit.load())
+        places, key=lambda p: (not p.works(), p in tried, p.limit.paused_for(), p.limit.load())
     )
 
 
-def _backoff(tries: int) -> float:
-    """Seconds before the next try: doubling, with half of it random so that retries spread."""
+def _wait(tries: int, retry_after: float | None) -> float:
+    """Seconds before the next try: doubling, and at least what the judge asks for.
+
+    Half of the doubling and a quarter on top of the judge's wish are random, so that questions that
+    failed together do not come back together.
+    """
     longest = min(_BACKOFF_MAX, _BACKOFF_START * 2.0 ** (tries - 1))
-    return longest * (0.5 + 0.5 * random.random())
+    backoff = longest * random.uniform(0.5, 1.0)
+    return max(backoff, (retry_after or 0.0) * random.uniform(1.0, 1.25))

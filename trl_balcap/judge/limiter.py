@@ -10,49 +10,63 @@ from collections.abc import Callable
 class AdaptiveLimit:
     """A concurrency limit that falls when the judge pushes back and climbs back when it answers.
 
-    Starts at the maximum, because a training batch is a burst and an unthrottled judge should get
-    it whole. A push-back (429, timeout) cuts the limit by `_CUT`, once for all questions that were
-    under way together: they are one event, not a hundred. It climbs by a step for each round (as
-    many answers as the limit): a tenth of the distance while far below the limit that failed last,
-    one by one near it, and faster again once that limit has proven good. A judge that names a time
-    to wait (Retry-After) is left alone until then by everyone.
+    It starts at the maximum: a training batch is a burst, and a judge that takes it should get it
+    whole. A push-back (429, timeout) cuts the limit below what was under way, once for all the
+    questions that were sent before it: a hundred refusals of one burst are one event. Then it climbs
+    with each round (as many answers as the limit): by a quarter of the way while clearly below the
+    limit that failed, one by one near it, a tenth faster once that limit has held. A refused question
+    waits as long as the judge says (Retry-After) by itself; where even one at a time is refused,
+    all wait.
 
-    Waiters are served by priority, then first come first served. Lives on one event loop.
+    Waiters are served by priority, then first come first served; those who come in the same turn of
+    the event loop are sorted before the first of them is served. Lives on one event loop.
+
+    Args:
+        maximum (`int`):
+            Upper bound of the limit.
+        clock (`Callable`, *optional*):
+            Seconds on a monotonic clock.
     """
 
-    _CUT = 0.7
-    _NEAR = 0.85  # of the limit that failed: from here on, climb carefully
+    _CUT = 0.7  # of what was under way
+    _NEAR = 0.9  # of the limit that failed: from here on, climb carefully
 
     def __init__(self, maximum: int, clock: Callable[[], float] = time.monotonic):
         self.maximum = maximum
         self.limit = float(maximum)
         self.in_flight = 0
-        self.cuts = 0
+        self.epoch = 0  # number of cuts so far
         self._clock = clock
         self._failed_at = float(maximum)
         self._answers = 0
         self._resume_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._waking = False
         self._order = itertools.count()
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
 
     async def acquire(self, priority: int = 0) -> int:
-        """Wait for a place; returns the epoch to hand back to `push_back`."""
-        if self._waiters or not self._free():
-            waiter = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiters, (priority, next(self._order), waiter))
-            self._wake()
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if waiter.done() and not waiter.cancelled():
-                    self.release()  # the place was given in the same moment
-                raise
-        else:
-            self.in_flight += 1
-        return self.cuts
+        """Wait for a place, lowest `priority` first.
+
+        Returns:
+            `int`: the epoch to hand back to [`push_back`].
+        """
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        heapq.heappush(self._waiters, (priority, next(self._order), waiter))
+        if not self._waking:
+            self._waking = True
+            loop.call_soon(self._wake)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.release()  # the place was given in the same moment
+            raise
+        return self.epoch
 
     def release(self) -> None:
+        """Give the place back."""
         self.in_flight -= 1
         self._wake()
 
@@ -72,14 +86,25 @@ class AdaptiveLimit:
         self._wake()
 
     def push_back(self, epoch: int, retry_after: float | None = None) -> None:
-        """The judge asked for less. `epoch` is what `acquire` returned for that question."""
-        if retry_after:
+        """The judge asked for less.
+
+        Args:
+            epoch (`int`):
+                What `acquire` returned for that question.
+            retry_after (`float`, *optional*):
+                Seconds that the judge wants to be left alone.
+        """
+        if retry_after and self.limit <= 1.0:
             self._resume_at = max(self._resume_at, self._clock() + retry_after)
         self._answers = 0
-        if epoch == self.cuts:  # sent since the last cut, so that cut was not enough
-            self.cuts += 1
-            self._failed_at = max(2.0, min(self.limit, self.in_flight))
+        if epoch == self.epoch:  # sent since the last cut, so that cut was not enough
+            self.epoch += 1
+            self._failed_at = max(2.0, float(min(int(self.limit), self.in_flight)))
             self.limit = max(1.0, self._CUT * self._failed_at)
+        else:
+            # More of the same burst: what stays under way when all its refusals are in is what the
+            # judge took.
+            self.limit = max(1.0, min(self.limit, self.in_flight - 1.0))
 
     def paused_for(self) -> float:
         """Seconds until the judge may be asked again."""
@@ -87,20 +112,18 @@ class AdaptiveLimit:
 
     def load(self) -> float:
         """How full it is, 1.0 at the limit: where there is a choice, take the emptiest."""
-        return (self.in_flight + len(self._waiters)) / max(1.0, int(self.limit))
-
-    def _free(self) -> bool:
-        return self.in_flight < int(self.limit) and not self.paused_for()
+        return (self.in_flight + len(self._waiters)) / max(1, int(self.limit))
 
     def _wake(self) -> None:
-        while self._waiters and self._free():
+        self._waking = False
+        paused = self.paused_for()
+        while self._waiters and not paused and self.in_flight < int(self.limit):
             _, _, waiter = heapq.heappop(self._waiters)
             if not waiter.done():
                 self.in_flight += 1
                 waiter.set_result(None)
-        if self._waiters and self._timer is None and (pause := self.paused_for()):
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(pause, self._resume)
+        if self._waiters and paused and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(paused, self._resume)
 
     def _resume(self) -> None:
         self._timer = None
