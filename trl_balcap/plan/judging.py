@@ -1,0 +1,75 @@
+"""What a plan's run will ask of its judges: calls, tokens, dollars."""
+
+from dataclasses import dataclass
+
+from trl_balcap.judge.client import Deployment
+from trl_balcap.judge.cost import JudgeEstimate, estimate_calls_and_cost
+from trl_balcap.judge.prices import price_of
+from trl_balcap.judge.settings import Profile
+from trl_balcap.plan.batch import GenerationBatch
+from trl_balcap.plan.sample import Sample
+
+__all__ = ["STAND_IN", "JudgingPlan", "Price", "judging_plan"]
+
+Price = tuple[float, float]
+
+# Where no dataset is at hand: a caption of 130 words, near the length that the paper trains to.
+STAND_IN = " ".join(["caption"] * 130)
+
+
+@dataclass(frozen=True)
+class JudgingPlan:
+    """Judging of one generation batch and, where its length is known, of the whole run."""
+
+    price: Price | None
+    vision_price: Price | None
+    batch: JudgeEstimate
+    run: JudgeEstimate | None
+
+
+def judging_plan(
+    batch: GenerationBatch,
+    sample: Sample | None,
+    steps: int | None,
+    *,
+    model: str,
+    vision_model: str | None = None,
+    api_base: str | None = None,
+    profile: Profile = "questions",
+    price: Price | None = None,
+) -> JudgingPlan:
+    """
+    Estimates the judging of a run with all three rewards; an upper estimate of the calls.
+
+    Args:
+        batch ([`GenerationBatch`]): One generation batch.
+        sample ([`Sample`], *optional*): Of the dataset; `None` takes captions of 130 words.
+        steps (`int`, *optional*): Optimizer steps of the run; `None` where they are not known.
+        model, vision_model, api_base, profile: As in [`Judge`].
+        price (`tuple[float, float]`, *optional*): Dollars per million prompt and completion tokens.
+            `None` looks the models up in litellm's table, which is on disk.
+    """
+    vision_model = vision_model or model
+    vision_price = price
+    if price is None:
+        price = price_of(Deployment(model, api_base))
+        vision_price = price_of(Deployment(vision_model, api_base))
+    references = sample.references if sample is not None else (STAND_IN,)
+
+    def estimate(generations: int) -> JudgeEstimate:
+        seen = generations * batch.prompts
+        return estimate_calls_and_cost(
+            references,
+            rollouts=generations * batch.completions,
+            distinct_references=seen if sample is None else min(seen, sample.rows),
+            profile=profile,
+            price=price,
+            vision_price=vision_price,
+        )
+
+    return JudgingPlan(
+        price=price,
+        vision_price=vision_price,
+        batch=estimate(1),
+        run=None if steps is None else estimate(batch.generations(steps)),
+    )

@@ -1,0 +1,62 @@
+"""What a sample of the dataset says of its images and references, headers and text only."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from trl_balcap.data import load_captions
+from trl_balcap.images import bounded_size
+from trl_balcap.judge.cost import CHARS_PER_TOKEN
+
+__all__ = ["Sample", "sample_dataset"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sizes of some rows, as the trainer would see them."""
+
+    rows: int  # of the whole dataset
+    sizes: tuple[tuple[int, int], ...]  # bounded, in pixels
+    references: tuple[str, ...]
+
+    @property
+    def reference_tokens(self) -> float:
+        """Mean length of a reference, estimated from its bytes."""
+        lengths = [len(text.encode()) / CHARS_PER_TOKEN for text in self.references]
+        return sum(lengths) / len(lengths)
+
+
+def sample_dataset(
+    path: str, *, split: str | None, max_pixels: int, count: int = 64
+) -> Sample | None:
+    """
+    The sizes of `count` rows spread over a dataset on disk, or `None` where there is none on disk.
+
+    Args:
+        path (`str`): As for [`load_captions`].
+        split (`str`, *optional*): As for [`load_captions`].
+        max_pixels (`int`): Bound on an image.
+        count (`int`, *optional*, defaults to `64`): Rows to look at.
+    """
+    if not Path(path).exists():
+        return None
+    dataset = load_captions(path, split=split, max_pixels=max_pixels)
+    step = max(1, len(dataset) // count)
+    rows = dataset.select(range(0, len(dataset), step)).with_format("arrow")[:]
+    columns: dict[str, Any] = {name: rows[name].to_pylist() for name in ("image", "reference")}
+    return Sample(
+        rows=len(dataset),
+        sizes=tuple(bounded_size(*_size(stored), max_pixels) for stored in columns["image"]),
+        references=tuple(columns["reference"]),
+    )
+
+
+def _size(stored: dict[str, Any]) -> tuple[int, int]:
+    source = io.BytesIO(stored["bytes"]) if stored["bytes"] is not None else stored["path"]
+    with Image.open(source) as image:
+        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+        width, height = image.size
+        return (height, width) if turned else (width, height)
