@@ -208,7 +208,7 @@ def _read(reply: str, model: type[ReplyModel]) -> ReplyModel:
 
 
 def json_objects(reply: str) -> list[dict]:
-    """All top-level JSON objects in `reply`, with fences, prose and trailing commas around them.
+    """All top-level JSON objects in `reply`; fences, prose and trailing commas do not matter.
 
     ```python
     >>> json_objects('Sure! {"ready": true,} Anything else?')
@@ -225,12 +225,27 @@ def json_objects(reply: str) -> list[dict]:
             break
         decoded = _decode_at(reply, start)
         if decoded is None:
-            start = reply.find("{", start + 1)
+            # Not an object, so nothing inside it counts either: it may be a verdict that the judge
+            # quotes from the caption without escaping it.
+            end = _closing_brace(reply, start)
         else:
             value, end = decoded
             found.append(value)
-            start = reply.find("{", end)
+        start = reply.find("{", end)
     return found
+
+
+def _closing_brace(text: str, start: int) -> int:
+    """Where the brace at `start` is closed, strings not looked at; the text's end if nowhere."""
+    depth = 0
+    for match in _BRACE.finditer(text, start):
+        depth += 1 if match.group() == "{" else -1
+        if depth == 0:
+            return match.end()
+    return len(text)
+
+
+_BRACE = re.compile("[{}]")
 
 
 def _decode_at(text: str, start: int) -> tuple[dict, int] | None:

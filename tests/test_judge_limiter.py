@@ -1,0 +1,167 @@
+"""The adaptive limit: what it does to a burst, and how it compares with fixed limits.
+
+Time is virtual: the event loop's clock jumps to the next timer, so minutes of judging take no time.
+"""
+
+import asyncio
+import random
+
+import pytest
+
+from trl_balcap.judge.limiter import AdaptiveLimit
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    def __init__(self):
+        super().__init__()
+        self.now = 0.0
+
+    def time(self):
+        return self.now
+
+    def _run_once(self):
+        if not self._ready and self._scheduled:
+            self.now = max(self.now, self._scheduled[0]._when)
+        super()._run_once()
+
+
+@pytest.fixture
+def run():
+    loop = VirtualTimeLoop()
+    yield loop.run_until_complete
+    loop.close()
+
+
+def clocked(maximum):
+    return AdaptiveLimit(maximum, clock=asyncio.get_running_loop().time)
+
+
+def test_one_burst_of_refusals_is_one_cut(run):
+    async def scenario():
+        limit = clocked(10)
+        epochs = [await limit.acquire() for _ in range(10)]
+        limit.push_back(epochs[0])
+        first = limit.limit
+        limit.release()
+        for epoch in epochs[1:4]:
+            limit.push_back(epoch)
+            limit.release()
+        return first, limit.limit, limit.in_flight
+
+    # 10 under way: cut to 0.7 x 10; three more refusals leave 6 that the judge took.
+    assert run(scenario()) == (7.0, 6.0, 6)
+
+
+def test_the_limit_climbs_back_to_the_maximum(run):
+    async def scenario():
+        limit = clocked(8)
+        limit.push_back(await limit.acquire())
+        fallen = limit.limit
+        for _ in range(200):
+            limit.answered()
+        return fallen, limit.limit
+
+    fallen, risen = run(scenario())
+    assert fallen < 2.0
+    assert risen == 8.0
+
+
+def test_priority_decides_among_those_who_wait(run):
+    async def scenario():
+        limit, served = clocked(1), []
+
+        async def ask(name, priority):
+            await limit.acquire(priority)
+            served.append(name)
+            await asyncio.sleep(1)
+            limit.release()
+
+        await asyncio.gather(ask("linguistic", 2), ask("verify", 1), ask("decompose", 0))
+        return served
+
+    assert run(scenario()) == ["decompose", "verify", "linguistic"]
+
+
+def test_at_one_at_a_time_a_refusal_makes_all_wait_as_long_as_the_judge_says(run):
+    async def scenario():
+        limit = clocked(1)
+        limit.push_back(await limit.acquire(), retry_after=30)
+        limit.release()
+        await limit.acquire()
+        return asyncio.get_running_loop().time()
+
+    assert run(scenario()) == pytest.approx(30)
+
+
+def test_a_waiter_that_is_cancelled_takes_no_place(run):
+    async def scenario():
+        limit = clocked(1)
+        await limit.acquire()
+        waiting = asyncio.ensure_future(limit.acquire())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        limit.release()
+        await asyncio.sleep(0)
+        await asyncio.wait_for(limit.acquire(), 1)
+        return limit.in_flight
+
+    assert run(scenario()) == 1
+
+
+async def all_answered(questions, capacity_at, limit):
+    """Seconds and refusals until a judge has answered all, with `capacity_at(time)` places."""
+    loop, rng = asyncio.get_running_loop(), random.Random(0)
+    fixed = asyncio.Semaphore(limit) if isinstance(limit, int) else None
+    under_way = refused = 0
+
+    async def ask():
+        nonlocal under_way, refused
+        for tries in range(1000):
+            epoch = await (fixed.acquire() if fixed else limit.acquire())
+            answered = under_way < capacity_at(loop.time())
+            if answered:
+                under_way += 1
+                await asyncio.sleep(rng.uniform(0.8, 1.2))
+                under_way -= 1
+            else:
+                refused += 1
+                await asyncio.sleep(0.05)
+            if fixed:
+                fixed.release()
+            else:
+                limit.answered() if answered else limit.push_back(epoch)
+                limit.release()
+            if answered:
+                return
+            await asyncio.sleep(min(30, 0.5 * 2**tries) * rng.uniform(0.5, 1))
+
+    await asyncio.gather(*(ask() for _ in range(questions)))
+    return loop.time(), refused
+
+
+def test_it_finds_the_capacity_that_nobody_told_it():
+    # 2000 questions of 1 s at a judge with 32 places: 62.5 s at best.
+    seconds = {}
+    for name, make in {"adaptive": lambda: clocked(256), 256: lambda: 256, 16: lambda: 16}.items():
+        loop = VirtualTimeLoop()
+
+        async def scenario(make=make):
+            return await all_answered(2000, lambda _: 32, make())
+
+        seconds[name], refused = loop.run_until_complete(scenario())
+        loop.close()
+        if name == "adaptive":
+            assert refused < 500  # 224 of the first burst; a fixed 256 meets 12,000
+
+    assert seconds["adaptive"] < 1.25 * 62.5
+    assert seconds["adaptive"] < 0.8 * seconds[256]
+    assert seconds["adaptive"] < 0.8 * seconds[16]
+
+
+def test_it_follows_a_capacity_that_changes(run):
+    async def scenario():
+        return await all_answered(2000, lambda time: 128 if time < 10 else 16, clocked(256))
+
+    seconds, _ = run(scenario())
+    # 10 s x 128 + 45 s x 16 = 2000.
+    assert seconds < 1.3 * 55
