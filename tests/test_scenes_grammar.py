@@ -18,8 +18,18 @@ from trl_balcap.scenes.grammar import (
     parse_caption,
     parse_sentence,
     split_sentences,
+    write_sentence,
 )
-from trl_balcap.scenes.world import Scene, Thing, random_scene
+from trl_balcap.scenes.world import (
+    COLOURS,
+    COLUMNS,
+    ROWS,
+    SHAPES,
+    SIZES,
+    Scene,
+    Thing,
+    random_scene,
+)
 
 DISC = Thing("red", "circle", "large", "top", "left")
 STAR = Thing("blue", "star", "small", "middle", "right")
@@ -63,6 +73,27 @@ def test_every_faulty_caption_can_be_read_and_is_the_same_for_the_same_seed(scen
     caption = faulty_caption(scene, random.Random(seed), faults)
     assert None not in parse_caption(caption)
     assert caption == faulty_caption(scene, random.Random(seed), faults)
+
+
+claims = st.one_of(
+    st.builds(
+        ThingClaim,
+        st.sampled_from(ROWS),
+        st.sampled_from(COLUMNS),
+        st.none() | st.sampled_from(sorted(COLOURS)),
+        st.none() | st.sampled_from(SHAPES),
+        st.none() | st.sampled_from(SIZES),
+        st.booleans(),
+    ),
+    st.builds(CountClaim, st.integers(0, 9), st.booleans()),
+    st.builds(MetaClaim, st.sampled_from(META_SENTENCES)),
+)
+
+
+@given(claim=claims, seed=seeds)
+def test_every_claim_reads_back_from_its_sentence(claim, seed):
+    assert parse_sentence(write_sentence(claim, random.Random(seed))) == claim
+    assert parse_sentence(write_sentence(claim)) == claim
 
 
 def claims_with(faults, scene=TWO, seed=0):

@@ -25,6 +25,7 @@ from trl_balcap.scenes.grammar import (
     faulty_caption,
     parse_sentence,
     split_sentences,
+    write_sentence,
 )
 from trl_balcap.scenes.world import Scene, draw, random_scene
 
@@ -43,12 +44,11 @@ WEAK_FAULTS = Faults(
 )
 """Faults of the weak author that depend on nothing."""
 
-_OVERLOOKED = 0.6  # chance that a small thing below the top row is overlooked
 _CONFUSED = 0.55  # chance that purple is called blue, and a triangle a star
-_CARELESS = 0.55  # chance that a caption of three things or more is written in bad grammar
-_BROKEN_WHEN_CARELESS = 0.75
-_SALIENT_FIRST = 0.6  # chance that large things come before small ones, whatever their place
-_REMARK = 0.6  # chance that the caption ends with commentary
+_OVERLOOKED = 0.55  # chance that the things in the bottom row are overlooked
+_CARELESS = 0.55  # chance that a sentence about the right column is bad grammar
+_COUNT_LATE = 0.55  # chance that the count comes after the first thing, as an afterthought
+_REMARK = 0.55  # chance that the caption ends with commentary
 
 
 def weak_caption(scene: Scene, rng: random.Random) -> str:
@@ -72,27 +72,26 @@ def weak_caption(scene: Scene, rng: random.Random) -> str:
     """
     seen = []
     for thing in scene.things:
-        if thing.size == "small" and thing.row != "top" and rng.random() < _OVERLOOKED:
-            continue
         if thing.colour == "purple" and rng.random() < _CONFUSED:
             thing = replace(thing, colour="blue")
         if thing.shape == "triangle" and rng.random() < _CONFUSED:
             thing = replace(thing, shape="star")
         seen.append(thing)
-    faults = WEAK_FAULTS
-    if len(scene.things) >= 3 and rng.random() < _CARELESS:
-        faults = replace(faults, broken=_BROKEN_WHEN_CARELESS)
-    sentences = split_sentences(faulty_caption(Scene(tuple(seen)), rng, faults))
-    if rng.random() < _SALIENT_FIRST:
-        sentences.sort(key=_is_small)
+    overlook = rng.random() < _OVERLOOKED
+    sentences = []
+    for sentence in split_sentences(faulty_caption(Scene(tuple(seen)), rng, WEAK_FAULTS)):
+        claim = parse_sentence(sentence)
+        if isinstance(claim, ThingClaim):
+            if overlook and claim.row == "bottom":
+                continue
+            if claim.column == "right" and rng.random() < _CARELESS:
+                sentence = write_sentence(replace(claim, well_formed=False), rng)
+        sentences.append(sentence)
+    if rng.random() < _COUNT_LATE:
+        sentences[:2] = reversed(sentences[:2])
     if rng.random() < _REMARK:
         sentences.append(rng.choice(META_SENTENCES))
     return " ".join(sentences)
-
-
-def _is_small(sentence: str) -> bool:
-    claim = parse_sentence(sentence)
-    return isinstance(claim, ThingClaim) and claim.size == "small"
 
 
 def train_on(
@@ -137,17 +136,19 @@ def train_on(
         return 0.05 + 0.475 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    batches: list[list[tuple[Scene, str]]] = []
     model.train()
     for step in range(1, steps + 1):
-        scenes = [random_scene(rng) for _ in range(batch_size)]
-        captions = [write(scene, rng) + "<|im_end|>" for scene in scenes]
+        if not batches:
+            batches = _batches_of_like_length(write, rng, batch_size)
+        scenes, captions = zip(*batches.pop(), strict=True)
         batch = processor(
             text=[prompt + caption for caption in captions],
             images=[[draw(scene)] for scene in scenes],
             padding=True,
             return_tensors="pt",
         )
-        lengths = [len(ids) for ids in processor.tokenizer(captions)["input_ids"]]
+        lengths = [len(ids) for ids in processor.tokenizer(list(captions))["input_ids"]]
         labels = torch.full_like(batch["input_ids"], -100)  # (B, T)
         for row, length in enumerate(lengths):  # padding is on the left: captions end together
             labels[row, -length:] = batch["input_ids"][row, -length:]
@@ -160,6 +161,18 @@ def train_on(
         if step % 50 == 0:
             report(f"step {step} of {steps}: loss {loss.item():.3f}")
     model.eval()
+
+
+def _batches_of_like_length(
+    write: Callable[[Scene, random.Random], str], rng: random.Random, batch_size: int
+) -> list[list[tuple[Scene, str]]]:
+    """Eight batches in random order, each of captions that are about as long: hardly any padding."""
+    scenes = [random_scene(rng) for _ in range(8 * batch_size)]
+    pairs = [(scene, write(scene, rng) + "<|im_end|>") for scene in scenes]
+    pairs.sort(key=lambda pair: len(pair[1]))
+    batches = [pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)]
+    rng.shuffle(batches)
+    return batches
 
 
 def main() -> None:

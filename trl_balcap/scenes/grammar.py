@@ -25,6 +25,7 @@ __all__ = [
     "parse_caption",
     "parse_sentence",
     "split_sentences",
+    "write_sentence",
 ]
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -194,7 +195,33 @@ class Faults:
                 )
 
 
-def _thing_sentence(claim: ThingClaim, template: str) -> str:
+def write_sentence(claim: Claim, rng: random.Random | None = None) -> str:
+    """Put a claim into words: `parse_sentence` reads the claim back.
+
+    Args:
+        claim (`ThingClaim`, `CountClaim` or `MetaClaim`): What to say.
+        rng (`random.Random`, *optional*):
+            Chooses among the ways to say it. Without it the first one is taken.
+
+    Returns:
+        `str`: One sentence; in bad grammar where the claim is not `well_formed`.
+
+    Example:
+
+    ```python
+    >>> write_sentence(ThingClaim("top", "left", "red", "star", None))
+    'At the top left there is a red star.'
+    >>> write_sentence(CountClaim(2, well_formed=False))
+    'There is two things.'
+
+    ```
+    """
+    if isinstance(claim, MetaClaim):
+        return claim.text
+    if isinstance(claim, CountClaim):
+        return _count_sentence(claim)
+    templates = _TEMPLATES if claim.well_formed else _BROKEN_TEMPLATES
+    template = rng.choice(templates) if rng else templates[0]
     words = (claim.size, claim.colour, claim.shape or "thing")
     sentence = template.format(
         place=f"{claim.row} {claim.column}", thing=" ".join(word for word in words if word)
@@ -202,10 +229,10 @@ def _thing_sentence(claim: ThingClaim, template: str) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
-def _count_sentence(count: int, well_formed: bool = True) -> str:
-    noun = "thing" if count == 1 else "things"
-    verb = "is" if (count == 1) == well_formed else "are"
-    return f"There {verb} {NUMBERS[count]} {noun}."
+def _count_sentence(claim: CountClaim) -> str:
+    noun = "thing" if claim.count == 1 else "things"
+    verb = "is" if (claim.count == 1) == claim.well_formed else "are"
+    return f"There {verb} {NUMBERS[claim.count]} {noun}."
 
 
 def _claim_of(thing: Thing) -> ThingClaim:
@@ -232,11 +259,9 @@ def describe(scene: Scene, rng: random.Random | None = None, *, count: bool = Tr
 
     ```
     """
-    sentences = [_count_sentence(len(scene.things))] if count else []
-    for thing in scene.things:
-        template = rng.choice(_TEMPLATES) if rng else _TEMPLATES[0]
-        sentences.append(_thing_sentence(_claim_of(thing), template))
-    return " ".join(sentences)
+    claims: list[Claim] = [CountClaim(len(scene.things))] if count else []
+    claims += [_claim_of(thing) for thing in scene.things]
+    return " ".join(write_sentence(claim, rng) for claim in claims)
 
 
 def _spoil(claim: ThingClaim, rng: random.Random, faults: Faults) -> ThingClaim:
@@ -291,11 +316,10 @@ def faulty_caption(scene: Scene, rng: random.Random, faults: Faults) -> str:
         count = len(scene.things)
         if rng.random() < faults.wrong:
             count = rng.choice([near for near in (count - 1, count + 1) if 0 < near <= 9])
-        sentences.append(_count_sentence(count, well_formed=rng.random() >= faults.broken))
+        sentences.append(write_sentence(CountClaim(count, rng.random() >= faults.broken)))
     for claim in claims:
-        broken = rng.random() < faults.broken
-        template = rng.choice(_BROKEN_TEMPLATES if broken else _TEMPLATES)
-        sentence = _thing_sentence(_spoil(claim, rng, faults), template)
+        claim = replace(_spoil(claim, rng, faults), well_formed=rng.random() >= faults.broken)
+        sentence = write_sentence(claim, rng)
         sentences += [sentence] * (2 if rng.random() < faults.repeat else 1)
     if rng.random() < faults.disorder:
         rng.shuffle(sentences)
@@ -330,7 +354,9 @@ _PATTERNS = [(_thing_pattern(template), True) for template in _TEMPLATES] + [
     (_thing_pattern(template), False) for template in _BROKEN_TEMPLATES
 ]
 _COUNT_CLAIMS = {
-    _count_sentence(count, well_formed).removesuffix("."): CountClaim(count, well_formed)
+    _count_sentence(CountClaim(count, well_formed)).removesuffix("."): CountClaim(
+        count, well_formed
+    )
     for count in range(len(NUMBERS))
     for well_formed in (True, False)
 }
