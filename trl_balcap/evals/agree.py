@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         f"Spearman {found['spearman']:.4f}, Kendall {found['kendall']:.4f} "
         f"over {len(found['ranking'])} models.",
         highlight=False,
+        soft_wrap=True,
     )
     if found["captions"] is not None:
         captions = found["captions"]
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
             f"Agreement on captions: {captions['overall']:.3f} over {captions['n']} battles, ties "
             "included.",
             highlight=False,
+            soft_wrap=True,
         )
     if args.out is not None:
         args.out.write_text(json.dumps(found, indent=2), encoding="utf-8")

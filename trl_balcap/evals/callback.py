@@ -126,7 +126,10 @@ class CaptionEvalCallback(TrainerCallback):
         """Evaluate where it is time to."""
         step = state.global_step
         if step % self.every_n_steps == 0 or step == state.max_steps:
+            should_log = control.should_log
             self.evaluate(step)
+            # Logging the evaluation counts as the step's log, and would swallow the training's.
+            control.should_log = should_log
 
     def evaluate(self, step: int) -> None:
         """

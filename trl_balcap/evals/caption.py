@@ -457,10 +457,11 @@ def run(args: argparse.Namespace) -> int:
             on_caption=lambda: progress.advance(bar),
         )
     for message in done.skipped:
-        console.print(f"skipped {message}", highlight=False, markup=False)
+        console.print(f"skipped {message}", highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"{done.out}: {done.written} captions written, {done.kept} there already, "
         f"{len(done.skipped)} images skipped.",
         highlight=False,
+        soft_wrap=True,
     )
     return 0 if done.written + done.kept else 1

@@ -214,10 +214,10 @@ def _score(
     console.print(results_table(evaluation))
     for result in evaluation.results:
         for line in result_lines(result):
-            console.print(f"{result.metric}: {line}", highlight=False)
+            console.print(f"{result.metric}: {line}", highlight=False, soft_wrap=True)
     spent = ", ".join(f"{name} {value}" for name, value in evaluation.judging.items())
-    console.print(f"Judging: {spent}.", highlight=False)
-    console.print(f"Rows and summary: {out}", highlight=False)
+    console.print(f"Judging: {spent}.", highlight=False, soft_wrap=True)
+    console.print(f"Rows and summary: {out}", highlight=False, soft_wrap=True)
     return evaluation
 
 
@@ -270,6 +270,7 @@ def _compare(args: argparse.Namespace, console: Console) -> list[Comparison]:
         console.print(
             f"On the {found.n_common} captions that both have ({found.n_first} and {found.n_second}).",
             highlight=False,
+            soft_wrap=True,
         )
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)

@@ -508,7 +508,7 @@ def _notes(
         return
     absent = len(_benchmark_images(metric)) - len(captions)
     if absent > 0:
-        yield f"{absent} images of the benchmark have no caption in this file."
+        yield f"Images of the benchmark without a caption in this file: {absent}."
     if isinstance(metric, DCScore) and metric.mode == "official" and dcscore.official_crash(rows):
         yield (
             "The official script would have died at the first caption, whose first extraction came to "
