@@ -15,6 +15,8 @@ SEAMS = {
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     "_generate_and_score_completions": ["self", "inputs"],
     "_save_checkpoint": ["self", "model", "trial"],
+    "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
+    "_load_best_model": ["self"],
 }
 
 
@@ -40,6 +42,8 @@ def test_every_override_calls_super():
         "_generate",
         "_calculate_rewards",
         "_generate_and_score_completions",
+        "_load_from_checkpoint",
+        "_load_best_model",
     ]
     for name in overrides:
         assert f"super().{name}(" in inspect.getsource(getattr(BalCapTrainer, name))

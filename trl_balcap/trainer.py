@@ -14,6 +14,7 @@ from trl_balcap.advantages import cgdpo_advantages, dead_groups, group_normalize
 from trl_balcap.config import BalCapConfig
 from trl_balcap.data import check_columns
 from trl_balcap.length_gate import gate_reward
+from trl_balcap.resume import load_renamed_weights
 
 __all__ = ["BalCapTrainer", "JudgeOutageError"]
 
@@ -188,6 +189,18 @@ class BalCapTrainer(GRPOTrainer):
             logged.extend(advantages.tolist())
             metrics["frac_reward_zero_std"][-1] = dead.all(dim=1).double().mean().item()
         return output
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        # Not under FSDP and DeepSpeed, whose checkpoints have the names of the model in memory.
+        if self.is_fsdp_enabled or not load_renamed_weights(
+            model or self.model, resume_from_checkpoint
+        ):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self):
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if sharded or not load_renamed_weights(self.model, self.state.best_model_checkpoint):
+            super()._load_best_model()
 
     def _stop_where_judges_cannot_go_on(self) -> None:
         if not self._reporting:
