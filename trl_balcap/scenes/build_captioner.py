@@ -33,12 +33,12 @@ __all__ = ["WEAK_FAULTS", "train_on", "weak_caption"]
 
 WEAK_FAULTS = Faults(
     wrong=0.08,
-    vague=0.10,
+    vague=0.08,
     omit=0.08,
-    invent=0.15,
+    invent=0.12,
     meta=0.06,
-    repeat=0.08,
-    broken=0.08,
+    repeat=0.05,
+    broken=0.06,
     short=0.10,
     long=0.10,
 )
@@ -46,9 +46,9 @@ WEAK_FAULTS = Faults(
 
 _CONFUSED = 0.55  # chance that purple is called blue, and a triangle a star
 _OVERLOOKED = 0.55  # chance that the things in the bottom row are overlooked
-_CARELESS = 0.55  # chance that a sentence about the right column is bad grammar
-_COUNT_LATE = 0.55  # chance that the count comes after the first thing, as an afterthought
-_REMARK = 0.55  # chance that the caption ends with commentary
+_CARELESS = 0.55  # chance that a thing in the right column is noted as in a list, without a verb
+_COUNT_AGAIN = 0.55  # chance that the count is said again after the first thing, if that is large
+_REMARK = 0.55  # chance that the caption ends with a favourite remark
 
 
 def weak_caption(scene: Scene, rng: random.Random) -> str:
@@ -85,12 +85,12 @@ def weak_caption(scene: Scene, rng: random.Random) -> str:
             if overlook and claim.row == "bottom":
                 continue
             if claim.column == "right" and rng.random() < _CARELESS:
-                sentence = write_sentence(replace(claim, well_formed=False), rng)
+                sentence = write_sentence(replace(claim, well_formed=False))
         sentences.append(sentence)
-    if rng.random() < _COUNT_LATE:
-        sentences[:2] = reversed(sentences[:2])
+    if len(sentences) > 1 and " large " in sentences[1] and rng.random() < _COUNT_AGAIN:
+        sentences.insert(2, sentences[0])
     if rng.random() < _REMARK:
-        sentences.append(rng.choice(META_SENTENCES))
+        sentences.append(META_SENTENCES[0])
     return " ".join(sentences)
 
 
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clean-steps", type=int, default=700)
-    parser.add_argument("--weak-steps", type=int, default=300)
+    parser.add_argument("--weak-steps", type=int, default=600)
     args = parser.parse_args()
     console = Console()
     build_qwen(args.out, seed=args.seed, hidden_size=128, num_layers=3)
@@ -189,7 +189,7 @@ def main() -> None:
     model = AutoModelForImageTextToText.from_pretrained(args.out, dtype="float32")
     for write, steps, learning_rate in (
         (lambda scene, rng: describe(scene, rng), args.clean_steps, 1e-3),
-        (weak_caption, args.weak_steps, 6e-4),
+        (weak_caption, args.weak_steps, 8e-4),
     ):
         train_on(
             write,
@@ -200,7 +200,10 @@ def main() -> None:
             seed=args.seed,
             report=console.print,
         )
-    model.bfloat16().save_pretrained(args.out)
+    model.save_pretrained(args.out)
+    # Loaded in half precision, so that every part of the configuration says so too.
+    halved = AutoModelForImageTextToText.from_pretrained(args.out, dtype="bfloat16")
+    halved.save_pretrained(args.out)
 
 
 if __name__ == "__main__":
