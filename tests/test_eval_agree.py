@@ -5,7 +5,7 @@ import json
 import pytest
 
 from trl_balcap.cli import main
-from trl_balcap.evals.agree import agree
+from trl_balcap.evals.agree import agreement
 from trl_balcap.evals.arena import HUMAN_RANKING
 
 MODELS = [model for model in HUMAN_RANKING if model != "human"]
@@ -30,7 +30,7 @@ def test_scores_are_ranked(tmp_path, capsys):
 def test_one_swap_of_four_by_hand():
     # d = (0, 1, -1, 0): rho = 1 - 6 * 2 / (4 * 15) = 0.8; 5 of 6 pairs in order: tau = (5 - 1) / 6.
     a, b, c, d = MODELS[:4]
-    found = agree([a, c, b, d])
+    found = agreement([a, c, b, d])
     assert found["spearman"] == pytest.approx(0.8)
     assert found["kendall"] == pytest.approx(4 / 6)
 

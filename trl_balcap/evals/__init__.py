@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from trl_balcap.evals.agree import agree as agree
+from trl_balcap.evals.agree import agreement as agreement
 from trl_balcap.evals.caption import CaptionRun as CaptionRun
 from trl_balcap.evals.caption import caption_images as caption_images
 from trl_balcap.evals.captions import BadRowsError as BadRowsError
@@ -29,7 +29,7 @@ __all__ = [
     "Comparison",
     "Evaluation",
     "MetricResult",
-    "agree",
+    "agreement",
     "caption_images",
     "compare_rows",
     "evaluate_captions",

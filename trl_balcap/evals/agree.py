@@ -18,7 +18,7 @@ from trl_balcap.evals.arena import (
     winners,
 )
 
-__all__ = ["add_parser", "agree", "run"]
+__all__ = ["add_parser", "agreement", "run"]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -57,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
     human = HUMAN_RANKING if args.human_ranking is None else _read(args.human_ranking)
     if not isinstance(human, list | tuple) or not all(isinstance(name, str) for name in human):
         raise ValueError(f"{args.human_ranking} must be a JSON list of model names, best first.")
-    found = agree(_read(args.metric), human, lower_is_better=args.lower_is_better, name=args.metric)
+    found = agreement(
+        _read(args.metric), human, lower_is_better=args.lower_is_better, name=args.metric
+    )
     console = Console()
     table = Table(title=str(args.metric), title_justify="left")
     for column in ("model", "metric", "human", "score"):
@@ -86,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def agree(
+def agreement(
     metric: Any,
     human_ranking: Sequence[str] = HUMAN_RANKING,
     *,
@@ -116,7 +118,7 @@ def agree(
     Example:
 
     ```python
-    >>> agree({"GPT-4o-0806": 50.1, "LLaVA-1.5-7B": 23.0, "InternVL2-26B": 44.0})["kendall"]
+    >>> agreement({"GPT-4o-0806": 50.1, "LLaVA-1.5-7B": 23.0, "InternVL2-26B": 44.0})["kendall"]
     1.0
 
     ```
