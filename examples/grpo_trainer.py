@@ -32,6 +32,7 @@ def main(output_dir: str = "runs/grpo_trainer", max_steps: int = 3) -> GRPOTrain
             output_dir=output_dir,
             multi_objective_aggregation="normalize_then_sum",
             max_steps=max_steps,
+            logging_steps=1,
             per_device_train_batch_size=16,
             num_generations=8,
             max_completion_length=64,

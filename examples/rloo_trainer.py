@@ -28,6 +28,7 @@ def main(output_dir: str = "runs/rloo_trainer", max_steps: int = 3) -> RLOOTrain
             output_dir=output_dir,
             reward_weights=[1.0, 1.0, 1.0],
             max_steps=max_steps,
+            logging_steps=1,
             per_device_train_batch_size=16,
             num_generations=8,
             max_completion_length=64,

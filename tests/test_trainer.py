@@ -262,11 +262,11 @@ def test_refuses_before_the_model_is_loaded(scenes, tmp_path):
         build(length_gated_rewards=["lingustic"])
     with pytest.raises(ValueError, match="reward_weights has 2 values for 1 reward"):
         build(reward_weights=[1.0, 2.0])
-    with pytest.raises(ValueError, match="linguistic_reward needs .*reference"):
+    with pytest.raises(ValueError, match=r"linguistic_reward needs .*reference"):
         build(scenes.remove_columns("reference"))
     with pytest.raises(ValueError, match="std_floor has 2 values for 1 reward"):
         build(std_floor=[0.1, 0.1])
-    with pytest.raises(ValueError, match="lower <= .*upper, got 3.0 and 2.0"):
+    with pytest.raises(ValueError, match=r"lower <= .*upper, got 3.0 and 2.0"):
         build(length_gate_lower=3.0)
     with pytest.raises(ValueError, match="'mask', 'linear' or None, got 'slope'"):
         build(length_gate="slope")
