@@ -37,8 +37,8 @@ __all__ = ["MAX_NEW_TOKENS", "PROMPT", "build_llava", "build_qwen", "captioner_p
 PROMPT = "Describe the image in detail."
 """The one instruction that the captioners know."""
 
-MAX_NEW_TOKENS = 96
-"""Room for the longest caption: twice the tokens of a reference with four things."""
+MAX_NEW_TOKENS = 100
+"""Room for twice the tokens of the longest reference, and the end token."""
 
 _PATCH = 14
 _CHAT_TEMPLATE = (
