@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -84,6 +85,12 @@ class BalCapTrainer(GRPOTrainer):
     _tag_names = ["trl", "grpo", "balcap"]  # noqa: RUF012 (TRL's attribute)
     _name = "BalCapRL"
 
+    _starting: Sequence[Any] = ()  # reward functions that can begin early
+    _reporting: Sequence[Any] = ()  # reward functions that say what failed
+    _std_floor: list[float] | None = None
+    _inputs: list[dict[str, Any]]  # rows of the batch under way, on this rank
+    _rewards_per_func: torch.Tensor  # (B, K), of all ranks
+
     def __init__(
         self,
         model: Any,
@@ -129,10 +136,8 @@ class BalCapTrainer(GRPOTrainer):
                 else func
                 for func, name in zip(ungated, self.reward_func_names, strict=True)
             ]
-        self._starting: list[Any] = [f for f in self.reward_funcs if hasattr(f, "start")]
-        self._reporting: list[Any] = [f for f in self.reward_funcs if hasattr(f, "take_report")]
-        self._inputs: list[dict[str, Any]] = []
-        self._rewards_per_func = torch.empty(0)
+        self._starting = [f for f in self.reward_funcs if hasattr(f, "start")]
+        self._reporting = [f for f in self.reward_funcs if hasattr(f, "take_report")]
 
     def _generate(self, prompts: list):
         output = super()._generate(prompts)
@@ -191,16 +196,15 @@ class BalCapTrainer(GRPOTrainer):
         return output
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        # Not under FSDP and DeepSpeed, whose checkpoints have the names of the model in memory.
-        if self.is_fsdp_enabled or not load_renamed_weights(
-            model or self.model, resume_from_checkpoint
-        ):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        # Not under FSDP (DeepSpeed does not come here), whose checkpoints have the names in memory.
+        if not self.is_fsdp_enabled:
+            load_renamed_weights(model or self.model, resume_from_checkpoint)
 
     def _load_best_model(self):
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if sharded or not load_renamed_weights(self.model, self.state.best_model_checkpoint):
-            super()._load_best_model()
+        super()._load_best_model()
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            load_renamed_weights(self.model, self.state.best_model_checkpoint)
 
     def _stop_where_judges_cannot_go_on(self) -> None:
         if not self._reporting:
