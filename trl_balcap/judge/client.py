@@ -6,6 +6,7 @@ No retry happens here or below (`max_retries=0`): they have one owner, `engine`.
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -51,8 +52,9 @@ class Failure(Exception):
         self.fatal = fatal
         self.reply = reply
 
-    def as_error(self) -> JudgeError:
-        return JudgeError(self.reason, self.message, self.reply)
+    def as_error(self, deployment: "Deployment") -> JudgeError:
+        reply = None if self.reply is None else scrub(self.reply, deployment)
+        return JudgeError(self.reason, scrub(self.message, deployment), reply)
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,9 @@ class Deployment:
                 )
 
     def secrets(self) -> list[str]:
-        """What must not appear in any message: the keys that this deployment may be using."""
+        """The keys that this deployment was given."""
         given = [self.api_key, *(v for k, v in self.extra.items() if "key" in k or "token" in k)]
-        named = [v for k, v in os.environ.items() if k.endswith(("_API_KEY", "_TOKEN", "_SECRET"))]
-        return [
-            secret for secret in (*given, *named) if isinstance(secret, str) and len(secret) > 5
-        ]
+        return [secret for secret in given if isinstance(secret, str)]
 
 
 async def ask_once(
@@ -135,7 +134,7 @@ async def ask_once(
     except TimeoutError as error:
         raise Failure("timeout", f"no answer within {timeout:g} s", again=True) from error
     except openai.OpenAIError as error:  # the base of all that litellm raises
-        raise _failure(error, deployment) from error
+        raise _failure(error) from error
     return _reply(response)
 
 
@@ -258,10 +257,10 @@ def _reply(response: Any) -> Reply:
     )
 
 
-def _failure(error: Exception, deployment: Deployment) -> Failure:
+def _failure(error: Exception) -> Failure:
     """What an exception of litellm means. The order matters: they inherit from each other."""
     known = _litellm().exceptions
-    message = scrub(str(error), deployment)
+    message = str(error)
     if isinstance(error, known.Timeout):
         return Failure("timeout", message, again=True)
     if isinstance(error, known.RateLimitError):
@@ -296,11 +295,20 @@ def retry_after(error: Exception) -> float | None:
     return None
 
 
-def scrub(message: str, deployment: Deployment) -> str:
-    """`message` in short, without keys and image bytes."""
-    for secret in deployment.secrets():
-        message = message.replace(secret, "[key]")
-    start = message.find(";base64,")
-    if start >= 0:
-        message = message[:start] + ";base64,[image]"
-    return shorten(message)
+def scrub(message: str, *deployments: Deployment) -> str:
+    """`message` in short, without keys and image bytes, whoever put them there.
+
+    ```python
+    >>> scrub("Bad key sk-0123456789.", Deployment("openai/m", api_key="sk-0123456789"))
+    'Bad key [key].'
+
+    ```
+    """
+    named = (v for k, v in os.environ.items() if k.endswith(("_API_KEY", "_TOKEN", "_SECRET")))
+    for secret in (*(s for d in deployments for s in d.secrets()), *named):
+        if len(secret) > 5:  # shorter ones are placeholders, and parts of ordinary words
+            message = message.replace(secret, "[key]")
+    return shorten(_IMAGE_DATA.sub(";base64,[image]", message))
+
+
+_IMAGE_DATA = re.compile(r";base64,[A-Za-z0-9+/=]*")

@@ -24,7 +24,7 @@ from PIL import Image
 from . import client, questions
 from .cache import ReplyCache
 from .client import Deployment, Failure, Reply
-from .errors import JudgeConfigError, JudgeError, shorten
+from .errors import JudgeConfigError, JudgeError
 from .images import EncodedImage, encode_image, open_image, pixel_digest
 from .limiter import AdaptiveLimit
 from .prices import price_of
@@ -211,7 +211,8 @@ class Engine:
                 )
                 verdict = question.parse(reply.text)
             except UnreadableReply as error:
-                problem = JudgeError("unreadable", str(error), reply.text)
+                shown = client.scrub(reply.text, *(place.deployment for place in places))
+                problem = JudgeError("unreadable", str(error), shown)
             except JudgeError as error:
                 if error.reason not in ("truncated", "unreadable"):
                     raise
@@ -266,12 +267,12 @@ class Engine:
                 elsewhere = any(p.works() and p not in tried for p in places)
                 tries += 1
                 if tries > max_retries or not (failure.again or (failure.fatal and elsewhere)):
-                    raise failure.as_error() from failure
+                    raise failure.as_error(place.deployment) from failure
                 wait = _wait(tries, failure.retry_after)
             else:
                 place.worked()
                 if reply.failure is not None:
-                    raise reply.failure.as_error()
+                    raise reply.failure.as_error(place.deployment)
                 return reply
             finally:
                 place.limit.release()
@@ -400,7 +401,7 @@ class Engine:
         except UnreadableReply as error:
             return (
                 f"the judge {deployment.where()} does not answer in JSON as asked ({error}): "
-                f"{shorten(reply.text)!r}"
+                f"{client.scrub(reply.text, deployment)!r}"
             )
         return None
 

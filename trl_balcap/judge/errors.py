@@ -49,7 +49,7 @@ class JudgeError(Exception):
         self.reply = None if reply is None else shorten(reply)
 
     def __reduce__(self):
-        return type(self), (self.reason, self.message, self.reply)
+        return type(self), (self.reason, self.message), {"reply": self.reply}
 
 
 class JudgeConfigError(ValueError):

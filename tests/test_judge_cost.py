@@ -1,0 +1,71 @@
+"""What a run will cost, from a sample of its references: arithmetic that a reader can redo."""
+
+import pytest
+
+from trl_balcap.judge.cost import TOKENS_PER_VERDICT, estimate_calls_and_cost
+from trl_balcap.judge.questions import prompt
+
+REFERENCE = (
+    "Two brown dogs sleep under a red umbrella on the green grass."  # 12 words: 4 assertions
+)
+
+
+def calls(**options):
+    arguments = {"rollouts": 100, "distinct_references": 10} | options
+    estimate = estimate_calls_and_cost([REFERENCE], **arguments)
+    return {question.question: question.calls for question in estimate.questions}
+
+
+def test_calls_by_profile_and_rewards():
+    assert calls() == {"decompose": 110, "verify": 100, "cover": 100, "linguistic": 100}
+    assert calls(profile="fused") == {"decompose": 10, "look": 100, "read": 100}
+    assert calls(rewards=["precision_reward"]) == {"decompose": 100, "verify": 100}
+    assert calls(rewards=["linguistic_reward"]) == {"linguistic": 100}
+    assert calls(rewards=["linguistic_reward"], profile="fused") == {"linguistic": 100}
+    assert calls(rewards=["recall_reward"], profile="fused") == {"decompose": 10, "read": 100}
+
+
+def test_tokens_by_hand():
+    estimate = estimate_calls_and_cost(
+        [REFERENCE],
+        rollouts=1,
+        distinct_references=0,
+        rewards=["precision_reward"],
+        tokens_per_image=500,
+    )
+    decompose, verify = estimate.questions
+
+    # The prompt file and the caption, each as JSON text with its quotes, four characters a token.
+    prompt_chars = len(__import__("json").dumps(prompt("decompose"), ensure_ascii=False).encode())
+    assert decompose.prompt_tokens == pytest.approx((prompt_chars + len(REFERENCE) + 2) / 4, abs=1)
+    assert verify.completion_tokens == round(4 * TOKENS_PER_VERDICT)
+    assert verify.sees_image
+    assert verify.prompt_tokens > 500
+
+
+def test_dollars_follow_the_prices():
+    def usd(**prices):
+        return estimate_calls_and_cost(
+            [REFERENCE], rollouts=1000, distinct_references=0, **prices
+        ).usd
+
+    assert usd() is None
+    cheap = usd(price=(1.0, 2.0))
+    assert usd(price=(2.0, 4.0)) == pytest.approx(2 * cheap)
+    assert usd(price=(1.0, 2.0), vision_price=(2.0, 4.0)) > cheap
+
+
+def test_longer_captions_cost_more():
+    def tokens(ratio):
+        return estimate_calls_and_cost(
+            [REFERENCE], rollouts=10, distinct_references=0, length_ratio=ratio
+        ).completion_tokens
+
+    assert tokens(3.0) > tokens(1.0) > tokens(0.5)
+
+
+def test_nothing_to_estimate_from_is_an_error():
+    with pytest.raises(ValueError, match="references is empty"):
+        estimate_calls_and_cost([], rollouts=1, distinct_references=1)
+    with pytest.raises(ValueError, match="must be 0 or more"):
+        estimate_calls_and_cost([REFERENCE], rollouts=-1, distinct_references=1)
