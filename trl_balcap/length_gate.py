@@ -11,7 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-__all__ = ["GateKind", "completion_text", "gate_reward", "length_gate", "linear_length_penalty"]
+from trl_balcap.completions import completion_text
+
+__all__ = ["GateKind", "gate_reward", "length_gate", "linear_length_penalty"]
 
 GateKind = Literal["mask", "linear"]
 
@@ -287,26 +289,6 @@ class _AsyncGatedReward(_Gate):
     async def __call__(self, **kwargs: Any) -> list[float | None]:
         ratios, rows, inner = self.before(kwargs)
         return self.after(await self.reward_func(**inner) if rows else [], rows, ratios)
-
-
-def completion_text(completion: Any) -> str:
-    """
-    The text of a completion as TRL passes it: a string, or a list of messages.
-
-    Example:
-
-    ```python
-    >>> completion_text([{"role": "assistant", "content": "A red circle."}])
-    'A red circle.'
-
-    ```
-    """
-    if isinstance(completion, str):
-        return completion
-    content = completion[-1]["content"] if completion else ""
-    if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if part.get("type") == "text")
-    return content or ""
 
 
 @lru_cache(maxsize=65536)  # a reference comes back for every rollout of every epoch

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from .completions import completion_text
 from .judge import Judge, JudgeError
 from .judge.background import submit
 from .judge.ranks import batch_deadline
@@ -161,7 +162,7 @@ class JudgeReward:
                     f"{sorted(columns)}. Rename the column, or leave this reward out"
                 )
         return [
-            _Row(_caption(completion), image, reference)
+            _Row(completion_text(completion), image, reference)
             for completion, image, reference in zip(
                 completions,
                 images if images is not None else [None] * count,
@@ -306,19 +307,6 @@ recall_reward = RecallReward()
 
 linguistic_reward = LinguisticReward()
 """[`LinguisticReward`] by dotted path, with the judge that the environment describes."""
-
-
-def _caption(completion: Any) -> str:
-    """The text of a completion: a string, or a conversation's assistant messages."""
-    if isinstance(completion, str):
-        return completion
-    texts = []
-    for message in completion:
-        content = message.get("content") or ""
-        if not isinstance(content, str):
-            content = "".join(part.get("text") or "" for part in content)
-        texts.append(content)
-    return "\n".join(texts)
 
 
 def is_empty(text: str) -> bool:
