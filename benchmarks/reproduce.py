@@ -186,7 +186,7 @@ def provenance(base: Path) -> dict[str, Any]:
     )
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "command": " ".join(["python benchmarks/reproduce.py", *sys.argv[1:]]),
+        "command": " ".join(["python benchmarks/reproduce.py", *_told_words(sys.argv[1:])]),
         "commit": git("rev-parse", "--short", "HEAD") or "unknown",
         "uncommitted": bool(git("status", "--porcelain", "--", "trl_balcap", "benchmarks/*.py")),
         "hardware": f"{cpu}, {os.cpu_count()} cores" + (f", {gpu}" if gpu else ""),
@@ -213,6 +213,11 @@ def _settings(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
 
 def _cost(name: str) -> float:
     return 1.0 if ARMS[name].trained else 0.05
+
+
+def _told_words(words: list[str]) -> list[str]:
+    """The arguments without folders of this machine; the base is named by its digest."""
+    return [word for word in words if "/" not in word and word not in ("--base", "--results")]
 
 
 def _shown(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """The arms: one trained captioner each, all from the same base, all by [`BalCapTrainer`].
 
 An arm says only what it does otherwise than the full method. `TIERS` is the order of a `--full` run:
-the arms that the claims rest on come first, over all seeds, then the rest.
+the arms that most claims rest on come first, over all seeds, then the rest.
 """
 
 from dataclasses import asdict, dataclass
@@ -70,7 +70,7 @@ class Arm:
 
 
 _GRPO = "sum_then_normalize"
-_CLAIMED = [
+_CORE = [
     Arm("base", "the base, not trained", trained=False),
     Arm("full", "the full method: c-GDPO, three rewards, mask gate at 2"),
     Arm("vanilla", "vanilla GRPO: sum, then normalise", aggregation=_GRPO),
@@ -78,12 +78,14 @@ _CLAIMED = [
     Arm("no_precision", "no precision reward (weight 0)", weights=(0.0, 1.0, 1.0)),
     Arm("no_recall", "no recall reward (weight 0)", weights=(1.0, 0.0, 1.0)),
     Arm("no_pointability", "verifiable alone counts as precise", pointable=False),
+    Arm("none_30", "30% of rewards fail, left missing", failures=0.3),
+    Arm("zero_30", "30% of rewards fail, filled with 0", failures=0.3, failed_as=0.0),
+]
+_CLAIMED = [
     Arm("vanilla_skewed", "vanilla GRPO, rewards x0.2, x1, x2", aggregation=_GRPO, scales=SKEW),
     Arm("no_gate", "no length gate", gate=None),
     Arm("linear_gate", "linear length penalty", gate="linear"),
     Arm("poor_references", "faulty captions as references", references="poor"),
-    Arm("none_30", "30% of rewards fail, left missing", failures=0.3),
-    Arm("zero_30", "30% of rewards fail, filled with 0", failures=0.3, failed_as=0.0),
     Arm("noise_large", "judge noise, large", noise="large"),
     Arm("noise_large_floor", "judge noise, large, with std_floor", noise="large", floor=True),
 ]
@@ -112,14 +114,15 @@ _FURTHER = [
     Arm("linguistic_half", "linguistic weighted 1/2", weights=(1.0, 1.0, 0.5)),
 ]
 
-ARMS: dict[str, Arm] = {arm.name: arm for arm in (*_CLAIMED, *_FURTHER)}
+ARMS: dict[str, Arm] = {arm.name: arm for arm in (*_CORE, *_CLAIMED, *_FURTHER)}
 """Every arm by name. The gate that closes at 2 is the full method itself."""
 
 TIERS: tuple[tuple[str, ...], ...] = (
+    tuple(arm.name for arm in _CORE),
     tuple(arm.name for arm in _CLAIMED),
     tuple(arm.name for arm in _FURTHER),
 )
-"""Names of the arms that the claims rest on, then of the others."""
+"""Names of the arms that most claims rest on, of those that the others rest on, and of the rest."""
 
 QUICK = ("base", "full", "vanilla")
 """The arms of `--quick`."""

@@ -25,7 +25,7 @@ from reproduction.measure import HeldOut, held_out, measure
 from reproduction.sampling import FastSampler, share_images
 from trl_balcap import BalCapConfig, BalCapTrainer
 from trl_balcap.advantages import dead_groups, group_normalize
-from trl_balcap.calibrate import retest_spread
+from trl_balcap.retest import retest_spread
 from trl_balcap.scenes.captioner import PROMPT
 from trl_balcap.scenes.grammar import Faults, describe, faulty_caption
 from trl_balcap.scenes.oracle import Noise, Scores, score
@@ -44,12 +44,12 @@ BAND = (20, 80)
 class Settings:
     """What all arms share. A result with other settings is not this experiment's."""
 
-    steps: int = 60
+    steps: int = 40
     learning_rate: float = 2e-4
     prompts_per_step: int = 4
     num_generations: int = 8
-    max_completion_length: int = 96
-    test_scenes: int = 128
+    max_completion_length: int = 100
+    test_scenes: int = 96
 
 
 def base_digest(path: Path) -> str:
@@ -243,7 +243,6 @@ def _rewards(
     """The three reward functions of an arm: the exact judge, asked as a plain function."""
     noise = NOISE[arm.noise] if arm.noise else None
     dice = random.Random(f"failures {seed}")
-    calls = 0
 
     @lru_cache(maxsize=4096)  # three functions ask about the same completions
     def judged(caption: str, reference: str, row: int, call: int) -> Scores:

@@ -1,0 +1,109 @@
+"""How far a judge's scores can be trusted: asked again, and beside another judge. Pure numbers."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from scipy.stats import spearmanr
+
+__all__ = ["Agreement", "agreement", "retest_spread"]
+
+Score = float | None
+
+
+class Agreement(NamedTuple):
+    """
+    Two judges on the same captions.
+
+    Args:
+        n (`int`):
+            Captions that both scored.
+        bias (`float` or `None`):
+            Mean of the second's scores less the first's.
+        within (`float` or `None`):
+            Share of captions on which they are no more than a tolerance apart.
+        rank_correlation (`float` or `None`):
+            Spearman's; `None` with fewer than three captions, or where a judge gives all the same score.
+    """
+
+    n: int
+    bias: float | None
+    within: float | None
+    rank_correlation: float | None
+
+
+def retest_spread(first: Sequence[Score], second: Sequence[Score]) -> float | None:
+    r"""
+    Standard deviation of a judge's score around its own mean, from two scores of the same captions.
+
+    $$\sigma = \sqrt{\tfrac{1}{2n} \sum_i (a_i - b_i)^2}$$
+
+    The difference of two scores has twice the variance of one. This is what `std_floor` of
+    [`BalCapConfig`] takes: a spread in a group that is no larger says nothing about the captions.
+
+    Args:
+        first, second (`Sequence[float or None]`):
+            Scores of the same captions in the same order, `None` where the judge failed.
+
+    Returns:
+        `float` or `None`: `None` where no caption was scored twice.
+
+    Raises:
+        ValueError: If the two differ in length.
+
+    Example: two captions; the judge gave one of them 0.4 and then 0.6.
+
+    ```python
+    >>> round(retest_spread([0.4, 0.9, None], [0.6, 0.9, 0.1]), 4)
+    0.1
+
+    ```
+    """
+    pairs = _both(first, second)
+    if not pairs:
+        return None
+    return math.sqrt(math.fsum((a - b) ** 2 for a, b in pairs) / (2 * len(pairs)))
+
+
+def agreement(
+    first: Sequence[Score], second: Sequence[Score], *, tolerance: float = 0.1
+) -> Agreement:
+    """
+    How two judges compare on the same captions.
+
+    Args:
+        first, second (`Sequence[float or None]`):
+            Their scores, in the same order, `None` where a judge failed.
+        tolerance (`float`, *optional*, defaults to `0.1`):
+            How far apart two scores may be to count as the same.
+
+    Returns:
+        [`Agreement`]
+
+    Raises:
+        ValueError: If the two differ in length.
+
+    Example: the second judge is milder, and ranks the captions alike.
+
+    ```python
+    >>> n, bias, within, ranks = agreement([0.25, 0.5, 0.625, 0.75], [0.5, 0.5625, 0.6875, 0.875])
+    >>> n, bias, within, round(ranks, 6)
+    (4, 0.125, 0.5, 1.0)
+
+    ```
+    """
+    pairs = _both(first, second)
+    if not pairs:
+        return Agreement(0, None, None, None)
+    n = len(pairs)
+    # A score is a ratio of small counts: 0.9 and 0.8 are 0.1 apart, whatever float64 makes of it.
+    within = sum(abs(a - b) <= tolerance + 1e-9 for a, b in pairs) / n
+    bias = math.fsum(b - a for a, b in pairs) / n
+    columns = [list(column) for column in zip(*pairs, strict=True)]
+    ranked = n > 2 and all(len(set(column)) > 1 for column in columns)
+    correlation = float(spearmanr(*columns).statistic) if ranked else None
+    return Agreement(n, bias, within, correlation)
+
+
+def _both(first: Sequence[Score], second: Sequence[Score]) -> list[tuple[float, float]]:
+    return [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
