@@ -1,13 +1,15 @@
 """What a model's tokens cost, by litellm's own table; the network is not asked."""
 
-from .client import Deployment, _litellm
+from .client import Deployment, _litellm, provider_of
 
 
 def price_of(deployment: Deployment) -> tuple[float, float] | None:
     """
-    Dollars per million prompt tokens and per million completion tokens, `None` where litellm's table has no price.
+    Dollars per million prompt tokens and per million completion tokens, `None` where litellm's
+    table has no price.
 
-    An endpoint of one's own (`api_base`) has no known price, whatever its model is called.
+    An OpenAI-like endpoint of one's own (`api_base`) has no known price, whatever its model is
+    called.
 
     Example:
 
@@ -19,7 +21,7 @@ def price_of(deployment: Deployment) -> tuple[float, float] | None:
 
     ```
     """
-    if deployment.api_base is not None:
+    if deployment.api_base is not None and provider_of(deployment) == "openai":
         return None
     table = _litellm().model_cost
     entry = table.get(deployment.model) or table.get(deployment.model.partition("/")[2])
