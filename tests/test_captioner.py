@@ -173,14 +173,16 @@ def test_training_lowers_the_loss_and_repeats(tmp_path):
             lambda scene, rng: describe(scene, rng),
             model,
             processor,
-            steps=50,
-            learning_rate=3e-3,
+            steps=20,
+            learning_rate=5e-3,
             seed=0,
             batch_size=4,
             report=lines.append,
         )
-    assert lines[0] == lines[1]
-    assert float(lines[0].split("loss ")[1]) < 4.0  # ln(520) = 6.3 at the start
+    assert lines[:20] == lines[20:]
+    losses = [float(line.split("loss ")[1]) for line in lines[:20]]
+    assert losses[0] > 6.0  # ln(518) = 6.2: every token is as likely
+    assert losses[-1] < 4.5
 
 
 def test_the_weak_author_is_often_wrong():

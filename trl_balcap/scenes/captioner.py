@@ -55,6 +55,9 @@ _CHAT_TEMPLATE = (
 def captioner_path() -> Path:
     """Folder of the shipped captioner.
 
+    On held-out scenes it has precision 0.55, recall 0.44 and linguistic quality 0.87 sampled at temperature
+    1, and 0.63, 0.59 and 0.85 greedy (docs/scenes.md). 120 steps of training lift all of them above 0.89.
+
     Returns:
         `pathlib.Path`: A checkpoint folder, as `from_pretrained` wants it.
 
