@@ -2,15 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
-from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 __all__ = ["load_renamed_weights"]
 
 
-def load_renamed_weights(model: PreTrainedModel, checkpoint: str | Path) -> bool:
+def load_renamed_weights(model: Any, checkpoint: str | Path) -> bool:
     """
     Loads the weights of a checkpoint whose names differ from the model's own; does nothing for any
     other.

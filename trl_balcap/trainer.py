@@ -203,8 +203,9 @@ class BalCapTrainer(GRPOTrainer):
 
     def _load_best_model(self):
         super()._load_best_model()
-        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            load_renamed_weights(self.model, self.state.best_model_checkpoint)
+        best = self.state.best_model_checkpoint
+        if best and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            load_renamed_weights(self.model, best)
 
     def _stop_where_judges_cannot_go_on(self) -> None:
         if not self._reporting:
