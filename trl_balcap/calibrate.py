@@ -166,7 +166,7 @@ def _write_sample(
         json.dumps(
             {
                 "id": row.id,
-                "image": str(Path(row.image or "").resolve()),
+                "image": str(Path(str(row.image)).resolve()),
                 "caption": row.caption,
                 "reference": row.reference,
             },
@@ -325,7 +325,7 @@ def run(args: argparse.Namespace) -> int:
             return 2
     console.print(_retest_table(found))
     if against is not None:
-        console.print(_against_table(found, args.judge, args.against))
+        console.print(_against_table(found, args.judge, str(args.against)))
     floors = found.std_floor
     console.print("For a config (rewards in the order precision, recall, linguistic):")
     console.print(f"std_floor: [{', '.join(map(str, floors))}]", highlight=False, markup=False)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scipy.stats import spearmanr
 
@@ -101,8 +101,10 @@ def agreement(
     bias = math.fsum(b - a for a, b in pairs) / n
     columns = [list(column) for column in zip(*pairs, strict=True)]
     ranked = n > 2 and all(len(set(column)) > 1 for column in columns)
-    correlation = float(spearmanr(*columns).statistic) if ranked else None
-    return Agreement(n, bias, within, correlation)
+    if not ranked:
+        return Agreement(n, bias, within, None)
+    ranks: Any = spearmanr(columns[0], columns[1])
+    return Agreement(n, bias, within, float(ranks.statistic))
 
 
 def _both(first: Sequence[Score], second: Sequence[Score]) -> list[tuple[float, float]]:

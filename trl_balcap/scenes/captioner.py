@@ -107,7 +107,7 @@ def _end_and_padding(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 
 
 def _generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
-    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    ends = (tokenizer.eos_token_id, tokenizer.pad_token_id)
     return GenerationConfig(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
