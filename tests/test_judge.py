@@ -263,8 +263,6 @@ def test_a_forked_process_asks_on_its_own_and_nothing_stays_open_at_exit(oracle)
     done = subprocess.run(
         [
             sys.executable,
-            "-X",
-            "dev",
             "-W",
             "error::ResourceWarning",
             "-c",

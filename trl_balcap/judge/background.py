@@ -32,8 +32,8 @@ class _Background:
         async def close_all():
             for closer in _closers:
                 await closer()
-            # A zero sleep lets the transports' own close callbacks run before the loop stops.
-            await asyncio.sleep(0)
+            # Transports close some turns of the loop after the session that owns them.
+            await asyncio.sleep(0.1)
 
         asyncio.run_coroutine_threadsafe(close_all(), self.loop).result(timeout=10)
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -73,8 +73,15 @@ async def on_judge_loop(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def call_at_close(closer: Callable[[], Awaitable[None]]) -> None:
-    """Have `closer` awaited on the judge loop before the process ends, if there is a loop by then."""
-    _closers.append(closer)
+    """Have `closer` awaited on the judge loop before the process ends, if there is a loop by then.
+
+    It runs before whatever was registered with `atexit` so far: a library that closes its own
+    connections at exit would do so on another loop, where they cannot be closed.
+    """
+    if closer not in _closers:
+        _closers.append(closer)
+    atexit.unregister(_close_at_exit)
+    atexit.register(_close_at_exit)
 
 
 def _close_at_exit() -> None:
@@ -90,5 +97,4 @@ def _forget_in_child() -> None:
     _lock = threading.Lock()  # the parent may have held it at the fork
 
 
-atexit.register(_close_at_exit)
 os.register_at_fork(after_in_child=_forget_in_child)

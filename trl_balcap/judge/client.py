@@ -135,6 +135,8 @@ async def ask_once(
         raise Failure("timeout", f"no answer within {timeout:g} s", again=True) from error
     except openai.OpenAIError as error:  # the base of all that litellm raises
         raise _failure(error) from error
+    finally:
+        _close_connections_at_exit()
     return _reply(response)
 
 
@@ -172,6 +174,12 @@ def _litellm() -> ModuleType:
     # litellm prints help for each error to stdout, and has no per-call switch for it.
     litellm.suppress_debug_info = True
     return litellm
+
+
+@cache
+def _close_connections_at_exit() -> None:
+    # Called after the first request, because litellm registers a handler of its own with it.
+    call_at_close(_litellm().close_litellm_async_clients)
 
 
 LITELLM_ENVIRONMENT = {
@@ -213,14 +221,6 @@ def _internal_call() -> ContextVar[bool] | None:
     except ImportError:
         return None
     return is_internal_call
-
-
-async def _close() -> None:
-    if _litellm.cache_info().currsize:
-        await _litellm().close_litellm_async_clients()
-
-
-call_at_close(_close)
 
 
 @cache
