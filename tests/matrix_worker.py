@@ -101,8 +101,9 @@ def build(case: dict[str, Any], out: str, kind: type[Watched] = Watched, **chang
         case["model"],
         list(REWARDS),
         BalCapConfig(str(Path(case["out"]) / out), **{**CONFIG, **case["config"], **changes}),
-        # One prompt more than whole batches: the last batch is uneven.
-        train_dataset=dataset(case.get("rows", 7)),
+        # 4 batches of 3 prompts and an uneven rest, so that 4 steps are less than an epoch: resumed in
+        # a later one, TRL deals the prompts in the order of the first (docs/scale.md).
+        train_dataset=dataset(13),
         eval_dataset=dataset(3),
         peft_config=LORA if case.get("lora") else None,
     )

@@ -208,7 +208,7 @@ def test_two_processes(kind, model, lora, tmp_path, request):
         "lora": lora,
         "evaluate": True,
     }
-    ranks = launch(case, kind, seconds=500)  # offloading compiles DeepSpeed's CPU Adam, once
+    ranks = launch(case, kind, seconds=560)  # offloading compiles DeepSpeed's CPU Adam, once
     assert [(rank["processes"], rank["zero_stage"]) for rank in ranks] == [(2, STAGES[kind])] * 2
     check(case, ranks, steps=4)
     check_against_one_process(case, ranks, tmp_path)
@@ -239,7 +239,7 @@ def test_two_processes_with(kind, config, tiny_qwen, tmp_path):
         "out": str(tmp_path),
         "config": {**SPLIT, "max_steps": 4, "save_steps": 2, **config},
     }
-    ranks = launch(case, kind)
+    ranks = launch(case, kind, seconds=560)
     check(case, ranks, steps=4)
 
 
