@@ -2,10 +2,10 @@
 
 `model.generate` pays for every row until the last one ends, sees each image once per rollout, and
 spends more time between the layers than in them. [`FastSampler`] does the same arithmetic with the
-batch shrinking as rows end, each image prefilled once, and nothing but tensors in the loop. Measured
-on one core for 64 captions of a weak base it is 4 to 6 times as fast (`tests/test_reproduce.py` holds
-it to `model.generate`, token by token). `torch.compile` and a static cache were not worth it: they
-keep the finished rows.
+batch shrinking as rows end, each image prefilled once, and nothing but tensors in the loop. On one
+core of a busy machine 64 greedy captions of 96 tokens took 0.7 to 0.9 s instead of 1.6 to 2.0 s, with
+no row ending early; each row that ends early saves more. A static cache and `torch.compile` were not
+tried: both keep finished rows. `tests/test_reproduce.py` holds the sampler to `model.generate`.
 """
 
 from typing import Any
