@@ -379,3 +379,10 @@ def test_a_stream_is_read_only_as_far_as_asked():
 def test_a_dataset_without_rows():
     with pytest.raises(ValueError, match=r"^train_dataset has no rows"):
         check_columns([], {"recall_reward": ("reference",)})
+
+
+def test_images_far_away_are_not_fetched_to_be_checked():
+    features = datasets.Features({"image": datasets.Image()})
+    rows = {"image": [{"path": "https://nowhere.invalid/a.png", "bytes": None}]}
+    dataset = datasets.Dataset.from_dict(rows, features=features)
+    check_columns(dataset, {"precision_reward": ("image",)})

@@ -503,6 +503,8 @@ def _value_problem(value: Any) -> str | None:
         value = {"path": value, "bytes": None}
     if not isinstance(value, dict) or (value["bytes"] is None and not value["path"]):
         return "the image is missing"
+    if value["bytes"] is None and "://" in value["path"]:
+        return None  # far away: `datasets` fetches it when the row is read
     problem = image_problem(value["path"] if value["bytes"] is None else value["bytes"])
     return problem and f"the image {value['path'] or ''}: {problem}".replace("image :", "image:")
 
