@@ -130,7 +130,7 @@ def verify(
     return Question(
         "verify",
         {"question": "verify", "assertions": _numbered(assertions)},
-        lambda reply: replies.parse_verify(reply, len(assertions)),
+        lambda reply: replies.parse_verify(reply, len(assertions), "\n".join(assertions)),
         images,
     )
 
@@ -139,13 +139,13 @@ def cover(assertions: Sequence[str], units: Sequence[str]) -> Question[tuple[boo
     return Question(
         "cover",
         {"question": "cover", "assertions": _numbered(assertions), "units": _numbered(units)},
-        lambda reply: replies.parse_cover(reply, len(units)),
+        lambda reply: replies.parse_cover(reply, len(units), "\n".join(assertions)),
     )
 
 
 def linguistic(text: str) -> Question[Linguistic]:
     data = {"question": "linguistic", "text": text}
-    return Question("linguistic", data, replies.parse_linguistic)
+    return Question("linguistic", data, lambda reply: replies.parse_linguistic(reply, text))
 
 
 def look(
@@ -163,7 +163,7 @@ def read(text: str, units: Sequence[str]) -> Question[tuple[tuple[bool, ...], Li
     return Question(
         "read",
         {"question": "read", "text": text, "units": _numbered(units)},
-        lambda reply: replies.parse_read(reply, len(units)),
+        lambda reply: replies.parse_read(reply, len(units), text),
     )
 
 

@@ -3,8 +3,9 @@
 Fences, prose around the JSON and trailing commas are read. Anything else is a judge failure
 (`UnreadableReply`), never a score: a verdict that is missing, doubled or invented, a number that is
 out of range or not a number, a boolean that is not one, two objects that contradict each other. The
-text that is judged comes from an adversary, and a reply may quote it; so where a reply holds more
-than one object that would count, they must agree.
+text that is judged comes from an adversary, and a reply may quote it. So where a reply holds more
+than one object that would count, they must agree; beside a broken object none counts; and an object
+that stands in the judged text is a quotation, unless it is the whole reply.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Annotated, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MAX_REPLY_SIZE = 1_000_000  # characters; a longer reply is a judge that runs wild
-_MAX_OBJECTS = 64  # candidates tried in one reply, so that "{{{{…" costs no quadratic time
+_MAX_OBJECTS = 64  # in one reply; a judge gives one, and may quote some
 
 
 class UnreadableReply(ValueError):
@@ -103,12 +104,12 @@ def parse_decompose(reply: str, text: str) -> tuple[str, ...]:
 
     ```
     """
-    assertions = _read(reply, _Assertions).assertions
+    assertions = _read(reply, _Assertions, text).assertions
     _check_count(len(assertions), text)
     return tuple(_distinct(assertions))
 
 
-def parse_verify(reply: str, count: int) -> tuple[Verification, ...]:
+def parse_verify(reply: str, count: int, said: str = "") -> tuple[Verification, ...]:
     """Read one verification for each of the assertions 1 to `count`, in their order.
 
     ```python
@@ -117,11 +118,11 @@ def parse_verify(reply: str, count: int) -> tuple[Verification, ...]:
 
     ```
     """
-    verdicts = _by_id(_read(reply, _VerifyReply).verdicts, count)
+    verdicts = _by_id(_read(reply, _VerifyReply, said).verdicts, count)
     return tuple(Verification(verdict.correct, verdict.pointable) for verdict in verdicts)
 
 
-def parse_cover(reply: str, count: int) -> tuple[bool, ...]:
+def parse_cover(reply: str, count: int, said: str = "") -> tuple[bool, ...]:
     """Read for each of the reference units 1 to `count` whether it is covered.
 
     ```python
@@ -130,10 +131,10 @@ def parse_cover(reply: str, count: int) -> tuple[bool, ...]:
 
     ```
     """
-    return tuple(v.covered for v in _by_id(_read(reply, _CoverReply).verdicts, count))
+    return tuple(v.covered for v in _by_id(_read(reply, _CoverReply, said).verdicts, count))
 
 
-def parse_linguistic(reply: str) -> Linguistic:
+def parse_linguistic(reply: str, text: str = "") -> Linguistic:
     """Read the three grades, each from 0 to 10.
 
     ```python
@@ -142,7 +143,7 @@ def parse_linguistic(reply: str) -> Linguistic:
 
     ```
     """
-    grades = _read(reply, _LinguisticReply)
+    grades = _read(reply, _LinguisticReply, text)
     return Linguistic(grades.clarity, grades.fluency, grades.coherency)
 
 
@@ -155,7 +156,7 @@ def parse_look(reply: str, text: str) -> tuple[tuple[str, Verification], ...]:
 
     ```
     """
-    looked = _read(reply, _LookReply).assertions
+    looked = _read(reply, _LookReply, text).assertions
     _check_count(len(looked), text)
     kept = _distinct([assertion.text for assertion in looked])
     verdicts = {kept_text: [] for kept_text in kept}
@@ -169,9 +170,9 @@ def parse_look(reply: str, text: str) -> tuple[tuple[str, Verification], ...]:
     return tuple((kept_text, given[0]) for kept_text, given in verdicts.items())
 
 
-def parse_read(reply: str, count: int) -> tuple[tuple[bool, ...], Linguistic]:
+def parse_read(reply: str, count: int, text: str = "") -> tuple[tuple[bool, ...], Linguistic]:
     """Read coverage of the units 1 to `count` and the grades (the fused cover and linguistic)."""
-    read = _read(reply, _ReadReply)
+    read = _read(reply, _ReadReply, text)
     covered = tuple(v.covered for v in _by_id(read.verdicts, count))
     return covered, Linguistic(read.clarity, read.fluency, read.coherency)
 
@@ -181,16 +182,19 @@ def parse_preflight(reply: str) -> bool:
     return _read(reply, _PreflightReply).ready
 
 
-def _read(reply: str, model: type[ReplyModel]) -> ReplyModel:
-    """The one object of `reply` that has the model's form."""
+def _read(reply: str, model: type[ReplyModel], said: str = "") -> ReplyModel:
+    """The one object of `reply` that has the model's form. `said` is the text that is judged."""
     if len(reply) > MAX_REPLY_SIZE:
         raise UnreadableReply(f"the reply has {len(reply)} characters; at most {MAX_REPLY_SIZE}")
     objects = json_objects(reply)
+    # Among prose, an object that stands word for word in the judged text is a quotation.
+    if len(objects) != 1 or _without_fence(reply) != objects[0][1]:
+        objects = [(value, source) for value, source in objects if source not in said]
     if not objects:
         raise UnreadableReply("no JSON object in the reply")
     read: list[ReplyModel] = []
     problem = ""
-    for candidate in objects:
+    for candidate, _ in objects:
         try:
             parsed = model.model_validate(candidate)
         except ValidationError as error:
@@ -207,45 +211,57 @@ def _read(reply: str, model: type[ReplyModel]) -> ReplyModel:
     return read[0]
 
 
-def json_objects(reply: str) -> list[dict]:
-    """All top-level JSON objects in `reply`; fences, prose and trailing commas do not matter.
+def json_objects(reply: str) -> list[tuple[dict, str]]:
+    """All top-level JSON objects in `reply`, each with its source; trailing commas do not matter.
+
+    Braces in prose are passed over, but only where they hold nothing that could be JSON: a broken
+    object may be the judge's own verdict with a caption in it that breaks it, and then what stands
+    beside it is the caption's.
+
+    Raises:
+        `UnreadableReply`: if there is such a broken object.
 
     ```python
-    >>> json_objects('Sure! {"ready": true,} Anything else?')
-    [{'ready': True}]
+    >>> json_objects('Sure {as always}! {"ready": true,} Anything else?')
+    [({'ready': True}, '{"ready": true,}')]
     >>> json_objects("I cannot help with that.")
     []
 
     ```
     """
-    found: list[dict] = []
+    found: list[tuple[dict, str]] = []
     start = reply.find("{")
     for _ in range(_MAX_OBJECTS):
         if start < 0:
-            break
+            return found
         decoded = _decode_at(reply, start)
-        if decoded is None:
-            # Not an object, so nothing inside it counts either: it may be a verdict that the judge
-            # quotes from the caption without escaping it.
-            end = _closing_brace(reply, start)
-        else:
+        if decoded is not None:
             value, end = decoded
-            found.append(value)
+            found.append((value, reply[start:end]))
+        else:
+            end = reply.find("}", start) + 1
+            inside = reply[start + 1 : end]
+            if not end or "{" in inside or '"' in inside:
+                raise UnreadableReply("a broken JSON object")
         start = reply.find("{", end)
-    return found
+    raise UnreadableReply(f"more than {_MAX_OBJECTS} objects in braces")
 
 
-def _closing_brace(text: str, start: int) -> int:
-    """Where the brace at `start` is closed, strings not looked at; the text's end if nowhere."""
-    depth = 0
-    for match in _BRACE.finditer(text, start):
-        depth += 1 if match.group() == "{" else -1
-        if depth == 0:
-            return match.end()
-    return len(text)
+def _without_fence(reply: str) -> str:
+    """The reply without space and a Markdown fence around it.
+
+    ```python
+    >>> _without_fence('\\ufeff```json\\n{"ready": true}\\n``` ')
+    '{"ready": true}'
+
+    ```
+    """
+    bare = reply.strip("\ufeff \t\r\n")
+    match = _FENCED.fullmatch(bare)
+    return match.group(1) if match else bare
 
 
-_BRACE = re.compile("[{}]")
+_FENCED = re.compile(r"```\w*\s*(.*?)\s*```", re.DOTALL)
 
 
 def _decode_at(text: str, start: int) -> tuple[dict, int] | None:
