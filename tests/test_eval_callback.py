@@ -2,6 +2,9 @@
 
 import json
 import math
+import socket
+import subprocess
+import sys
 
 import pytest
 from datasets import Dataset, Image
@@ -147,3 +150,57 @@ def test_logged_numbers_are_numbers(trainer):
     assert score == 100.0
     assert logs["eval_b_capscore"] == logs["eval_b_capscore_of_means"] == 100.0
     assert not any(math.isnan(value) for value in logs.values())
+
+
+TWO_RANKS = """
+import json, sys
+from datasets import Dataset, Image
+from trl import GRPOConfig, GRPOTrainer
+from trl_balcap.evals.callback import CaptionEvalCallback
+from trl_balcap.judge import Judge
+from trl_balcap.scenes.make import scene_rows
+
+model, out = sys.argv[1:]
+rows = scene_rows(4)
+prompt = [{"role": "user", "content": "Describe the image."}]
+dataset = Dataset.from_dict(
+    {"prompt": [prompt] * 4, "image": [row["image"] for row in rows]}
+).cast_column("image", Image())
+config = GRPOConfig(
+    output_dir=out, max_steps=2, per_device_train_batch_size=2, num_generations=2,
+    max_completion_length=6, logging_steps=1, save_strategy="no", report_to=[], use_cpu=True,
+    bf16=False, ddp_find_unused_parameters=False,
+)
+trainer = GRPOTrainer(
+    model=model,
+    reward_funcs=lambda completions, **_: [float(i) for i in range(len(completions))],
+    args=config,
+    train_dataset=dataset,
+)
+callback = CaptionEvalCallback(trainer, scene_rows(5, seed=5), Judge("scenes/oracle"), every_n_steps=1)
+trainer.add_callback(callback)
+trainer.train()
+rank = trainer.accelerator.process_index
+found = [entry for entry in trainer.state.log_history if "eval_b_capscore" in entry]
+with open(f"{out}/rank{rank}.json", "w") as file:
+    json.dump({"best": callback.best, "logged": found}, file)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_captioning_and_agree(tiny_qwen, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(TWO_RANKS)
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command += ["--master_port", str(port), str(script), str(tiny_qwen), str(out)]
+    subprocess.run(command, check=True, timeout=280, capture_output=True, text=True)
+    first, second = (json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first["best"] == second["best"] == 0.0  # an untrained model makes no claim
+    assert [entry["step"] for entry in first["logged"]] == [1, 2]
+    rows = (out / "caption_eval" / "step-2.jsonl").read_text().splitlines()
+    assert [json.loads(row)["id"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert (out / "best-b-capscore" / "model.safetensors").is_file()

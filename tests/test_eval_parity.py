@@ -345,9 +345,21 @@ def judge_loop(inputs, official, tmp_path):
     assert sent["model"] == caparena.OFFICIAL_JUDGE
 
 
+def completion(body: dict[str, Any]) -> dict[str, Any]:
+    """A reply with what every OpenAI-compatible server sends beside the content that the cases keep."""
+    choices = [
+        {"index": 0, "finish_reason": "stop"}
+        | choice
+        | {"message": {"role": "assistant"} | choice["message"]}
+        for choice in body.get("choices", [])
+    ]
+    return {"id": "1", "object": "chat.completion", "created": 1} | body | {"choices": choices}
+
+
 def call_llm(inputs, official, tmp_path, chat_server):
     """Sending is the judge's: what the script sends, and that its failures are no verdicts."""
-    server = chat_server(inputs["responses"])
+    responses = inputs["responses"]
+    server = chat_server([(s, completion(body) if s == 200 else body) for s, body in responses])
     sent = official["requests"][0]
     judge = Judge(f"openai/{sent['model']}", api_base=server.url, api_key="k", max_retries=0)
     messages = [{"role": "user", "content": "x"}] * sent["n_messages"]

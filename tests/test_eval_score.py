@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from PIL import Image
 
 from trl_balcap.cli import main
+from trl_balcap.evals.captionqa import load_questions
 from trl_balcap.scenes.server import serve
 
 WORDS = "large red cup on the left"
@@ -317,6 +319,27 @@ def test_caparena_needs_all_captions_officially(folder, references, capsys):
     assert "--mode strict" in message
 
 
+def test_a_baseline_does_not_fight_itself(folder, references):
+    captions = write_captions(
+        folder, {"test_0.jpg": "a cup on it", "test_1.jpg": "longer: a cup on it"}
+    )
+    judge = Scripted(caparena_rule)
+    out = folder / "out"
+    more = ("--metrics", "caparena", "--caparena-references", references)
+    with serve(answer=judge) as server:
+        # test_2 is MiniCPM's own image: it needs no caption, and test_0 and test_1 are its battles.
+        assert score(captions, server, out, *more, "--model-name", "MiniCPM-V2.6-8B") == 0
+        captions = write_captions(folder, {f"test_{i}.jpg": "a cup on it" for i in range(3)})
+        more = (*more, "--model-name", "MiniCPM-V2.6-8B")
+        assert score(captions, server, folder / "all", *more) == 0
+    assert [row["score"] for row in rows(out, "caparena")] == [0, 1]
+    found = scores(out, "caparena")
+    assert (found["Score_cog"], found["Score_cpm"]) == (0.5, 0.0)
+    assert found["Score_Avg"] == pytest.approx(0.5 / 3)
+    assert summary(folder / "all", "caparena")["missing"] == {"own baseline": 1}
+    assert rows(folder / "all", "caparena")[2]["reason"] == "own baseline"
+
+
 # ---- what all have in common -------------------------------------------------------------------
 
 
@@ -490,6 +513,37 @@ def test_two_captioners_are_compared_in_pairs(folder, questions, capsys):
     with pytest.raises(SystemExit):
         main(["score", "--compare", pair[0], str(better)])
     assert "must both be captions, or both scored rows" in capsys.readouterr().err
+
+
+def test_rows_of_different_judges_do_not_compare(folder, capsys):
+    base = {"metric": "dcscore", "mode": "official", "prompts_sha256": "x", "reason": None}
+    for name, judge in (("a", "openai/one"), ("b", "openai/two")):
+        row = base | {"id": "i", "judge": judge, "score": 0.5}
+        (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(SystemExit):
+        main(["score", "--compare", str(folder / "a.jsonl"), str(folder / "b.jsonl")])
+    assert "have the judge openai/one and openai/two" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["jsonl", "saved", "dict"])
+def test_captionqa_questions_come_in_several_forms(folder, form):
+    data = [{"id": "nat_1", "questions": QUESTIONS, "domain": "natural"}]
+    if form == "saved":
+        path = folder / "dataset"
+        Dataset.from_list([data[0] | {"image": "not needed"}]).save_to_disk(str(path))
+    elif form == "jsonl":
+        path = folder / "questions.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in data))
+    else:
+        path = folder / "questions.json"
+        path.write_text(json.dumps({"nat_1": QUESTIONS}))
+    (row,) = load_questions(path)
+    assert row["id"] == "nat_1"
+    assert [q["answer"] for q in row["questions"]] == ["red", "top", "yes"]
+    if form == "jsonl":
+        assert load_questions(path, split="natural") == [row]
+        with pytest.raises(ValueError, match="split 'document'\\) has no question"):
+            load_questions(path, split="document")
 
 
 def test_nothing_is_spent_without_a_yes(folder, questions, capsys, monkeypatch):
