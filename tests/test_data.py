@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import datasets
@@ -386,3 +387,15 @@ def test_images_far_away_are_not_fetched_to_be_checked():
     rows = {"image": [{"path": "https://nowhere.invalid/a.png", "bytes": None}]}
     dataset = datasets.Dataset.from_dict(rows, features=features)
     check_columns(dataset, {"precision_reward": ("image",)})
+
+
+def test_the_recipe_for_sharegpt4v_in_the_docs(tmp_path, monkeypatch):
+    page = Path(__file__).parent.parent / "docs" / "data.md"
+    [code] = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A rocket."}]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sharegpt4v.json").write_text(
+        json.dumps([{"id": "1", "image": str(ROCKET), "conversations": talk}])
+    )
+    exec(code, {})
+    assert load_captions(tmp_path)[0]["reference"] == "A rocket."
