@@ -159,6 +159,20 @@ def test_a_judge_that_is_down_for_one_view_leaves_the_others():
     assert statistics["b-CapScore"].scored.tolist() == [False]
 
 
+def test_captions_that_are_not_judged_in_time_are_unscored():
+    rows = [Caption("1", REFERENCE, draw(SCENE), REFERENCE), Caption("2", "", None, REFERENCE)]
+    with serve(latency=5.0) as server:
+        judge = Judge("openai/oracle", api_base=server.url)
+        judge.preflight = _ready  # type: ignore[method-assign]
+        result, verdicts = asyncio.run(evaluate_captions(rows, judge, deadline=0.3))
+    assert [row["reason"] for row in verdicts] == ["timeout", None]
+    assert (result.n_scored, result.missing, result.score) == (1, {"timeout": 1}, 0.0)
+
+
+async def _ready(*, vision=True):
+    return None
+
+
 def test_the_command_over_http_gives_the_same(tmp_path, capsys):
     draw(SCENE).save(tmp_path / "a.png")
     draw(SCENE).save(tmp_path / "b.png")

@@ -16,6 +16,7 @@ from trl_balcap.evals.captions import Caption
 from trl_balcap.evals.results import MetricResult
 from trl_balcap.evals.scoring import evaluate_captions
 from trl_balcap.judge import Judge, JudgeConfigError
+from trl_balcap.judge.ranks import batch_deadline
 from trl_balcap.rewards import is_empty
 
 __all__ = ["CaptionEvalCallback"]
@@ -190,7 +191,10 @@ class CaptionEvalCallback(TrainerCallback):
             for place, (caption, row) in enumerate(zip(captions, self.rows, strict=True))
         ]
         try:
-            result, verdicts = asyncio.run(evaluate_captions(rows, self.judge))
+            # The other processes wait for this one in a collective that times out.
+            deadline = batch_deadline(self.judge.settings.batch_deadline)
+            evaluation = evaluate_captions(rows, self.judge, deadline=deadline)
+            result, verdicts = asyncio.run(evaluation)
         except JudgeConfigError as error:
             return str(error), {}, None
         folder = Path(str(self.trainer.args.output_dir)) / "caption_eval"

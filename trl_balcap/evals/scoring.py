@@ -181,7 +181,7 @@ async def score_captions(
 
 
 async def evaluate_captions(
-    captions: Sequence[Caption], judge: Judge
+    captions: Sequence[Caption], judge: Judge, *, deadline: float | None = None
 ) -> tuple[MetricResult, list[dict[str, Any]]]:
     """
     b-CapScore of captions in memory, with nothing read and nothing written.
@@ -191,6 +191,8 @@ async def evaluate_captions(
             With image (a path or a PIL image) and reference.
         judge ([`Judge`]):
             Who is asked.
+        deadline (`float`, *optional*):
+            Seconds after which the captions that are not judged yet are left unscored.
 
     Returns:
         [`MetricResult`] and the row of each caption, with its verdicts.
@@ -203,7 +205,21 @@ async def evaluate_captions(
         raise ValueError("There is no caption to evaluate.")
     job = _job("b-capscore", judge, Benchmarks(), Path())
     await judge.preflight()
-    rows = list(await asyncio.gather(*(_row(job, caption, judge) for caption in captions)))
+
+    async def row(caption: Caption) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout_at(end):
+                return await _row(job, caption, judge)
+        except TimeoutError:
+            verdicts = {
+                "score": None,
+                "reason": "timeout",
+                "errors": [f"not within {deadline:g} s"],
+            }
+            return _row_of(job, caption, 0, verdicts)
+
+    end = None if deadline is None else asyncio.get_running_loop().time() + deadline
+    rows = list(await asyncio.gather(*map(row, captions)))
     return _result(job, captions, rows, judge), rows
 
 
@@ -422,6 +438,11 @@ async def _row(job: _Job, caption: Caption, judge: Judge) -> dict[str, Any]:
         verdicts = {"score": None, "reason": error.reason, "errors": [str(error)]}
         if isinstance(metric, CaptionQA):
             verdicts["questions"] = []
+    return _row_of(job, caption, runs, verdicts)
+
+
+def _row_of(job: _Job, caption: Caption, runs: int, verdicts: Mapping[str, Any]) -> dict[str, Any]:
+    metric = job.metric
     return {
         "id": caption.id,
         "image": str(caption.image) if isinstance(caption.image, Path) else None,
