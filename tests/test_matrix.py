@@ -90,19 +90,24 @@ def check(case: dict, ranks: list[dict], steps: int) -> None:
     resumed = weights(out / "resumed" / f"checkpoint-{steps}", lora)
     assert final.keys() == resumed.keys()
     for name, weight in final.items():
-        torch.testing.assert_close(resumed[name], weight, rtol=1e-4, atol=1e-6, msg=name)
+        # The softmax does not see a bias of the keys: its gradient is rounding, which Adam scales up.
+        if not name.endswith("k_proj.bias"):
+            torch.testing.assert_close(resumed[name], weight, rtol=1e-4, atol=1e-6, msg=name)
     for rank in ranks:
         straight, again = (
             [row for row in rank[key] if "loss" in row] for key in ("history", "resumed_history")
         )
         assert len(straight) == len(again) == steps
         for expected, found in zip(straight, again, strict=True):
-            for key in ("loss", "grad_norm", "reward"):
+            assert expected.keys() == found.keys()
+            # num_iterations 2: no rewards are logged where a batch is used again.
+            for key in {"loss", "grad_norm", "reward"} & expected.keys():
                 assert found[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-6)
 
     # Logs truthful: the advantages in the log are those that the losses were computed from.
     trained_on = [value for rank in ranks for value in rank["trained_on"]]
-    assert sorted(ranks[0]["logged"]) == sorted(trained_on)
+    passes = case["config"].get("num_iterations", 1)
+    assert sorted(ranks[0]["logged"] * passes) == sorted(trained_on)
     assert max(map(abs, trained_on)) > 0.1
     assert all(math.isfinite(row["loss"]) for row in ranks[0]["history"] if "loss" in row)
     first_log = ranks[0]["history"][0]
