@@ -565,7 +565,7 @@ def _judging(judge: Judge) -> dict[str, Any]:
         "retries": stats.retries,
         "prompt tokens": stats.prompt_tokens,
         "completion tokens": stats.completion_tokens,
-        "dollars": round(stats.usd, 6) if not stats.unpriced_calls else None,
+        "dollars": "price unknown" if stats.unpriced_calls else round(stats.usd, 4),
     }
 
 
