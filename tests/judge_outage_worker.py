@@ -25,7 +25,14 @@ from trl_balcap.trainer import JudgeOutageError
 
 def main(model: str, out: str, *urls: str) -> None:
     rank = int(os.environ["RANK"])
-    judge = Judge("openai/oracle", api_base=urls[rank], max_retries=1, batch_deadline=30.0)
+    # One of two ranks without a judge is half of the batch, so less than half must be enough.
+    judge = Judge(
+        "openai/oracle",
+        api_base=urls[rank],
+        max_retries=1,
+        batch_deadline=30.0,
+        max_unscored=0.4,
+    )
     rewards = [PrecisionReward(judge), RecallReward(judge), LinguisticReward(judge)]
     trainer = BalCapTrainer(
         model,

@@ -175,7 +175,7 @@ def result_lines(result: MetricResult) -> list[str]:
 def comparison_table(comparison: Comparison) -> Table:
     """Paired differences for a terminal."""
     table = Table(
-        title=f"{comparison.metric} ({comparison.mode}): {comparison.second} minus {comparison.first}",
+        title=f"{comparison.metric} ({comparison.mode})",
         title_justify="left",
     )
     for name in _DIFFERENCE_COLUMNS:

@@ -268,7 +268,8 @@ def _compare(args: argparse.Namespace, console: Console) -> list[Comparison]:
         comparisons.append(found)
         console.print(comparison_table(found))
         console.print(
-            f"On the {found.n_common} captions that both have ({found.n_first} and {found.n_second}).",
+            f"{found.second} minus {found.first}, on the {found.n_common} captions that both have "
+            f"({found.n_second} and {found.n_first}).",
             highlight=False,
             soft_wrap=True,
         )
