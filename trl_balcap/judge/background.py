@@ -12,9 +12,36 @@ import concurrent.futures
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+in_place: ContextVar[bool] = ContextVar("in_place", default=False)
+"""Whether this task's `run_in_executor` of a partial runs at once, on the judge loop itself.
+
+litellm hands the preparation of each request to a thread. Where that is half a millisecond of
+Python and waits for nothing, the thread costs more than it frees: it contends for the interpreter
+with the loop that waits for it.
+"""
+
+
+class _InPlace(ThreadPoolExecutor):
+    """A thread pool that lets tasks with `in_place` set keep their work."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        # Only partials: a look-up of a host's address comes as a plain function, and waits.
+        if not (in_place.get() and isinstance(fn, partial)):
+            return super().submit(fn, *args, **kwargs)
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 (handed on to who awaits the future)
+            future.set_exception(error)
+        return future
 
 
 class _Background:
@@ -23,6 +50,7 @@ class _Background:
     def __init__(self):
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(_InPlace(thread_name_prefix="trl-balcap-judge-pool"))
         self.thread = threading.Thread(
             target=self.loop.run_forever, name="trl-balcap-judge", daemon=True
         )

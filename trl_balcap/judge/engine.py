@@ -24,6 +24,7 @@ from PIL import Image
 from . import client, questions
 from .cache import ReplyCache
 from .client import Deployment, Failure, Reply
+from .collector import fewer_collections
 from .errors import JudgeConfigError, JudgeError
 from .images import EncodedImage, encode_image, open_image, pixel_digest
 from .limiter import AdaptiveLimit
@@ -291,9 +292,10 @@ class Engine:
         start = time.monotonic()
         self._under_way += 1
         try:
-            reply = await client.ask_once(
-                place.deployment, messages, timeout=self.settings.timeout, **how
-            )
+            with fewer_collections():
+                reply = await client.ask_once(
+                    place.deployment, messages, timeout=self.settings.timeout, **how
+                )
         finally:
             self._under_way -= 1
         self._latencies.append(time.monotonic() - start)

@@ -19,7 +19,9 @@ class AdaptiveLimit:
     all wait.
 
     Waiters are served by priority, then first come first served; those who come in the same turn of
-    the event loop are sorted before the first of them is served. Lives on one event loop.
+    the event loop are sorted before the first of them is served. One is served a turn: a hundred
+    requests prepared side by side would all be sent late, one after the other only the last is.
+    Lives on one event loop.
 
     Args:
         maximum (`int`):
@@ -51,12 +53,9 @@ class AdaptiveLimit:
         Returns:
             `int`: the epoch to hand back to [`push_back`].
         """
-        loop = asyncio.get_running_loop()
-        waiter = loop.create_future()
+        waiter = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiters, (priority, next(self._order), waiter))
-        if not self._waking:
-            self._waking = True
-            loop.call_soon(self._wake)
+        self._wake_soon()
         try:
             await waiter
         except asyncio.CancelledError:
@@ -122,8 +121,15 @@ class AdaptiveLimit:
             if not waiter.done():
                 self.in_flight += 1
                 waiter.set_result(None)
+                self._wake_soon()
+                break
         if self._waiters and paused and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(paused, self._resume)
+
+    def _wake_soon(self) -> None:
+        if self._waiters and not self._waking:
+            self._waking = True
+            asyncio.get_running_loop().call_soon(self._wake)
 
     def _resume(self) -> None:
         self._timer = None
