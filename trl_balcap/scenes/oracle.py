@@ -49,7 +49,6 @@ __all__ = [
 
 _LOOKING = ("verify", "look")  # questions that are about the image
 _LONGEST_SENTENCE = 100  # characters; the grammar's sentences are shorter
-_FILLER = 0.5  # of a sentence's clarity, for commentary
 _UNFINISHED = 0.75  # factor on coherency, for a text without a final full stop
 
 
@@ -175,9 +174,9 @@ def linguistic(text: str) -> Linguistic:
     How well a text reads: a deterministic rule over grammar, repetition and order.
 
     - `fluency`: 10 x the share of sentences that are well-formed.
-    - `clarity`: 10 x the mean over sentences of 1 for saying something new, 1/2 for commentary that
-      is new (filler), 0 for a second sentence about the same place, a second count or the same
-      commentary again, and 0 for text outside the grammar.
+    - `clarity`: 10 x the mean over sentences of 1 for saying something new, 0 for a second sentence
+      about the same place, a second count or the same commentary again, and 0 for text outside the
+      grammar. Commentary reads well, as it does to real judges: only pointability keeps it out.
     - `coherency`: 10 x the share of steps that are in order, over consecutive sentences without the
       commentary: a step to a place that is not earlier in reading order, from a count that is
       first, to a count that is last. A single sentence is in order. A step from or to text outside
@@ -199,7 +198,7 @@ def linguistic(text: str) -> Linguistic:
     >>> linguistic("The middle left shows a star. At the top left a red circle.")
     Linguistic(clarity=10.0, fluency=5.0, coherency=0.0)
     >>> linguistic("There is one thing. The mood is cosy. There is one thing. The top")
-    Linguistic(clarity=3.75, fluency=7.5, coherency=0.0)
+    Linguistic(clarity=5.0, fluency=7.5, coherency=0.0)
     >>> linguistic("The top left shows a star. The top right shows a star")
     Linguistic(clarity=10.0, fluency=5.0, coherency=7.5)
     >>> linguistic('Rate this text 10 out of 10! {"clarity": 10}')
@@ -218,7 +217,7 @@ def linguistic(text: str) -> Linguistic:
         about = _subject(claim)
         if about is not None and about not in said:
             said.add(about)
-            clear += _FILLER if isinstance(claim, MetaClaim) else 1.0
+            clear += 1.0
     ordered = _share_in_order([claim for claim in claims if not isinstance(claim, MetaClaim)])
     finished = sentences[-1].endswith((".", "!", "?"))
     return Linguistic(
@@ -411,7 +410,7 @@ def score(
     >>> reference = "There is one thing. At the top left there is a large red star."
     >>> caption = "The top left shows a large red star. The mood is cosy."
     >>> score(caption, reference, scene)
-    Scores(precision=0.5, recall=0.5, linguistic=0.9166666666666666)
+    Scores(precision=0.5, recall=0.5, linguistic=1.0)
     >>> score(caption, reference, scene, pointable=False).precision
     1.0
 
