@@ -247,7 +247,11 @@ def run_demo(
         TimeRemainingColumn(),
         console=console,
     )
-    with progress:
+    with progress, warnings.catch_warnings():
+        # TRL asks transformers by a name that transformers is about to drop; not the reader's doing.
+        warnings.filterwarnings(
+            "ignore", message=".is_gradient_checkpointing", category=FutureWarning
+        )
         trainer = BalCapTrainer(
             str(captioner_path()),
             [PrecisionReward(judge), RecallReward(judge), LinguisticReward(judge)],
