@@ -37,10 +37,7 @@ class _InPlace(ThreadPoolExecutor):
         if not (in_place.get() and isinstance(fn, partial)):
             return super().submit(fn, *args, **kwargs)
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 (handed on to who awaits the future)
-            future.set_exception(error)
+        future.set_result(fn(*args, **kwargs))  # what it raises, it raises where it was asked for
         return future
 
 
