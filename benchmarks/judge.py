@@ -13,6 +13,8 @@ The three ways, written as they are commonly written:
     sync        a synchronous reward function per question: `litellm.completion` in a loop
     async       TRL's async rewards: one `litellm.acompletion` per question, nothing shared
     semaphore   a semaphore of 256 and a new OpenAI client for each call
+
+Where inspect_ai is installed (`pip install inspect_ai`), its adaptive limit runs beside the engine's.
 """
 
 import argparse
@@ -29,6 +31,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from importlib.util import find_spec
 
 from results_file import provenance, write_results
 from rich.console import Console
@@ -481,12 +484,38 @@ def run_fused(url, noisy_model):
     return found
 
 
+class InspectLimit:
+    """inspect_ai's adaptive controller, as it comes, where the engine has its own."""
+
+    def __init__(self):
+        from inspect_ai.util._concurrency import AdaptiveConcurrency, AdaptiveConcurrencyController
+
+        self.controller = AdaptiveConcurrencyController("judge", AdaptiveConcurrency(), False)
+        self.answered = self.controller.notify_success
+
+    async def acquire(self, priority=0):
+        await self.controller.semaphore.__aenter__()
+
+    def release(self):
+        self.controller._limiter.release()
+
+    def push_back(self, epoch, retry_after=None):
+        self.controller.notify_retry(retry_after)
+
+
+INSPECT = "inspect_ai's"
+
+
 def run_capacity(url, *, limit):
-    """A judge with 32 places, which nobody told the client: seconds and refusals for 400 questions."""
+    """400 questions to a judge whose places nobody told the client: seconds and refusals."""
     from trl_balcap import Judge
     from trl_balcap.judge import JudgeError
 
-    if limit == "adaptive":
+    if limit == INSPECT:
+        judge = Judge("openai/oracle", api_base=url, max_retries=50)
+        for place in judge.engine()._text:
+            place.limit = InspectLimit()
+    elif limit == "adaptive":
         judge = Judge("openai/oracle", api_base=url, max_concurrency=256, max_retries=50)
     else:
         judge = Judge("openai/oracle", api_base=url, max_concurrency=int(limit), max_retries=50)
@@ -700,18 +729,21 @@ def measure_capacity(found):
     from trl_balcap.scenes.server import serve
     from trl_balcap.scenes.server_faults import ServerFaults
 
-    rows, ideal = [], 400 / 32 * 0.25
-    for limit in ("adaptive", "256", "32", "8"):
-        faults = ServerFaults(capacity=32, retry_after=0.1)
-        with serve(latency=0.25, process=True, faults=faults) as server:
-            result = in_process("capacity", server.url, limit=limit)
-        found[f"capacity {limit}"] = result
-        ratio = f"{result['seconds'] / ideal:.2f}"
-        rows.append(
-            (limit, f"{result['seconds']:.2f}", ratio, result["refused"], result["answered"])
-        )
-    columns = ("limit", "seconds", "x ideal", "refused with 429", "answered")
-    return show("400 questions to a judge with 32 places (ideal: limit 32, known)", columns, rows)
+    limits = ["adaptive", "256", "32", "8"]
+    if find_spec("inspect_ai") is not None:
+        limits.insert(1, INSPECT)
+    rows = []
+    for places, ideal in ((32, 400 / 32 * 0.25), (400, 0.25)):
+        for limit in limits:
+            faults = ServerFaults(capacity=places, retry_after=0.1)
+            with serve(latency=0.25, process=True, faults=faults) as server:
+                result = in_process("capacity", server.url, limit=limit)
+            found[f"capacity {places}, limit {limit}"] = result
+            ratio = f"{result['seconds'] / ideal:.2f}"
+            refused, answered = result["refused"], result["answered"]
+            rows.append((places, limit, f"{result['seconds']:.2f}", ratio, refused, answered))
+    columns = ("places", "limit", "seconds", "x all places filled", "refused with 429", "answered")
+    return show("400 questions at 0.25 s to a judge with so many places", columns, rows)
 
 
 def main():

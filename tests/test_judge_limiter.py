@@ -48,8 +48,35 @@ def test_one_burst_of_refusals_is_one_cut(run):
             limit.release()
         return first, limit.limit, limit.in_flight
 
-    # 10 under way: cut to 0.7 x 10; three more refusals leave 6 that the judge took.
-    assert run(scenario()) == (7.0, 6.0, 6)
+    # 10 under way: one too many; three more refusals leave 6 that the judge took.
+    assert run(scenario()) == (9.0, 6.0, 6)
+
+
+def test_a_second_burst_of_refusals_cuts_deeper(run):
+    async def scenario():
+        limit = clocked(10)
+        limit.push_back(await limit.acquire())
+        for _ in range(60):
+            limit.answered()
+        climbed = limit.limit
+        epochs = [await limit.acquire() for _ in range(9)]  # 10 with the first
+        limit.push_back(epochs[0])
+        return climbed, limit.limit
+
+    assert run(scenario()) == (10.0, 8.0)
+
+
+def test_a_place_belongs_to_the_time_when_it_was_given(run):
+    # The second question gets its place before the first is refused, and goes on after.
+    async def scenario():
+        limit = clocked(10)
+        first = await limit.acquire()
+        waiting = asyncio.ensure_future(limit.acquire())
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(limit.push_back, first)
+        return first, await waiting, limit.epoch
+
+    assert run(scenario()) == (0, 0, 1)
 
 
 def test_the_limit_climbs_back_to_the_maximum(run):

@@ -327,8 +327,6 @@ def test_each_fault_of_the_grammar_costs_what_it_should(scene, seed):
     assert scores(broken=1.0)[0] == pytest.approx((1.0, 1.0, 2 / 3))  # no fluency
     spoilt, caption = scores(meta=1.0)
     asides = sum(caption.count(aside) > 0 for aside in META_SENTENCES)
-    # Commentary reads well; a second time it says nothing new.
-    again = (n + 1) / (2 * n + 1)
     assert spoilt[:2] == ((n + 1) / (n + 1 + asides), 1.0)
 
 

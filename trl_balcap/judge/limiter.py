@@ -30,7 +30,7 @@ class AdaptiveLimit:
             Seconds on a monotonic clock.
     """
 
-    _CUT = 0.7  # of what was under way
+    _CUT = 0.8  # of what was under way
     _NEAR = 0.9  # of the limit that failed: from here on, climb carefully
 
     def __init__(self, maximum: int, clock: Callable[[], float] = time.monotonic):
@@ -45,7 +45,7 @@ class AdaptiveLimit:
         self._timer: asyncio.TimerHandle | None = None
         self._waking = False
         self._order = itertools.count()
-        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiters: list[tuple[int, int, asyncio.Future[int]]] = []
 
     async def acquire(self, priority: int = 0) -> int:
         """Wait for a place, lowest `priority` first.
@@ -53,16 +53,15 @@ class AdaptiveLimit:
         Returns:
             `int`: the epoch to hand back to [`push_back`].
         """
-        waiter = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiters, (priority, next(self._order), waiter))
         self._wake_soon()
         try:
-            await waiter
+            return await waiter  # the epoch in which the place was given, whenever this goes on
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
                 self.release()  # the place was given in the same moment
             raise
-        return self.epoch
 
     def release(self) -> None:
         """Give the place back."""
@@ -99,10 +98,13 @@ class AdaptiveLimit:
         if epoch == self.epoch:  # sent since the last cut, so that cut was not enough
             self.epoch += 1
             self._failed_at = max(2.0, float(min(int(self.limit), self.in_flight)))
-            self.limit = max(1.0, self._CUT * self._failed_at)
+            # The first time nothing says that what stays under way is too much: this was one too many.
+            cut = self._CUT * self._failed_at if self.epoch > 1 else self._failed_at - 1.0
+            self.limit = max(1.0, cut)
         else:
             # More of the same burst: what stays under way when all its refusals are in is what the
             # judge took.
+            self._failed_at = max(2.0, min(self._failed_at, float(self.in_flight)))
             self.limit = max(1.0, min(self.limit, self.in_flight - 1.0))
 
     def paused_for(self) -> float:
@@ -120,7 +122,7 @@ class AdaptiveLimit:
             _, _, waiter = heapq.heappop(self._waiters)
             if not waiter.done():
                 self.in_flight += 1
-                waiter.set_result(None)
+                waiter.set_result(self.epoch)
                 self._wake_soon()
                 break
         if self._waiters and paused and self._timer is None:
