@@ -200,6 +200,7 @@ def test_trailing_commas_are_dropped_outside_of_strings_only(value):
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused_but_never_crashes(reply):
     try:
-        parse_linguistic(reply)
+        grades = parse_linguistic(reply)
     except UnreadableReply:
         return
+    assert all(0 <= grade <= 10 for grade in grades)
