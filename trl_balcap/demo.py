@@ -6,11 +6,14 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from datasets import Dataset
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -247,7 +250,7 @@ def run_demo(
         TimeRemainingColumn(),
         console=console,
     )
-    with progress, warnings.catch_warnings():
+    with progress, warnings.catch_warnings(), _one_thread():
         # TRL asks transformers by a name that transformers is about to drop; not the reader's doing.
         warnings.filterwarnings(
             "ignore", message=".is_gradient_checkpointing", category=FutureWarning
@@ -293,6 +296,17 @@ def run_demo(
     console.print(_table(results))
     console.print(f"Checkpoint, captions, reward curves and this table are in {output_dir}")
     return results
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in the same order on every machine: more threads are other roundings, other captions."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _row(evaluation: Evaluation) -> dict[str, float | None]:

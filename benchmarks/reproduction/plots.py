@@ -189,6 +189,6 @@ def _smooth(values: Sequence[float], width: int = 7) -> np.ndarray:
 
 def _save(figure: Any, folder: Path, name: str) -> str:
     # No date and no version inside: the same results give the same file.
-    figure.savefig(folder / name, dpi=DPI, metadata={"Software": None})
+    figure.savefig(folder / name, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
     return name
