@@ -273,9 +273,10 @@ def test_refuses_before_the_model_is_loaded(scenes, tmp_path):
 
 
 def test_nothing_to_gate_is_no_error(tiny_text, tmp_path):
-    BalCapTrainer(
+    trainer = BalCapTrainer(
         str(tiny_text),
         length_reward,
         BalCapConfig(str(tmp_path), **CPU),
         Dataset.from_dict({"prompt": ["a"] * 8}),
     )
+    assert trainer.reward_funcs == [length_reward]
