@@ -18,7 +18,7 @@ test-all: .venv/installed-dev  ## the slow tests too
 	$(RUN) -m pytest -q -n 2 --dist worksteal -m "slow or not slow"
 
 TRL ?= 1.14.2
-test-trl: .venv/installed-dev  ## the trainer's tests under the lowest TRL (or TRL=1.15.0, ...)
+test-trl: .venv/installed-dev  ## the trainer's tests under the lowest TRL (or TRL=1.16.0, ...)
 	$(PIP) --no-deps --upgrade --target .venv/trl-$(TRL) "trl==$(TRL)"
 	PYTHONPATH=.venv/trl-$(TRL) $(RUN) -m pytest -q -n 2 --dist worksteal \
 	  tests/test_trl_seam.py tests/test_trainer.py tests/test_length_gate.py tests/test_rewards.py

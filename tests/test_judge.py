@@ -352,6 +352,28 @@ def test_retry_after_is_honoured():
     assert judge.stats.calls == 2
 
 
+def test_a_question_asked_again_goes_before_those_not_asked_yet(monkeypatch):
+    monkeypatch.setattr("trl_balcap.judge.engine._BACKOFF_START", 0.02)
+    answered = []
+
+    def answer(messages):
+        answered.append(int(json.loads(messages[1]["content"])["text"]))
+        return '{"clarity": 7, "fluency": 7, "coherency": 7}'
+
+    with serve(answer=answer, latency=0.05, faults=ServerFaults(server_error=0.3)) as server:
+        judge = judge_at(server, max_concurrency=1, max_retries=9)
+
+        async def ask_all():
+            await asyncio.gather(*(judge.linguistic(str(i)) for i in range(20)))
+
+        asyncio.run(ask_all())
+
+    assert judge.stats.retries >= 3
+    # One after the other, in order: a failure costs a question one or two places, not its turn.
+    assert sorted(answered) == list(range(20))
+    assert max(abs(place - i) for place, i in enumerate(answered)) <= 5
+
+
 def test_only_what_failed_is_none():
     def answer(messages):
         question = json.loads(messages[1]["content"])

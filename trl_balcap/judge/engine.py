@@ -111,6 +111,7 @@ class Engine:
         self._under_way = 0
         self._batch = BatchMetrics()
         self._schema: dict[str, bool] = {}
+        self._constant: dict[tuple[str, bool], str] = {}  # what all keys of a kind share
         self._trials: dict[tuple[str, bool], asyncio.Future[str | None]] = {}
         self._others: dict[str, list[_Place]] = {}
 
@@ -259,7 +260,8 @@ class Engine:
         while True:
             self._check_budget()
             place = _pick(places, tried)
-            epoch = await place.limit.acquire(priority)
+            # Those who have waited for the judge do not wait again behind those who have not.
+            epoch = await place.limit.acquire(priority if not tries else -tries)
             try:
                 reply = await self._attempt(place, tag, messages, how)
             except Failure as failure:
@@ -452,18 +454,21 @@ class Engine:
 
     def _key(self, places: Sequence[_Place], question: Question[Any]) -> str:
         """A hash of everything that can change the verdict, and of nothing else."""
-        settings = self.settings
-        how = [
-            _identity(places),
-            question.name,
-            prompt(question.name),
-            settings.temperature,
-            settings.max_tokens,
-            self._has_schema(places[0]),
-            self._extra(places),
-            [image.digest for image in question.images],
-        ]
-        return _digest(question.text, json.dumps(how, sort_keys=True, default=str))
+        of_its_kind = (question.name, bool(question.images))  # which tells the places, too
+        if of_its_kind not in self._constant:
+            settings = self.settings
+            how = [
+                _identity(places),
+                question.name,
+                prompt(question.name),
+                settings.temperature,
+                settings.max_tokens,
+                self._has_schema(places[0]),
+                self._extra(places),
+            ]
+            self._constant[of_its_kind] = json.dumps(how, sort_keys=True, default=str)
+        images = (image.digest for image in question.images)
+        return _digest(self._constant[of_its_kind], question.text, *images)
 
     def _extra(self, places: Sequence[_Place]) -> dict[str, Any]:
         extra = places[0].deployment.extra

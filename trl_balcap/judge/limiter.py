@@ -11,12 +11,14 @@ class AdaptiveLimit:
     """A concurrency limit that falls when the judge pushes back and climbs back when it answers.
 
     It starts at the maximum: a training batch is a burst, and a judge that takes it should get it
-    whole. A push-back (429, timeout) cuts the limit below what was under way, once for all the
-    questions that were sent before it: a hundred refusals of one burst are one event. Then it climbs
-    with each round (as many answers as the limit): by a quarter of the way while clearly below the
-    limit that failed, one by one near it, a tenth faster once that limit has held. A refused question
-    waits as long as the judge says (Retry-After) by itself; where even one at a time is refused,
-    all wait.
+    whole. Outcomes are counted in rounds, of as many answers as the limit. Up to an eighth of a round
+    may be refused without consequence: every hosted judge fails now and then, whatever its load, and a
+    limit that falls for each such failure ends near one at a time. More push-backs (429, timeout) cut
+    the limit below what was under way, once for all the questions that were sent before the cut: a
+    hundred refusals of one burst are one event. Then it climbs with each round: by a quarter of the way
+    while clearly below the limit that failed, one by one near it, a tenth faster once that limit has
+    held. A refused question waits as long as the judge says (Retry-After) by itself; where even one at
+    a time is refused, all wait.
 
     Waiters are served by priority, then first come first served; those who come in the same turn of
     the event loop are sorted before the first of them is served. One is served a turn: a hundred
@@ -30,6 +32,7 @@ class AdaptiveLimit:
             Seconds on a monotonic clock.
     """
 
+    _STRAY = 1 / 8  # of a round: so many push-backs say nothing of the load
     _CUT = 0.8  # of what was under way
     _NEAR = 0.9  # of the limit that failed: from here on, climb carefully
 
@@ -40,7 +43,10 @@ class AdaptiveLimit:
         self.epoch = 0  # number of cuts so far
         self._clock = clock
         self._failed_at = float(maximum)
-        self._answers = 0
+        self._answers = self._refusals = 0  # in this round
+        self._peak = self._peak_before = 0  # of what was under way, in this round and the last
+        self._left = 0.0  # of what was under way at the cut, less what has been refused of it
+        self._answers_since_cut = 0
         self._resume_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._waking = False
@@ -71,9 +77,12 @@ class AdaptiveLimit:
     def answered(self) -> None:
         """A question was answered: after a round of these the limit climbs."""
         self._answers += 1
-        if self._answers < self.limit or self.limit >= self.maximum:
+        self._answers_since_cut += 1
+        if self._answers < self.limit:
             return
-        self._answers = 0
+        self._begin_round()
+        if self.limit >= self.maximum:
+            return
         if self.limit < self._NEAR * self._failed_at:
             step = max(1.0, 0.25 * (self._failed_at - self.limit))
         elif self.limit <= self._failed_at:
@@ -94,18 +103,32 @@ class AdaptiveLimit:
         """
         if retry_after and self.limit <= 1.0:
             self._resume_at = max(self._resume_at, self._clock() + retry_after)
-        self._answers = 0
-        if epoch == self.epoch:  # sent since the last cut, so that cut was not enough
-            self.epoch += 1
-            self._failed_at = max(2.0, float(min(int(self.limit), self.in_flight)))
-            # The first time nothing says that what stays under way is too much: this was one too many.
-            cut = self._CUT * self._failed_at if self.epoch > 1 else self._failed_at - 1.0
-            self.limit = max(1.0, cut)
-        else:
-            # More of the same burst: what stays under way when all its refusals are in is what the
-            # judge took.
-            self._failed_at = max(2.0, min(self._failed_at, float(self.in_flight)))
-            self.limit = max(1.0, min(self.limit, self.in_flight - 1.0))
+        if epoch == self.epoch:  # sent since the last cut, so that cut may not have been enough
+            self._refusals += 1
+            if self._refusals > int(self._STRAY * self.limit):
+                self._cut()
+        elif epoch == self.epoch - 1:
+            # More of the burst that was cut for. What the judge took of it: what stays under way or
+            # was answered since; at the end of a batch, where that is little, what was not refused.
+            self._left -= 1
+            took = max(self._left, float(self.in_flight + self._answers_since_cut))
+            self._failed_at = max(2.0, min(self._failed_at, took))
+            self.limit = max(1.0, min(self.limit, took - 1.0))
+
+    def _cut(self) -> None:
+        self.epoch += 1
+        under_way = min(int(self.limit), max(self._peak, self._peak_before))
+        self._failed_at = max(2.0, float(under_way))
+        # The first time nothing says that what stays under way is too much: this was one too many.
+        cut = self._CUT * self._failed_at if self.epoch > 1 else self._failed_at - 1.0
+        self.limit = max(1.0, cut)
+        self._left = self._failed_at - self._refusals
+        self._answers_since_cut = 0
+        self._begin_round()
+
+    def _begin_round(self) -> None:
+        self._answers = self._refusals = 0
+        self._peak_before, self._peak = self._peak, self.in_flight
 
     def paused_for(self) -> float:
         """Seconds until the judge may be asked again."""
@@ -122,6 +145,7 @@ class AdaptiveLimit:
             _, _, waiter = heapq.heappop(self._waiters)
             if not waiter.done():
                 self.in_flight += 1
+                self._peak = max(self._peak, self.in_flight)
                 waiter.set_result(self.epoch)
                 self._wake_soon()
                 break
