@@ -509,8 +509,8 @@ class InspectLimit:
 INSPECT = "inspect_ai's"
 
 
-def run_capacity(url, *, limit):
-    """400 questions to a judge whose places nobody told the client: seconds and refusals."""
+def run_capacity(url, *, limit, questions):
+    """Questions to a judge whose places nobody told the client: seconds and refusals."""
     from trl_balcap import Judge
     from trl_balcap.judge import JudgeError
 
@@ -533,7 +533,7 @@ def run_capacity(url, *, limit):
         return True
 
     async def everything():
-        return await asyncio.gather(*(ask(i) for i in range(400)))
+        return await asyncio.gather(*(ask(i) for i in range(questions)))
 
     asyncio.run(judge.preflight())
     clock = time.monotonic()
@@ -733,6 +733,10 @@ def measure_fused(found):
     return first + "\n" + show("What either takes", ("profile", "calls", "tokens"), rows)
 
 
+# Questions, the judge's latency and places, and the share that it refuses whatever its load.
+CAPACITIES = ((400, 0.25, 32, 0.0), (400, 0.25, 400, 0.0), (1000, 0.5, 400, 0.06))
+
+
 def measure_capacity(found):
     from trl_balcap.scenes.server import serve
     from trl_balcap.scenes.server_faults import ServerFaults
@@ -741,17 +745,23 @@ def measure_capacity(found):
     if find_spec("inspect_ai") is not None:
         limits.insert(1, INSPECT)
     rows = []
-    for places, ideal in ((32, 400 / 32 * 0.25), (400, 0.25)):
+    for questions, latency, places, by_chance in CAPACITIES:
+        ideal = max(1.0, questions / places) * latency
         for limit in limits:
-            faults = ServerFaults(capacity=places, retry_after=0.1)
-            with serve(latency=0.25, process=True, faults=faults) as server:
-                result = in_process("capacity", server.url, limit=limit)
-            found[f"capacity {places}, limit {limit}"] = result
+            faults = ServerFaults(capacity=places, rate_limited=by_chance, retry_after=0.1)
+            with serve(latency=latency, process=True, faults=faults) as server:
+                result = in_process("capacity", server.url, limit=limit, questions=questions)
+            found[f"capacity {places}, by chance {by_chance}, limit {limit}"] = result
             ratio = f"{result['seconds'] / ideal:.2f}"
-            refused, answered = result["refused"], result["answered"]
-            rows.append((places, limit, f"{result['seconds']:.2f}", ratio, refused, answered))
-    columns = ("places", "limit", "seconds", "x all places filled", "refused with 429", "answered")
-    return show("400 questions at 0.25 s to a judge with so many places", columns, rows)
+            refused, answered = result["refused"], f"{result['answered']} of {questions}"
+            took = f"{result['seconds']:.2f}"
+            rows.append((places, f"{by_chance:.0%}", limit, took, ratio, refused, answered))
+    columns = ("places", "by chance", "limit", "seconds", "x ideal", "refused with 429", "answered")
+    return show(
+        "A judge with so many places, at 0.25 s (at 0.5 s where it also refuses by chance)",
+        columns,
+        rows,
+    )
 
 
 def main():

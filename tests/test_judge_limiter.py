@@ -100,6 +100,16 @@ def test_an_eighth_of_a_round_is_chance_and_one_more_is_not(run):
     assert run(scenario(3)) == 15.0
 
 
+def test_a_burst_that_is_still_being_sent_is_judged_by_what_was_sent(run):
+    async def scenario(refusals):
+        limit = clocked(256)
+        refused(limit, (await taken(limit, 40))[:refusals])
+        return limit.limit
+
+    assert run(scenario(8)) == 256.0  # an eighth of 64
+    assert run(scenario(9)) == 39.0  # 40 were too many
+
+
 def test_timeouts_at_the_end_of_a_batch_leave_the_limit_to_the_next(run):
     # Of 16 questions, 13 are answered; the 3 that are left time out, with nothing else under way.
     async def scenario():

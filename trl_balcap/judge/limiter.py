@@ -33,6 +33,7 @@ class AdaptiveLimit:
     """
 
     _STRAY = 1 / 8  # of a round: so many push-backs say nothing of the load
+    _FEW = 64  # questions at the start of a burst, of which a share is still chance
     _CUT = 0.8  # of what was under way
     _NEAR = 0.9  # of the limit that failed: from here on, climb carefully
 
@@ -105,7 +106,9 @@ class AdaptiveLimit:
             self._resume_at = max(self._resume_at, self._clock() + retry_after)
         if epoch == self.epoch:  # sent since the last cut, so that cut may not have been enough
             self._refusals += 1
-            if self._refusals > int(self._STRAY * self.limit):
+            # A burst that is still being sent is judged by what was sent of it.
+            sent = max(self._FEW, self._peak, self._peak_before)
+            if self._refusals > int(self._STRAY * min(self.limit, sent)):
                 self._cut()
         elif epoch == self.epoch - 1:
             # More of the burst that was cut for. What the judge took of it: what stays under way or
