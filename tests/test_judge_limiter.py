@@ -7,6 +7,8 @@ import asyncio
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trl_balcap.judge.limiter import AdaptiveLimit
 
@@ -149,6 +151,51 @@ def test_a_timeout_from_before_the_last_two_cuts_says_nothing_new(run):
         return limit.epoch, before == limit.limit
 
     assert run(scenario()) == (2, True)
+
+
+def test_a_late_timeout_of_a_burst_that_was_cut_for_changes_nothing(run):
+    async def scenario():
+        limit = clocked(10)
+        stalled, *epochs = await taken(limit, 10)
+        refused(limit, epochs[:2])
+        for _ in range(30):
+            limit.answered()
+        before = limit.limit
+        refused(limit, [stalled])
+        return before, limit.limit
+
+    assert run(scenario()) == (10.0, 10.0)
+
+
+@given(
+    maximum=st.integers(1, 40),
+    outcomes=st.lists(st.tuples(st.sampled_from("?+-"), st.integers(0, 39)), max_size=120),
+)
+def test_refusals_never_raise_the_limit_and_answers_never_lower_it(maximum, outcomes):
+    async def scenario():
+        limit, under_way = clocked(maximum), []
+        for kind, which in outcomes:
+            before = limit.limit
+            if kind == "?":
+                if limit.in_flight < int(limit.limit):
+                    under_way.append(await limit.acquire())
+            elif under_way:
+                epoch = under_way.pop(which % len(under_way))
+                if kind == "+":
+                    limit.answered()
+                    assert limit.limit >= before
+                else:
+                    limit.push_back(epoch)
+                    assert limit.limit <= before
+                limit.release()
+            assert 1.0 <= limit.limit <= maximum
+            assert limit.in_flight == len(under_way)
+
+    loop = VirtualTimeLoop()
+    try:
+        loop.run_until_complete(scenario())
+    finally:
+        loop.close()
 
 
 def test_a_place_belongs_to_the_time_when_it_was_given(run):
