@@ -124,7 +124,7 @@ class AdaptiveLimit:
         self._failed_at = max(2.0, float(under_way))
         # The first time nothing says that what stays under way is too much: this was one too many.
         cut = self._CUT * self._failed_at if self.epoch > 1 else self._failed_at - 1.0
-        self.limit = max(1.0, cut)
+        self.limit = max(1.0, min(self.limit, cut))
         self._left = self._failed_at - self._refusals
         self._answers_since_cut = 0
         self._begin_round()
