@@ -183,7 +183,7 @@ def test_ddp_with_an_adapter_on_llava(tiny_llava, tmp_path):
     check_against_one_process(case, ranks, tmp_path)
 
 
-def one_process(case: dict, steps: int) -> dict:
+def check_one_process(case: dict, steps: int) -> dict:
     run(case)
     rank = torch.load(Path(case["out"]) / "rank-0.pt", weights_only=False)
     check(case, [rank], steps)
@@ -192,7 +192,7 @@ def one_process(case: dict, steps: int) -> dict:
 
 def test_one_process_resumes_to_the_same_state(tiny_qwen, tmp_path):
     case = {"model": str(tiny_qwen), "out": str(tmp_path), "config": ALONE}
-    assert one_process(case, steps=2)["processes"] == 1
+    assert check_one_process(case, steps=2)["processes"] == 1
 
 
 # --- the rest of the matrix, in make test-all ---
@@ -260,7 +260,7 @@ def test_one_process(model, lora, tmp_path, request):
         "lora": lora,
         "evaluate": True,
     }
-    one_process(case, steps=4)
+    check_one_process(case, steps=4)
 
 
 @pytest.mark.slow
@@ -268,4 +268,4 @@ def test_one_process(model, lora, tmp_path, request):
 def test_other_families_in_one_process(builder, tmp_path):
     model = builder(tmp_path / "model")
     case = {"model": str(model), "out": str(tmp_path / "out"), "config": ALONE}
-    one_process(case, steps=2)
+    check_one_process(case, steps=2)
