@@ -91,15 +91,36 @@ def test_one_failure_in_a_hundred_is_no_reason_to_ask_less(run):
     assert run(scenario()) == (100.0, 0)
 
 
-def test_an_eighth_of_a_round_is_chance_and_one_more_is_not(run):
-    async def scenario(refusals):
+def limit_after(run, *, answered=0, called_off=0, refusals):
+    """The limit, 16 at first, after a burst of 16 questions that end in this order."""
+
+    async def scenario():
         limit = clocked(16)
         epochs = await taken(limit, 16)
-        refused(limit, epochs[:refusals])
+        for _ in range(answered):
+            limit.answered()
+            limit.release()
+        for _ in range(called_off):
+            limit.release()
+        refused(limit, epochs[answered + called_off :][:refusals])
         return limit.limit
 
-    assert run(scenario(2)) == 16.0
-    assert run(scenario(3)) == 15.0
+    return run(scenario())
+
+
+def test_an_eighth_of_a_round_is_chance_and_one_more_is_not(run):
+    assert limit_after(run, refusals=2) == 16.0
+    assert limit_after(run, refusals=3) == 15.0
+
+
+def test_timeouts_at_the_end_of_a_batch_leave_the_limit_to_the_next(run):
+    # The last 3 time out with nothing else under way: that does not mean that 3 are too many.
+    assert limit_after(run, answered=13, refusals=3) == 15.0
+
+
+def test_timeouts_beside_questions_that_were_called_off_count_as_what_they_are(run):
+    # 11 were neither answered nor refused, so nothing says that the judge could not take those.
+    assert limit_after(run, called_off=11, refusals=5) == 10.0
 
 
 def test_a_burst_that_is_still_being_sent_is_judged_by_what_was_sent(run):
@@ -112,31 +133,20 @@ def test_a_burst_that_is_still_being_sent_is_judged_by_what_was_sent(run):
     assert run(scenario(9)) == 39.0  # 40 were too many
 
 
-def test_timeouts_at_the_end_of_a_batch_leave_the_limit_to_the_next(run):
-    # Of 16 questions, 13 are answered; the 3 that are left time out, with nothing else under way.
+def test_a_round_that_ends_near_the_end_of_a_batch_does_not_forget_how_many_were_asked(run):
+    # 10 questions, 8 at a time: the eighth answer ends the round, with 3 under way. Then 2 time out.
     async def scenario():
-        limit = clocked(16)
-        epochs = await taken(limit, 16)
-        for _ in range(13):
+        limit = clocked(8)
+        epochs = await taken(limit, 8)
+        for answer in range(8):
             limit.answered()
             limit.release()
-        refused(limit, epochs[13:])
+            if answer < 2:
+                epochs += await taken(limit, 1)
+        refused(limit, epochs[8:])
         return limit.limit
 
-    assert run(scenario()) == 15.0
-
-
-def test_the_last_timeouts_lower_the_limit_by_what_they_are(run):
-    # All 16 are still under way when 5 of them time out, one after the other: 11 may work.
-    async def scenario():
-        limit = clocked(16)
-        epochs = await taken(limit, 16)
-        for _ in range(11):
-            limit.release()  # called off by their reward's deadline: neither answered nor refused
-        refused(limit, epochs[11:])
-        return limit.limit
-
-    assert run(scenario()) == 10.0
+    assert run(scenario()) == 7.0
 
 
 def test_a_timeout_from_before_the_last_two_cuts_says_nothing_new(run):
