@@ -21,7 +21,7 @@ TRL ?= 1.14.2
 test-trl: .venv/installed-dev  ## the trainer's tests under the lowest TRL (or TRL=1.16.0, ...)
 	$(PIP) --no-deps --upgrade --target .venv/trl-$(TRL) "trl==$(TRL)"
 	PYTHONPATH=.venv/trl-$(TRL) $(RUN) -m pytest -q -n 2 --dist worksteal \
-	  tests/test_trl_seam.py tests/test_trainer.py tests/test_length_gate.py tests/test_rewards.py
+	  tests/test_trl_seam.py tests/test_trainer.py tests/test_gating.py tests/rewards
 
 check: .venv/installed-dev  ## lint, format, types
 	.venv/bin/ruff check .

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from matrix_worker import Watched, build, run
 from safetensors.torch import load_file
-from tiny_models import build_gemma3, build_llava_next, build_qwen3_vl
 from transformers import AutoModelForImageTextToText
 
+from tests.tiny_models import build_gemma3, build_llava_next, build_qwen3_vl
+from tests.workers.matrix import Watched, build, run
 from trl_balcap.advantages import cgdpo_advantages, group_normalize
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +39,7 @@ def launch(case: dict, kind: str, seconds: float = 280) -> list[dict]:
     out = Path(case["out"])
     out.mkdir(parents=True, exist_ok=True)
     (out / "case.json").write_text(json.dumps(case))
-    worker = [str(ROOT / "tests" / "matrix_worker.py"), str(out / "case.json")]
+    worker = [str(ROOT / "tests" / "workers" / "matrix.py"), str(out / "case.json")]
     port = str(free_port())
     if kind == "ddp":  # accelerate launch with CPUs and 2 processes starts one, in silence
         command = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]

@@ -8,9 +8,9 @@ the shapes that the real one does; everything behind it is TRL's code and ours.
 import random
 
 import torch
-from test_trainer import CPU, even_reward, length_reward
 from trl import GRPOConfig, GRPOTrainer
 
+from tests.test_trainer import CPU, even_reward, length_reward
 from trl_balcap import BalCapConfig, BalCapTrainer, cgdpo_advantages
 
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from trl_balcap.advantages import cgdpo_advantages as cgdpo_advantages
 from trl_balcap.advantages import grpo_advantages as grpo_advantages
-from trl_balcap.length_gate import gate_reward as gate_reward
+from trl_balcap.gating import gate_reward as gate_reward
 
 # Not lazily: the function must win over the module of the same name.
-from trl_balcap.length_gate import length_gate as length_gate
-from trl_balcap.length_gate import linear_length_penalty as linear_length_penalty
+from trl_balcap.gating import length_gate as length_gate
+from trl_balcap.gating import linear_length_penalty as linear_length_penalty
 from trl_balcap.metrics import b_capscore as b_capscore
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The `trl-balcap` command: names of subcommands, each of which lives in its subject's module."""
+"""The `trl-balcap` command: names of subcommands, each in a module of `commands`."""
 
 import argparse
 import logging
@@ -7,16 +7,9 @@ from importlib import import_module
 
 __all__ = ["main"]
 
-COMMANDS = {
-    "demo": "trl_balcap.demo",
-    "plan": "trl_balcap.plan.command",
-    "calibrate": "trl_balcap.calibrate",
-    "caption": "trl_balcap.evals.caption",
-    "score": "trl_balcap.evals.score",
-    "agree": "trl_balcap.evals.agree",
-}
+COMMANDS = ("demo", "plan", "calibrate", "caption", "score", "agree")
 SCENES = {
-    "make": "trl_balcap.scenes.make",
+    "make": "trl_balcap.commands.scenes_make",
     "serve": "trl_balcap.scenes.server",
 }
 
@@ -41,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     asked = argv[:1] if argv and argv[0] in (*COMMANDS, "scenes") else [*COMMANDS, "scenes"]
     for name in asked:
         if name != "scenes":
-            import_module(COMMANDS[name]).add_parser(commands)
+            import_module(f"trl_balcap.commands.{name}").add_parser(commands)
     if "scenes" in asked:
         scenes = commands.add_parser("scenes", help="the embedded world and its exact judge")
         parts = scenes.add_subparsers(required=True, metavar="PART")

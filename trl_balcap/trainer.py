@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 
 from trl_balcap.advantages import cgdpo_advantages, dead_groups, group_normalize
+from trl_balcap.checkpoints import load_renamed_weights
 from trl_balcap.config import BalCapConfig
 from trl_balcap.data import check_columns
-from trl_balcap.length_gate import gate_reward
-from trl_balcap.resume import load_renamed_weights
+from trl_balcap.gating import gate_reward
 
 __all__ = ["BalCapTrainer", "JudgeOutageError"]
 

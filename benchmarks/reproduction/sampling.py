@@ -5,7 +5,7 @@ spends more time between the layers than in them. [`FastSampler`] does the same 
 batch shrinking as rows end, each image prefilled once, and nothing but tensors in the loop. On one
 core of a busy machine 64 greedy captions of 96 tokens took 0.7 to 0.9 s instead of 1.6 to 2.0 s, with
 no row ending early; each row that ends early saves more. A static cache and `torch.compile` were not
-tried: both keep finished rows. `tests/test_reproduce.py` holds the sampler to `model.generate`.
+tried: both keep finished rows. `tests/benchmarks/test_reproduce.py` holds the sampler to `model.generate`.
 """
 
 from typing import Any

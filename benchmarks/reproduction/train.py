@@ -25,7 +25,7 @@ from reproduction.measure import HeldOut, held_out, measure
 from reproduction.sampling import FastSampler, share_images
 from trl_balcap import BalCapConfig, BalCapTrainer
 from trl_balcap.advantages import dead_groups, group_normalize
-from trl_balcap.retest import retest_spread
+from trl_balcap.evals.retest import retest_spread
 from trl_balcap.scenes.captioner import PROMPT
 from trl_balcap.scenes.grammar import Faults, describe, faulty_caption
 from trl_balcap.scenes.oracle import Noise, Scores, score

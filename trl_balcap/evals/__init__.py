@@ -3,8 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from trl_balcap.evals.agree import agreement as agreement
-from trl_balcap.evals.caption import CaptionRun as CaptionRun
-from trl_balcap.evals.caption import caption_images as caption_images
 from trl_balcap.evals.captions import BadRowsError as BadRowsError
 from trl_balcap.evals.captions import Caption as Caption
 from trl_balcap.evals.captions import read_captions as read_captions
@@ -13,9 +11,9 @@ from trl_balcap.evals.compare import read_rows as read_rows
 from trl_balcap.evals.results import Comparison as Comparison
 from trl_balcap.evals.results import Evaluation as Evaluation
 from trl_balcap.evals.results import MetricResult as MetricResult
-from trl_balcap.evals.scoring import Benchmarks as Benchmarks
-from trl_balcap.evals.scoring import evaluate_captions as evaluate_captions
-from trl_balcap.evals.scoring import score_captions as score_captions
+from trl_balcap.evals.run import Benchmarks as Benchmarks
+from trl_balcap.evals.run import evaluate_captions as evaluate_captions
+from trl_balcap.evals.run import score_captions as score_captions
 
 if TYPE_CHECKING:
     from trl_balcap.evals.callback import CaptionEvalCallback as CaptionEvalCallback
@@ -25,12 +23,10 @@ __all__ = [
     "Benchmarks",
     "Caption",
     "CaptionEvalCallback",
-    "CaptionRun",
     "Comparison",
     "Evaluation",
     "MetricResult",
     "agreement",
-    "caption_images",
     "compare_rows",
     "evaluate_captions",
     "read_captions",

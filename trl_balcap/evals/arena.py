@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize, special, stats
 
-from trl_balcap.evals.caparena import verdict_of
+from trl_balcap.evals.metrics.caparena import verdict_of
 
 __all__ = [
     "HUMAN_RANKING",

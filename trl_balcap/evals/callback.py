@@ -10,14 +10,14 @@ from accelerate.utils import broadcast_object_list, gather_object
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.models import unwrap_model_for_generation
 
-from trl_balcap.captioning import generate_captions
+from trl_balcap.captioning.local import generate_captions
 from trl_balcap.data import DEFAULT_PROMPT
+from trl_balcap.data.completions import is_empty
 from trl_balcap.evals.captions import Caption
 from trl_balcap.evals.results import MetricResult
-from trl_balcap.evals.scoring import evaluate_captions
+from trl_balcap.evals.run import evaluate_captions
 from trl_balcap.judge import Judge, JudgeConfigError
 from trl_balcap.judge.ranks import batch_deadline
-from trl_balcap.rewards import is_empty
 
 __all__ = ["CaptionEvalCallback"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL.Image import Image as PILImage
 
-from trl_balcap.images import image_problem
+from trl_balcap.data.images import image_problem
 
 __all__ = [
     "BadRowsError",

@@ -1,11 +1,11 @@
 """One question to one model: the only room that talks to litellm."""
 
-from .errors import REASONS as REASONS
-from .errors import JudgeConfigError as JudgeConfigError
-from .errors import JudgeError as JudgeError
-from .judge import Judge as Judge
-from .replies import Linguistic as Linguistic
-from .replies import Verification as Verification
+from trl_balcap.judge.errors import REASONS as REASONS
+from trl_balcap.judge.errors import JudgeConfigError as JudgeConfigError
+from trl_balcap.judge.errors import JudgeError as JudgeError
+from trl_balcap.judge.judge import Judge as Judge
+from trl_balcap.judge.replies import Linguistic as Linguistic
+from trl_balcap.judge.replies import Verification as Verification
 
 __all__ = [
     "REASONS",

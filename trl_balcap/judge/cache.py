@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import JudgeConfigError
-from .questions import prompts_hash
+from trl_balcap.judge.errors import JudgeConfigError
+from trl_balcap.judge.questions import prompts_hash
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from .background import call_at_close, in_place
-from .errors import JudgeConfigError, JudgeError, Reason, shorten
+from trl_balcap.judge.background import call_at_close, in_place
+from trl_balcap.judge.errors import JudgeConfigError, JudgeError, Reason, shorten
 
 
 class Reply(NamedTuple):
@@ -264,7 +264,7 @@ def _unpriced_record() -> Callable[[str, list[dict[str, Any]]], Any] | None:
 
 @cache
 def _register_scenes() -> None:
-    from ..scenes import provider
+    from trl_balcap.scenes import provider
 
     provider.register()
 

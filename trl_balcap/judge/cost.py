@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .questions import prompt
-from .settings import Profile
+from trl_balcap.judge.questions import prompt
+from trl_balcap.judge.settings import Profile
 
 CHARS_PER_TOKEN = 4.0  # UTF-8 bytes of English for a token of common tokenizers, about
 WORDS_PER_ASSERTION = 6.0  # "The umbrella is red.": short sentences that stand alone

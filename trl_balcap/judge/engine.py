@@ -21,19 +21,19 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from . import client, questions
-from .cache import ReplyCache
-from .client import Deployment, Failure, Reply
-from .collector import fewer_collections
-from .errors import JudgeConfigError, JudgeError
-from .images import EncodedImage, encode_image, open_image, pixel_digest
-from .limiter import AdaptiveLimit
-from .prices import price_of
-from .questions import Question, prompt
-from .ranks import world_size
-from .replies import UnreadableReply
-from .settings import JudgeSettings
-from .stats import BatchMetrics, JudgeStats
+from trl_balcap.judge import client, questions
+from trl_balcap.judge.cache import ReplyCache
+from trl_balcap.judge.client import Deployment, Failure, Reply
+from trl_balcap.judge.collector import fewer_collections
+from trl_balcap.judge.errors import JudgeConfigError, JudgeError
+from trl_balcap.judge.images import EncodedImage, encode_image, open_image, pixel_digest
+from trl_balcap.judge.limiter import AdaptiveLimit
+from trl_balcap.judge.prices import price_of
+from trl_balcap.judge.questions import Question, prompt
+from trl_balcap.judge.ranks import world_size
+from trl_balcap.judge.replies import UnreadableReply
+from trl_balcap.judge.settings import JudgeSettings
+from trl_balcap.judge.stats import BatchMetrics, JudgeStats
 
 Verdict = TypeVar("Verdict")
 

@@ -5,14 +5,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import questions
-from .background import on_judge_loop
-from .engine import Engine
-from .errors import JudgeConfigError
-from .images import MAX_PIXELS
-from .replies import Linguistic, Verification
-from .settings import JudgeSettings, Model, Profile, deployments
-from .stats import JudgeStats
+from trl_balcap.judge import questions
+from trl_balcap.judge.background import on_judge_loop
+from trl_balcap.judge.engine import Engine
+from trl_balcap.judge.errors import JudgeConfigError
+from trl_balcap.judge.images import MAX_PIXELS
+from trl_balcap.judge.replies import Linguistic, Verification
+from trl_balcap.judge.settings import JudgeSettings, Model, Profile, deployments
+from trl_balcap.judge.stats import JudgeStats
 
 
 class Judge:

@@ -1,6 +1,6 @@
 """What a model's tokens cost, by litellm's own table; the network is not asked."""
 
-from .client import Deployment, _litellm, provider_of
+from trl_balcap.judge.client import Deployment, _litellm, provider_of
 
 
 def price_of(deployment: Deployment) -> tuple[float, float] | None:

@@ -13,9 +13,9 @@ from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, Generic, TypeVar
 
-from . import replies
-from .images import EncodedImage
-from .replies import Linguistic, Verification
+from trl_balcap.judge import replies
+from trl_balcap.judge.images import EncodedImage
+from trl_balcap.judge.replies import Linguistic, Verification
 
 Verdict = TypeVar("Verdict")
 

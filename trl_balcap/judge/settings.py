@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .client import Deployment
-from .errors import JudgeConfigError
-from .images import MAX_PIXELS
+from trl_balcap.judge.client import Deployment
+from trl_balcap.judge.errors import JudgeConfigError
+from trl_balcap.judge.images import MAX_PIXELS
 
 Profile = Literal["questions", "fused"]
 Model = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from trl_balcap.data import load_captions
-from trl_balcap.images import bounded_size
+from trl_balcap.data.images import bounded_size
 from trl_balcap.judge.cost import CHARS_PER_TOKEN
 
 __all__ = ["Sample", "sample_dataset"]

@@ -1,17 +1,14 @@
 """Scenes as a captioning dataset: in memory, or in a folder as users have theirs."""
 
-import argparse
 import json
 import random
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from trl_balcap.scenes.grammar import describe
 from trl_balcap.scenes.world import draw, random_scene
 
-__all__ = ["add_parser", "run", "scene_rows", "write_scenes"]
+__all__ = ["scene_rows", "write_scenes"]
 
 
 def scene_rows(n: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -76,21 +73,3 @@ def write_scenes(folder: str | Path, n: int, seed: int = 0) -> Path:
             row["image"].save(folder / name)
             file.write(json.dumps({"image": name, "reference": row["reference"]}) + "\n")
     return captions
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add `make` to the subcommands of `trl-balcap scenes`."""
-    parser = subparsers.add_parser(
-        "make", help="draw scenes and write them with their reference captions"
-    )
-    parser.add_argument("--n", type=int, required=True, help="number of scenes")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Write the scenes that `trl-balcap scenes make` asks for."""
-    captions = write_scenes(args.out, args.n, args.seed)
-    Console().print(f"{args.n} scenes in {captions}")
-    return 0

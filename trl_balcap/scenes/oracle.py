@@ -30,9 +30,16 @@ from typing import Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from .grammar import Claim, CountClaim, MetaClaim, ThingClaim, parse_sentence, split_sentences
-from .sight import read_scene
-from .world import Scene
+from trl_balcap.scenes.grammar import (
+    Claim,
+    CountClaim,
+    MetaClaim,
+    ThingClaim,
+    parse_sentence,
+    split_sentences,
+)
+from trl_balcap.scenes.sight import read_scene
+from trl_balcap.scenes.world import Scene
 
 __all__ = [
     "Linguistic",

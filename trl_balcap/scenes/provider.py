@@ -19,7 +19,7 @@ from litellm import CustomLLM, ModelResponse
 from litellm.types.utils import Usage
 from litellm.utils import custom_llm_setup
 
-from .oracle import Noise, Oracle, QuestionError
+from trl_balcap.scenes.oracle import Noise, Oracle, QuestionError
 
 __all__ = ["ScenesProvider", "register"]
 

@@ -25,8 +25,8 @@ from typing import Any
 
 from aiohttp import web
 
-from . import oracle
-from .server_faults import REFUSAL, ServerFaults, spoil_ids, spoil_text
+from trl_balcap.scenes import oracle
+from trl_balcap.scenes.server_faults import REFUSAL, ServerFaults, spoil_ids, spoil_text
 
 __all__ = ["ServerHandle", "add_parser", "run", "serve"]
 

@@ -11,7 +11,18 @@ import itertools
 import numpy as np
 from PIL import Image
 
-from .world import CANVAS, CELL, COLOURS, COLUMNS, ROWS, SHAPES, SIZES, Scene, Thing, draw
+from trl_balcap.scenes.world import (
+    CANVAS,
+    CELL,
+    COLOURS,
+    COLUMNS,
+    ROWS,
+    SHAPES,
+    SIZES,
+    Scene,
+    Thing,
+    draw,
+)
 
 __all__ = ["read_scene"]
 

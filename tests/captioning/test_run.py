@@ -1,0 +1,207 @@
+"""`trl-balcap caption`: images to captions, by a model, an adapter or a server."""
+
+import json
+import sys
+import types
+
+import pytest
+from PIL import Image
+from skimage import data
+
+from trl_balcap.captioning.local import generate_captions
+from trl_balcap.captioning.run import caption_images, list_images
+from trl_balcap.cli import main
+from trl_balcap.evals.captions import BadRowsError
+from trl_balcap.scenes.make import write_scenes
+from trl_balcap.scenes.server import serve
+
+
+@pytest.fixture
+def scenes_folder(tmp_path):
+    write_scenes(tmp_path / "scenes", 5)
+    return tmp_path / "scenes"
+
+
+def rows(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_model_captions_a_folder(tiny_qwen, scenes_folder, tmp_path, capsys):
+    out = tmp_path / "made" / "captions.jsonl"
+    command = ["caption", str(tiny_qwen), str(scenes_folder), "--out", str(out)]
+    command += ["--max-new-tokens", "6", "--batch-size", "2", "--engine", "transformers"]
+    assert main(command) == 0
+    made = rows(out)
+    assert [row["id"] for row in made] == [f"00{i}.png" for i in range(5)]
+    assert (out.parent / made[0]["image"]).is_file()
+    assert made[0]["reference"].startswith(("There", "One", "Two", "Three", "Four", "In", "At"))
+    assert "5 captions written, 0 there already" in capsys.readouterr().out
+
+    # Greedy: batches of 2 and of 5 say the same.
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    images = [Image.open(scenes_folder / "images" / f"00{i}.png").convert("RGB") for i in range(5)]
+    expected = generate_captions(
+        AutoModelForImageTextToText.from_pretrained(tiny_qwen),
+        AutoProcessor.from_pretrained(tiny_qwen),
+        images,
+        prompt="Describe the image in detail.",
+        max_new_tokens=6,
+    )
+    assert [row["caption"] for row in made] == expected
+
+
+def test_a_lora_adapter_captions_as_its_merged_model(tiny_qwen, scenes_folder, tmp_path):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    torch.manual_seed(0)
+    base = AutoModelForImageTextToText.from_pretrained(tiny_qwen)
+    config = LoraConfig(
+        target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False
+    )
+    adapted = get_peft_model(base, config)
+    with torch.no_grad():  # large enough to change what an untrained model says
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight.normal_(std=1.0)
+    adapted.save_pretrained(tmp_path / "adapter")
+    merged = adapted.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    AutoProcessor.from_pretrained(tiny_qwen).save_pretrained(tmp_path / "merged")
+    made = {}
+    for name, model in (("adapter", "adapter"), ("merged", "merged"), ("base", tiny_qwen)):
+        out = tmp_path / f"{name}.jsonl"
+        run = caption_images(
+            str(tmp_path / model), scenes_folder, out, engine="transformers", max_new_tokens=12
+        )
+        assert run.written == 5
+        made[name] = [row["caption"] for row in rows(out)]
+    assert made["adapter"] == made["merged"]
+    assert made["adapter"] != made["base"]
+
+
+def test_a_server_captions_and_bad_images_are_told_and_skipped(tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.fromarray(data.astronaut()).save(images / "astronaut.jpg")
+    (images / "broken.png").write_bytes(b"not an image")
+    Image.new("RGB", (0x10, 0x10), "red").save(images / "red.png")
+    asked = []
+
+    def answer(messages):
+        asked.append(messages)
+        return f" Caption {len(asked)}. "
+
+    out = tmp_path / "captions.jsonl"
+    command = ["caption", "openai/captioner", str(images), "--out", str(out), "--prompt", "Say."]
+    with serve(answer=answer) as server:
+        assert main([*command, "--api-base", server.url]) == 0
+        shown = capsys.readouterr().out
+        assert "broken.png: it is not an image that Pillow can read" in shown
+        assert "2 captions written, 0 there already, 1 images skipped" in shown
+        assert {row["caption"] for row in rows(out)} == {"Caption 1.", "Caption 2."}
+        content = asked[0][0]["content"]
+        assert [m["role"] for m in asked[0]] == ["user"]
+        assert content[1] == {"type": "text", "text": "Say."}
+        assert content[0]["image_url"]["url"].startswith("data:image/")
+
+        # Half a row of a killed run is made again, whole ones are kept.
+        kept, lost = out.read_text().splitlines()
+        out.write_text(f"{kept}\n{lost[:30]}")
+        assert main([*command, "--api-base", server.url]) == 0
+        assert "1 captions written, 1 there already" in capsys.readouterr().out
+        assert (len(asked), out.read_text().splitlines()[0]) == (3, kept)
+
+        command[command.index("Say.")] = "Tell."
+        with pytest.raises(SystemExit):
+            main([*command, "--api-base", server.url])
+    assert "was captioned with prompt 'Say.', this run has 'Tell.'" in capsys.readouterr().err
+
+
+def test_a_server_that_fails_leaves_the_image_out(tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    out = tmp_path / "captions.jsonl"
+    with serve(answer=lambda messages: "") as server:
+        run = caption_images("openai/x", tmp_path / "a.png", out, api_base=server.url)
+    assert (run.written, len(run.skipped)) == (0, 1)
+    assert "no caption: unreadable" in run.skipped[0]
+    assert out.read_text() == ""
+
+
+def test_vllm_is_asked_in_its_own_words(tmp_path, monkeypatch):
+    """A stand-in with vLLM's interface: what matters is what our side hands over."""
+    seen = {}
+
+    class LLM:
+        def __init__(self, **options):
+            seen["options"] = options
+
+        def chat(self, conversations, sampling, lora_request, use_tqdm):
+            seen.update(conversations=conversations, sampling=sampling, lora=lora_request)
+            output = types.SimpleNamespace(text=" A red square. ")
+            return [types.SimpleNamespace(outputs=[output]) for _ in conversations]
+
+    vllm = types.ModuleType("vllm")
+    vllm.LLM, vllm.SamplingParams = LLM, lambda **options: options  # type: ignore[attr-defined]
+    vllm.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
+    requests = types.ModuleType("vllm.lora.request")
+    requests.LoRARequest = lambda *parts: parts  # type: ignore[attr-defined]
+    for name, module in (
+        ("vllm", vllm),
+        ("vllm.lora", types.ModuleType("vllm.lora")),
+        ("vllm.lora.request", requests),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
+
+    run = caption_images("org/model", tmp_path / "a.png", tmp_path / "1.jsonl", max_new_tokens=9)
+    assert run.written == 1
+    assert rows(tmp_path / "1.jsonl")[0]["caption"] == "A red square."
+    assert seen["options"] == {"model": "org/model"}
+    assert seen["sampling"] == {"temperature": 0.0, "max_tokens": 9}
+    ((turn,),) = seen["conversations"]
+    assert turn["role"] == "user"
+    assert [part["type"] for part in turn["content"]] == ["image_url", "text"]
+
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    config = {"base_model_name_or_path": "org/base", "r": 16}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    caption_images(str(adapter), tmp_path / "a.png", tmp_path / "2.jsonl", engine="vllm")
+    assert seen["options"] == {"model": "org/base", "enable_lora": True, "max_lora_rank": 16}
+    assert seen["lora"] == ("adapter", 1, str(adapter))
+
+
+def test_vllm_that_is_not_there(tmp_path):
+    if "vllm" in sys.modules:
+        pytest.skip("vLLM is installed here")
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="vLLM is not installed"):
+        caption_images("m", tmp_path / "a.png", tmp_path / "out.jsonl", engine="vllm")
+
+
+def test_images_are_listed_from_what_users_have(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("b.PNG", "deep/a.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("x")
+    assert [row.id for row in list_images(tmp_path)] == ["b.PNG", "deep/a.jpg"]
+    assert [row.id for row in list_images(tmp_path / "b.PNG")] == ["b.PNG"]
+
+    listed = tmp_path / "list.jsonl"
+    listed.write_text('{"id": "nat_1", "image": "b.PNG", "reference": "A cup."}\n')
+    (row,) = list_images(listed)
+    assert (row.id, row.path, row.reference) == ("nat_1", tmp_path / "b.PNG", "A cup.")
+
+    listed.write_text('{"image": "b.PNG"}\n{"picture": "x"}\n{"image": "other/b.PNG"}\n')
+    with pytest.raises(BadRowsError) as caught:
+        list_images(listed)
+    assert [p.split(": ")[0] for p in caught.value.problems] == [f"{listed}:2", f"{listed}:3"]
+
+    with pytest.raises(FileNotFoundError, match="no file or folder"):
+        list_images(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no image"):
+        list_images(tmp_path / "empty")

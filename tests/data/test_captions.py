@@ -1,0 +1,402 @@
+"""Captions from disk: each source, each way an image can be wrong, and what the error says."""
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import datasets
+import pytest
+import skimage
+from PIL import Image
+
+from trl_balcap.data import DEFAULT_PROMPT, check_columns, load_captions
+from trl_balcap.data.images import bounded_image, bounded_size, image_problem
+
+PHOTOS = Path(skimage.__file__).parent / "data"  # public-domain photographs, in the wheel
+ASTRONAUT = PHOTOS / "astronaut.png"  # 512 x 512, NASA
+ROCKET = PHOTOS / "rocket.jpg"  # 640 x 427, SpaceX
+
+
+def write_jsonl(file: Path, rows: list[dict]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two drawn images in a sub-folder, one of them with an alpha channel."""
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "pictures" / "red.png")
+    Image.new("RGBA", (40, 60), (0, 0, 0, 0)).save(tmp_path / "pictures" / "clear.png")
+    return tmp_path
+
+
+ROWS = [
+    {"image": "pictures/red.png", "reference": "A red board.", "id": 1},
+    {"image": "pictures/clear.png", "reference": "Nothing at all.", "id": 2},
+]
+
+
+# --- sources ---
+
+
+def test_a_jsonl_file_gives_prompt_image_reference_and_the_rest(folder):
+    dataset = load_captions(write_jsonl(folder / "train.jsonl", ROWS))
+
+    assert dataset.column_names == ["prompt", "image", "reference", "id"]
+    assert dataset[0]["prompt"] == [{"role": "user", "content": DEFAULT_PROMPT}]
+    assert dataset[0]["image"].getpixel((0, 0)) == (255, 0, 0)
+    assert dataset[1]["reference"] == "Nothing at all."
+    assert dataset[1]["id"] == 2
+
+
+def test_transparency_turns_white(folder):
+    clear = load_captions(write_jsonl(folder / "train.jsonl", ROWS))[1]["image"]
+    assert (clear.mode, clear.getpixel((5, 5))) == ("RGB", (255, 255, 255))
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "captions.jsonl", "train.jsonl"])
+def test_a_folder_with_a_list_and_file_names_that_ride_along(folder, name):
+    rows = [{"file_name": row["image"], "caption": row["reference"]} for row in ROWS]
+    write_jsonl(folder / name, rows)
+
+    dataset = load_captions(folder)
+
+    assert dataset.column_names == ["prompt", "image", "reference", "file_name"]
+    assert dataset["file_name"][:] == ["pictures/red.png", "pictures/clear.png"]
+    assert dataset[0]["image"].size == (60, 40)
+
+
+def test_sidecar_texts_beside_the_images(folder):
+    (folder / "pictures" / "red.txt").write_text("A red board.\n", encoding="utf-8")
+    (folder / "pictures" / "clear.txt").write_text("窓の外は雨。", encoding="utf-8")
+
+    dataset = load_captions(folder)
+
+    assert dataset["file_name"][:] == ["pictures/clear.png", "pictures/red.png"]
+    assert dataset["reference"][:] == ["窓の外は雨。", "A red board."]
+
+
+def test_a_split_is_a_folder_or_a_file_of_that_name(folder):
+    write_jsonl(folder / "train.jsonl", ROWS)
+    write_jsonl(folder / "test.jsonl", ROWS[:1])
+    write_jsonl(folder / "held-out" / "metadata.jsonl", [{**ROWS[0], "image": str(ASTRONAUT)}])
+
+    assert len(load_captions(folder)) == 2
+    assert len(load_captions(folder, split="test")) == 1
+    assert load_captions(folder, split="held-out")[0]["image"].size == (512, 512)
+    with pytest.raises(ValueError, match=r"has no split 'validation'"):
+        load_captions(folder / "train.jsonl", split="validation")
+
+
+def test_a_saved_dataset_with_the_images_inside(folder):
+    saved = datasets.Dataset.from_dict(
+        {"picture": [str(folder / row["image"]) for row in ROWS], "text": ["Red.", "Clear."]}
+    ).cast_column("picture", datasets.Image())
+    datasets.DatasetDict({"train": saved}).save_to_disk(folder / "saved")
+
+    dataset = load_captions(folder / "saved", image_column="picture")
+
+    assert dataset[0]["image"].size == (60, 40)
+    assert dataset[1]["reference"] == "Clear."
+    with pytest.raises(ValueError, match=r"has no split 'test', only train"):
+        load_captions(folder / "saved", split="test")
+
+
+def test_a_folder_of_parquet_files_is_a_dataset_of_that_layout(folder, tmp_path):
+    rows = datasets.Dataset.from_dict(
+        {"image": [str(ASTRONAUT)], "caption": ["An astronaut."]}
+    ).cast_column("image", datasets.Image())
+    (folder / "hub").mkdir()
+    rows.to_parquet(folder / "hub" / "train-00000.parquet")
+
+    assert load_captions(folder / "hub")[0]["reference"] == "An astronaut."
+
+
+def test_prompts_per_row_and_one_prompt_for_all(folder):
+    rows = [{**ROWS[0], "prompt": "What is this?"}, {**ROWS[1], "prompt": "Look."}]
+    file = write_jsonl(folder / "train.jsonl", rows)
+
+    assert load_captions(file)[1]["prompt"] == [{"role": "user", "content": "Look."}]
+    assert load_captions(file, prompt="Caption it.")[1]["prompt"][0]["content"] == "Caption it."
+
+
+def test_images_alone_are_enough_where_no_reference_is_asked_for(folder):
+    dataset = load_captions(folder, references=False)
+    assert dataset.column_names == ["prompt", "image", "file_name"]
+
+
+def test_a_shuffled_slice_still_bounds_its_images_and_crosses_processes(folder):
+    file = write_jsonl(folder / "train.jsonl", [{**ROWS[0], "image": str(ASTRONAUT)}] * 3)
+    dataset = load_captions(file, max_pixels=28 * 28 * 64).shuffle(seed=1).select([0, 2])
+
+    assert pickle.loads(pickle.dumps(dataset))[0]["image"].size == (224, 224)
+
+
+# --- photographs ---
+
+
+def test_a_photograph_is_bounded_by_the_rule_of_its_model(tmp_path):
+    """512 x 512 under 256 tokens of 28 x 28: sqrt(512 * 512 / 200704) = 1.143, 512 / 1.143 = 448."""
+    file = write_jsonl(
+        tmp_path / "a.jsonl", [{"image": str(ASTRONAUT), "reference": "Eileen Collins."}]
+    )
+    assert load_captions(file)[0]["image"].size == (512, 512)
+    assert load_captions(file, max_pixels=256 * 28 * 28)[0]["image"].size == (448, 448)
+
+
+def test_a_photograph_taken_with_the_camera_on_its_side_comes_upright(tmp_path):
+    """EXIF orientation 6: the stored rows are the picture's columns, to be turned clockwise."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = Image.open(ROCKET)  # 640 x 427, dark sky on top, fire at the bottom
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", exif=exif)
+    assert Image.open(tmp_path / "turned.jpg").size == (427, 640)
+
+    file = write_jsonl(tmp_path / "a.jsonl", [{"image": "turned.jpg", "reference": "A rocket."}])
+    image = load_captions(file)[0]["image"]
+
+    assert image.size == (640, 427)
+    for corner in [(3, 3), (636, 3), (3, 423), (636, 423)]:
+        expected, got = upright.getpixel(corner), image.getpixel(corner)
+        assert max(abs(a - b) for a, b in zip(expected, got, strict=True)) < 12
+
+
+@pytest.mark.parametrize(
+    ("size", "max_pixels", "expected"),
+    [
+        ((640, 480), 401_408, (640, 480)),
+        ((4032, 3024), 401_408, (728, 532)),
+        ((84, 84), 3136, (56, 56)),
+        ((3000, 16), 3136, (756, 28)),  # smart_resize alone would give a height of 0
+    ],
+)
+def test_bounded_size(size, max_pixels, expected):
+    assert bounded_size(*size, max_pixels) == expected
+
+
+def test_a_bound_below_four_tokens_is_refused(folder):
+    with pytest.raises(ValueError, match=r"max_pixels must be at least 3136 .* got 100"):
+        load_captions(write_jsonl(folder / "train.jsonl", ROWS), max_pixels=100)
+
+
+def test_a_palette_image_with_transparency_turns_white_too():
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([0, 0, 0, 9, 9, 9])
+    image.info["transparency"] = 0
+    assert bounded_image(image).getpixel((0, 0)) == (255, 255, 255)
+
+
+# --- images that cannot be trained on ---
+
+
+def cut(file: Path, share: float, to: Path) -> Path:
+    content = file.read_bytes()
+    to.write_bytes(content[: int(len(content) * share)])
+    return to
+
+
+def test_what_is_wrong_with_an_image_file(tmp_path):
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("not an image")
+    Image.new("L", (1, 300)).save(tmp_path / "line.png")
+    cut(ASTRONAUT, 0.5, tmp_path / "cut.png")
+    cut(ROCKET, 0.9, tmp_path / "cut.jpg")
+    (tmp_path / "longer.jpg").write_bytes(ROCKET.read_bytes() + b"trailing words of a phone")
+
+    assert image_problem(ASTRONAUT) is None
+    assert image_problem(ROCKET) is None
+    assert image_problem(tmp_path / "longer.jpg") is None
+    assert image_problem(tmp_path / "none.png") == "there is no such file"
+    assert image_problem(tmp_path) == "it is a folder"
+    assert image_problem(tmp_path / "empty.png") == "the file is empty"
+    assert image_problem(tmp_path / "text.png") == "it is not an image that Pillow can read"
+    assert image_problem(tmp_path / "line.png") == (
+        "its sides are 300 to 1, and the vision processors take at most 200 to 1"
+    )
+    assert "truncated" in str(image_problem(tmp_path / "cut.png"))
+    assert "truncated" in str(image_problem(tmp_path / "cut.jpg"))
+
+
+def test_bad_images_are_named_by_row_line_and_path(folder):
+    (folder / "pictures" / "empty.png").write_bytes(b"")
+    file = folder / "train.jsonl"
+    lines = [
+        json.dumps(ROWS[0]),
+        "",
+        json.dumps({**ROWS[0], "image": "pictures/gone.png"}),
+        json.dumps({**ROWS[0], "image": "pictures/empty.png"}),
+        json.dumps({"reference": "No image at all."}),
+    ]
+    file.write_text("\n".join(lines), encoding="utf-8")
+
+    with pytest.raises(ValueError, match=r"needs an image that can be read, and 3 have") as error:
+        load_captions(file)
+
+    _, gone, empty, missing, way_out = str(error.value).splitlines()
+    assert gone.strip() == (
+        f"row 1 ({file}, line 3): the image {folder}/pictures/gone.png: there is no such file"
+    )
+    assert empty.endswith(f"line 4): the image {folder}/pictures/empty.png: the file is empty")
+    assert missing.endswith("line 5): the image is missing")
+    assert way_out == "Leave these rows out, or mend the files."
+
+
+def test_only_the_first_five_of_many_problems_are_listed(folder):
+    rows = [{**ROWS[0], "image": f"gone-{number}.png"} for number in range(1200)]
+    with pytest.raises(ValueError, match=r"and 1200 have none[\s\S]*gone-4[\s\S]*and 1195 more"):
+        load_captions(write_jsonl(folder / "train.jsonl", rows))
+
+
+# --- other bad input ---
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{**ROWS[0], "reference": " \n"}], r"row 0 \(.*line 1\): the reference is empty"),
+        ([{**ROWS[0], "reference": 7}], r"row 0 .*: the reference is a int, not text"),
+        (
+            [{"image": "pictures/red.png", "words": "x"}],
+            r"no reference column: none of reference, caption, text is among image, words. "
+            r"Name it with reference_column",
+        ),
+        ([{"picture": "a.png"}], r"has no image column: none of image, file_name, image_path"),
+        ([{**ROWS[0], "prompt": ""}], r"row 0 .*the prompt is empty"),
+        ([{**ROWS[0], "completions": "x"}], r"has the columns completions: TRL keeps these names"),
+        ([{**ROWS[0], "id": "one"}, ROWS[1]], r"the values of 'id' are not all of one kind"),
+        ([], r"is empty: it must hold one JSON object a line"),
+    ],
+)
+def test_a_bad_row_is_one_clear_error(folder, rows, message):
+    with pytest.raises(ValueError, match=message):
+        load_captions(write_jsonl(folder / "train.jsonl", rows))
+
+
+def test_a_line_that_is_no_json_object(folder):
+    (folder / "a.jsonl").write_text('{"image": \n')
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 1 is not JSON"):
+        load_captions(folder / "a.jsonl")
+    (folder / "a.jsonl").write_text('\n["image"]\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 2 is a list, not an object"):
+        load_captions(folder / "a.jsonl")
+
+
+def test_a_column_that_was_named_must_exist(folder):
+    file = write_jsonl(folder / "train.jsonl", ROWS)
+    with pytest.raises(ValueError, match=r"no column 'caption' for reference_column.*image, refer"):
+        load_captions(file, reference_column="caption")
+    with pytest.raises(ValueError, match=r"no column 'photo' for image_column"):
+        load_captions(file, image_column="photo")
+
+
+def test_a_missing_sidecar_is_named(folder):
+    (folder / "pictures" / "red.txt").write_text("A red board.", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"row 0 .*: the reference is empty"):
+        load_captions(folder)
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing at .*gone\.jsonl. Give a JSONL file"):
+        load_captions(tmp_path / "gone.jsonl")
+    with pytest.raises(ValueError, match=r"holds no captions: it needs a metadata\.jsonl"):
+        load_captions(tmp_path)
+
+
+# --- what the trainer asks before it loads a model ---
+
+NEEDS = {
+    "precision_reward": ("image",),
+    "recall_reward": ("reference",),
+    "the length gate": ("reference",),
+}
+
+
+def test_a_loaded_dataset_has_all_that_the_rewards_need(folder):
+    dataset = load_captions(write_jsonl(folder / "train.jsonl", ROWS))
+    streamed = dataset.with_format(None).to_iterable_dataset()
+    for rows in (dataset, streamed, [dataset[0]]):
+        assert check_columns(rows, NEEDS) is None
+
+
+def test_no_needs_no_complaint():
+    dataset = datasets.Dataset.from_dict({"prompt": ["Say hello."]})
+    assert check_columns(dataset, {"length_reward": ()}) is None
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_missing_column_names_who_needs_it(lazy):
+    dataset = datasets.Dataset.from_dict({"prompt": ["x"], "caption": ["A dog."]})
+    dataset = dataset.to_iterable_dataset() if lazy else dataset
+
+    with pytest.raises(ValueError, match=r"^recall_reward needs the column 'reference', and eval_"):
+        check_columns(dataset, {"recall_reward": ("reference",)}, name="eval_dataset")
+    with pytest.raises(ValueError, match=r"needs the column 'image' \(or 'images'\).* caption"):
+        check_columns(dataset, {"precision_reward": ("image",)})
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_an_empty_reference_names_its_row_and_all_who_need_it(lazy):
+    dataset = datasets.Dataset.from_dict({"reference": ["A dog.", "", None]})
+    dataset = dataset.to_iterable_dataset() if lazy else dataset
+
+    with pytest.raises(ValueError, match=r"^recall_reward, the length gate needs a ref") as error:
+        check_columns(dataset, {name: NEEDS[name] for name in ("recall_reward", "the length gate")})
+    assert "row 1: the reference is empty" in str(error.value)
+    assert "row 2: the reference is empty" in str(error.value)
+
+
+def test_an_unreadable_image_names_its_row_and_path(folder):
+    broken = cut(ASTRONAUT, 0.3, folder / "broken.png")
+    dataset = datasets.Dataset.from_dict({"image": [str(ASTRONAUT), str(broken)]}).cast_column(
+        "image", datasets.Image()
+    )
+    with pytest.raises(ValueError, match=r"row 1: the image .*broken\.png: .*truncated"):
+        check_columns(dataset, {"precision_reward": ("image",)})
+    with pytest.raises(ValueError, match=r"row 1 of train_dataset cannot be read: .*truncated"):
+        check_columns(dataset.to_iterable_dataset(), {"precision_reward": ("image",)})
+
+
+def test_images_as_lists_bytes_and_gaps():
+    good = {"path": None, "bytes": ASTRONAUT.read_bytes()}
+    bad = {"path": None, "bytes": ROCKET.read_bytes()[:5000]}
+    features = datasets.Features({"images": datasets.List(datasets.Image())})
+    needs = {"precision_reward": ("image",)}
+
+    check_columns(datasets.Dataset.from_dict({"images": [[good]]}, features=features), needs)
+    for images, problem in [([good, bad], "the image: .*truncated"), ([], "the image is missing")]:
+        dataset = datasets.Dataset.from_dict({"images": [[good], images]}, features=features)
+        with pytest.raises(ValueError, match=rf"row 1: {problem}"):
+            check_columns(dataset, needs)
+
+
+def test_a_stream_is_read_only_as_far_as_asked():
+    rows = iter([{"reference": "A dog."}] * 3 + [{"reference": ""}])
+    check_columns(rows, {"recall_reward": ("reference",)}, first_rows=3)
+    assert next(rows) == {"reference": ""}
+
+
+def test_a_dataset_without_rows():
+    with pytest.raises(ValueError, match=r"^train_dataset has no rows"):
+        check_columns([], {"recall_reward": ("reference",)})
+
+
+def test_images_far_away_are_not_fetched_to_be_checked():
+    features = datasets.Features({"image": datasets.Image()})
+    rows = {"image": [{"path": "https://nowhere.invalid/a.png", "bytes": None}]}
+    dataset = datasets.Dataset.from_dict(rows, features=features)
+    assert check_columns(dataset, {"precision_reward": ("image",)}) is None
+
+
+def test_the_recipe_for_sharegpt4v_in_the_docs(tmp_path, monkeypatch):
+    page = Path(__file__).parents[2] / "docs" / "data.md"
+    [code] = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A rocket."}]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sharegpt4v.json").write_text(
+        json.dumps([{"id": "1", "image": str(ROCKET), "conversations": talk}])
+    )
+    exec(code, {})
+    assert load_captions(tmp_path)[0]["reference"] == "A rocket."

@@ -1,0 +1,108 @@
+"""Every recipe in examples/configs parses as the scripts parse it, and fits what it names."""
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from trl import ModelConfig, TrlParser
+
+from trl_balcap.config import BalCapConfig, CaptioningArguments
+from trl_balcap.plan.run import Plan, make_plan
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RECIPES = sorted((EXAMPLES / "configs").glob("*.yaml"))
+
+
+def named(file: Path) -> str:
+    return file.stem
+
+
+@functools.cache
+def planned(recipe: Path) -> Plan:
+    """The plan for GPUs of the size that the recipe's first lines name."""
+    gigabytes = re.search(r"of (\d+) GB", recipe.read_text())
+    assert gigabytes is not None
+    return make_plan(str(recipe), gpu_memory=float(gigabytes[1]))
+
+
+def test_the_recipes_that_users_are_promised():
+    assert {file.stem for file in RECIPES} == {
+        "llava-1.5-7b",
+        "lora-24gb",
+        "lora-48gb",
+        "lora-80gb",
+        "multi-node",
+        "qwen2.5-vl-3b",
+        "qwen2.5-vl-7b",
+        "self-hosted-judge",
+        "vllm-server",
+    }
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=named)
+def test_a_recipe_parses(recipe):
+    parser = TrlParser((CaptioningArguments, BalCapConfig, ModelConfig))
+    captioning, args, model = parser.parse_args_and_config(["--config", str(recipe), "--use_cpu"])
+
+    assert model.model_name_or_path
+    assert model.dtype == "bfloat16"
+    assert args.bf16
+    assert args.multi_objective_aggregation == "normalize_then_sum"
+    assert (args.length_gate, args.length_gate_lower, args.length_gate_upper) == ("mask", 0.5, 2.0)
+    assert args.learning_rate < 1e-4  # a number, not YAML's string "1e-6"
+    assert captioning.judge_options()["model"] == captioning.judge_model
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=named)
+def test_a_recipe_fits_the_gpus_that_its_first_line_names(recipe):
+    plan = planned(recipe)
+    assert plan.fits
+    header = recipe.read_text().split("\n#\n")[0]
+    gpus = [int(number) for number in re.findall(r"(\d+) GPUs of", header)]
+    machines = plan.launch.machines
+    assert plan.launch.processes == (gpus[0] * machines if gpus else 1)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=named)
+def test_the_comment_on_the_batch_is_the_batch(recipe):
+    """`# 4 x 8 GPUs x 4 micro-batches = 128 completions = 16 prompts x 8.`"""
+    batch = planned(recipe).batch
+    width = f"{batch.per_device_train_batch_size} x "
+    if batch.processes > 1:
+        width += f"{batch.processes} GPUs x "
+    assert (
+        f"{width}{batch.micro_batches} micro-batches = {batch.completions} completions = "
+        f"{batch.prompts} prompts x {batch.num_generations}." in recipe.read_text()
+    )
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=named)
+def test_the_commands_in_a_recipe_name_files_that_exist(recipe):
+    text = recipe.read_text()
+    paths = re.findall(r"examples/[\w./-]+\.(?:yaml|py)", text)
+    assert f"examples/configs/{recipe.name}" in paths
+    missing = [path for path in paths if not (EXAMPLES.parent / path).is_file()]
+    assert not missing
+    launch = re.search(r"--config_file (examples/accelerate/\S+)", text)
+    named_by_recipe = yaml.safe_load(text).get("accelerate_config")
+    if launch is not None:
+        assert (recipe.parent / named_by_recipe).resolve() == (
+            EXAMPLES.parent / launch[1]
+        ).resolve()
+    else:
+        assert named_by_recipe is None
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "machines"),
+    [("zero2", 2, 1), ("zero3", 3, 1), ("zero3-offload", 3, 1), ("zero3-2-machines", 3, 2)],
+)
+def test_an_accelerate_file_is_one_that_accelerate_reads(name, stage, machines):
+    from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+
+    config = load_config_from_file(str(EXAMPLES / "accelerate" / f"{name}.yaml"))
+    assert isinstance(config, ClusterConfig)
+    assert config.deepspeed_config["zero_stage"] == stage
+    assert (config.num_machines, config.num_processes) == (machines, 8 * machines)

@@ -1,0 +1,89 @@
+"""The examples run as they are typed, in fewer steps."""
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trl_balcap.demo import demo_config, run_demo
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+def test_the_quickstart_of_the_readme(tmp_path, monkeypatch, capsys):
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[:1]
+    assert len(code.strip().splitlines()) <= 15
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert 0.0 < float(capsys.readouterr().out.strip().splitlines()[-1]) < 1.0
+
+
+@pytest.mark.parametrize("example", ["grpo_trainer.py", "rloo_trainer.py"])
+def test_rewards_in_other_trainers(example, tmp_path):
+    trainer = runpy.run_path(str(EXAMPLES / example))["main"](str(tmp_path), max_steps=1)
+    log = trainer.state.log_history[-2]
+    means = [log[f"rewards/{name}_reward/mean"] for name in ("precision", "recall", "linguistic")]
+    assert all(0.0 < mean < 1.0 for mean in means), means
+    assert 0.0 <= log["length_gate/too_long"] <= 1.0
+    assert log["judge/precision_reward/unscored"] == 0.0
+
+
+def run(*command: str, **environ: str) -> str:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PATH": path, **environ}
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout + done.stderr
+
+
+def test_rewards_by_dotted_path_in_the_stock_command(tmp_path):
+    output = run("bash", str(EXAMPLES / "trl_grpo.sh"), OUT=str(tmp_path), STEPS="1")
+    assert "rewards/linguistic_reward/mean" in output
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_train_qwen_takes_yaml_and_flags(tmp_path):
+    config = tmp_path / "recipe.yaml"
+    config.write_text(
+        "judge_model: scenes/oracle\nmax_completion_length: 32\nper_device_train_batch_size: 8\n"
+        "bf16: false\nreport_to: none\nlength_gate: none\n"
+    )
+    output = run(
+        "accelerate", "launch", "--cpu", "--num_processes", "1", str(EXAMPLES / "train_qwen.py"),
+        "--config", str(config), "--output_dir", str(tmp_path / "out"), "--dtype", "float32",
+        "--max_steps", "1", "--logging_steps", "1",
+        "--use_peft", "--lora_target_modules", "q_proj", "v_proj",
+    )  # fmt: skip
+    assert "rewards/precision_reward/mean" in output
+    assert "length_gate/ratio" not in output
+    assert (tmp_path / "out" / "adapter_model.safetensors").exists()
+
+
+def test_train_qwen_without_arguments_is_the_demos_training_run(tmp_path, monkeypatch):
+    script = runpy.run_path(str(EXAMPLES / "train_qwen.py"))
+    arguments, model = script["CaptioningArguments"](), script["ModelConfig"]()
+    script["main"](arguments, demo_config(tmp_path, max_steps=1), model)
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_the_demo_leaves_a_run_folder_and_repeats_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr("trl_balcap.demo.run.HELD_OUT_SCENES", 8)
+    tables = []
+    for name in ("first", "second"):
+        run_demo(tmp_path / name, seed=3, max_steps=1)
+        tables.append((tmp_path / name / "table.json").read_text())
+    assert tables[0] == tables[1]
+    assert {path.name for path in (tmp_path / "first").iterdir()} >= {
+        "checkpoint",
+        "captions_before_after.jsonl",
+        "reward_curves.png",
+        "table.json",
+    }
+    with pytest.raises(FileExistsError, match="holds files already"):
+        run_demo(tmp_path / "first")

@@ -1,0 +1,76 @@
+"""Two ranks, each with its own judge: one dies for good, and both stop with the same message."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from transformers.trainer_utils import get_last_checkpoint
+
+from trl_balcap.scenes.server import serve
+from trl_balcap.scenes.server_faults import ServerFaults
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def train_on_two_ranks(model: Path, out: Path, *urls: str) -> list[dict]:
+    """What each rank wrote when it ended."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--master_port", str(free_port()), "tests/workers/judge_outage.py"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, str(model), str(out), *urls],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_one_ranks_dead_judge_stops_both_ranks_alike(tiny_qwen, tmp_path):
+    # Rank 1's judge answers some 50 questions, three batches or so, and then 503 for good.
+    with serve() as healthy, serve(faults=ServerFaults(dead_after=50)) as dying:
+        ranks = train_on_two_ranks(tiny_qwen, tmp_path, healthy.url, dying.url)
+        # The preflight is asked once, by rank 0.
+        assert healthy.stats()["calls"]["preflight"] == 2  # text and vision
+        assert "preflight" not in dying.stats()["calls"]
+
+    first, second = ranks
+    assert first["ranks"] == second["ranks"] == 2
+    assert first["deadline"] < 0.5 * first["timeout"]
+    assert first["message"] == second["message"]
+    assert "server_error" in first["message"]
+    assert "the judge is down" in first["message"]
+    assert first["step"] == second["step"] > 0
+    assert max(first["seconds"], second["seconds"]) < first["timeout"]
+    checkpoint = get_last_checkpoint(str(tmp_path))
+    assert checkpoint is not None
+    assert checkpoint.endswith(f"checkpoint-{first['step']}")
+    assert Path(checkpoint, "model.safetensors").exists()
+
+
+def test_metrics_are_sums_over_the_ranks(tiny_qwen, tmp_path):
+    with serve() as one, serve(faults=ServerFaults(dead_after=10**9)) as two:
+        ranks = train_on_two_ranks(tiny_qwen, tmp_path, one.url, two.url)
+        sent = one.stats()["total"] + two.stats()["total"]
+
+    assert all("message" not in rank for rank in ranks)
+    assert sum(rank["stats"]["calls"] for rank in ranks) == sent
+    totals = [row["judge/calls_total"] for row in ranks[0]["log"] if "judge/calls_total" in row]
+    # The last step's total is the mean over ranks of calls x 2, that is the sum over the ranks.
+    assert totals == sorted(totals)
+    assert totals[-1] == sent
+    for row in ranks[0]["log"]:
+        if "judge/calls" in row:
+            assert row["judge/precision_reward/unscored"] == 0.0

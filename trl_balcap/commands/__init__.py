@@ -1,0 +1,1 @@
+"""The subcommands of `trl-balcap`, one file each: flags, progress, tables, confirmation."""

@@ -1,0 +1,92 @@
+"""`trl-balcap agree`: does a metric rank captioners as people do?"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from trl_balcap.evals.agree import agreement
+from trl_balcap.evals.arena import (
+    HUMAN_RANKING,
+)
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `agree` to the command line."""
+    parser = subparsers.add_parser(
+        "agree",
+        help="rank correlation of a metric with CapArena's human ranking",
+        description="Spearman's and Kendall's correlation of a metric with the human ranking of "
+        "captioners, and for judged battles the share of battles in which it agrees with people.",
+    )
+    parser.add_argument(
+        "metric",
+        type=Path,
+        help="JSON: {model: score}, a list of models (best first), or CapArena's list of battles with a "
+        '"judge" in each',
+    )
+    parser.add_argument(
+        "--human-ranking",
+        type=Path,
+        help="JSON list of models, best first (default: CapArena's 15)",
+    )
+    parser.add_argument(
+        "--lower-is-better", action="store_true", help="{model: score} where a low score is good"
+    )
+    parser.add_argument("--out", type=Path, help="write the result here as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """
+    Print the agreement.
+
+    Raises:
+        ValueError: If the file is of none of the three forms, or names a model that people did not rank.
+    """
+    human = HUMAN_RANKING if args.human_ranking is None else _read(args.human_ranking)
+    if not isinstance(human, list | tuple) or not all(isinstance(name, str) for name in human):
+        raise ValueError(f"{args.human_ranking} must be a JSON list of model names, best first.")
+    found = agreement(
+        _read(args.metric), human, lower_is_better=args.lower_is_better, name=args.metric
+    )
+    console = Console()
+    table = Table(title=str(args.metric), title_justify="left")
+    for column in ("model", "metric", "human", "score"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for place, model in enumerate(found["ranking"], start=1):
+        score = found["scores"].get(model)
+        position = str(found["human_positions"][place - 1])
+        table.add_row(model, str(place), position, "-" if score is None else f"{score:.6g}")
+    console.print(table)
+    console.print(
+        f"Spearman {found['spearman']:.4f}, Kendall {found['kendall']:.4f} "
+        f"over {len(found['ranking'])} models.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if found["captions"] is not None:
+        captions = found["captions"]
+        console.print(
+            f"Agreement on captions: {captions['overall']:.3f} over {captions['n']} battles, ties "
+            "included.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if args.out is not None:
+        args.out.write_text(json.dumps(found, indent=2), encoding="utf-8")
+    return 0
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg}).") from error

@@ -1,0 +1,187 @@
+"""`trl-balcap calibrate`: a judge's test-retest spread, and its agreement with another."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.prompt import Confirm
+from rich.table import Table
+
+from trl_balcap.evals.asking import cost
+from trl_balcap.evals.calibration import METRIC, Calibration, calibrate
+from trl_balcap.evals.run import DeclinedError, Plan
+from trl_balcap.judge import Judge
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `calibrate` to the command line."""
+    parser = subparsers.add_parser(
+        "calibrate",
+        help="a judge's test-retest spread per reward, and its agreement with another judge",
+        description="Scores captions twice with one judge, and once with another if --against names "
+        "one. Rows and calibration.json go to --out; a run that was stopped goes on where it stopped.",
+    )
+    parser.add_argument("captions", help='JSONL with "image", "caption" and "reference"')
+    parser.add_argument("--out", type=Path, required=True, help="folder for rows and results")
+    parser.add_argument("--n", type=int, default=100, help="captions to score (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
+    parser.add_argument("--images", help="folder that image paths are relative to")
+    parser.add_argument("--yes", action="store_true", help="do not ask before spending")
+    judge = parser.add_argument_group("judge")
+    judge.add_argument("--judge", required=True, help="litellm model string")
+    judge.add_argument(
+        "--vision-judge", help="who is asked when an image is shown (default: --judge)"
+    )
+    judge.add_argument("--api-base", help="URL of an OpenAI-compatible server")
+    judge.add_argument("--against", help="litellm model string of a judge to compare with")
+    judge.add_argument("--against-vision", help="its judge for images (default: --against)")
+    judge.add_argument("--against-api-base", help="its server")
+    judge.add_argument(
+        "--profile",
+        choices=("questions", "fused"),
+        default="questions",
+        help="as in training (default: questions)",
+    )
+    judge.add_argument("--temperature", type=float, default=0.0, help="as in training (default: 0)")
+    judge.add_argument("--max-concurrency", type=int, default=64, help="calls under way at once")
+    judge.add_argument("--timeout", type=float, default=120, help="seconds a call (default: 120)")
+    judge.add_argument("--budget-calls", type=int, help="stop a round after this many calls")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """
+    Calibrate, and say what to write into a config.
+
+    Returns:
+        `int`: 0; 2 if the cost was not agreed to.
+
+    Raises:
+        ValueError: If the arguments do not fit together, or captions cannot be scored.
+    """
+    console = Console()
+
+    def maker(model: str, vision: str | None, api_base: str | None) -> Callable[[Path], Judge]:
+        return lambda cache: Judge(
+            model,
+            vision_model=vision,
+            api_base=api_base,
+            profile=args.profile,
+            temperature=args.temperature,
+            max_concurrency=args.max_concurrency,
+            timeout=args.timeout,
+            budget_calls=args.budget_calls,
+            cache=cache,
+        )
+
+    against = None
+    if args.against is not None:
+        against = maker(args.against, args.against_vision, args.against_api_base)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    ) as progress:
+        bars: dict[str, Any] = {}
+
+        def confirm(plans: Mapping[str, tuple[Plan, Judge]]) -> bool:
+            console.print(_plan_table(plans))
+            if not args.yes:
+                if not sys.stdin.isatty():
+                    raise ValueError("There is nobody to confirm the cost: pass --yes.")
+                progress.stop()
+                if not Confirm.ask("Ask the judges?", console=console):
+                    return False
+                progress.start()
+            for name, (plan, _) in plans.items():
+                if plan.left:
+                    total = plan.left[METRIC] + plan.done[METRIC]
+                    bars[name] = progress.add_task(name, total=total, completed=plan.done[METRIC])
+            return True
+
+        try:
+            found = asyncio.run(
+                calibrate(
+                    args.captions,
+                    maker(args.judge, args.vision_judge, args.api_base),
+                    out=args.out,
+                    against=against,
+                    images=args.images,
+                    n=args.n,
+                    seed=args.seed,
+                    confirm=confirm,
+                    on_row=lambda name: progress.advance(bars[name]),
+                )
+            )
+        except DeclinedError as declined:
+            console.print(str(declined))
+            return 2
+    console.print(_retest_table(found))
+    if against is not None:
+        console.print(_against_table(found, args.judge, str(args.against)))
+    floors = found.std_floor
+    console.print("For a config (rewards in the order precision, recall, linguistic):")
+    console.print(f"std_floor: [{', '.join(map(str, floors))}]", highlight=False, markup=False)
+    if not any(floors):
+        console.print("The judge repeats itself exactly: a floor of 0 is no floor.")
+    return 0
+
+
+def _plan_table(plans: Mapping[str, tuple[Plan, Judge]]) -> Table:
+    table = Table(title="What will be asked (estimate, without retries)", title_justify="left")
+    for name in ("round", "judge", "captions", "done", "calls", "dollars"):
+        table.add_column(name, justify="left" if name in ("round", "judge") else "right")
+    for name, (plan, judge) in plans.items():
+        if not plan.left:
+            table.add_row(name, repr(judge), "0", "all", "0", "0.00")
+            continue
+        work = plan.workloads[METRIC]
+        dollars = cost(judge, work)
+        table.add_row(
+            name,
+            repr(judge),
+            str(plan.left[METRIC]),
+            str(plan.done[METRIC]),
+            str(work.calls),
+            "price unknown" if dollars is None else f"{dollars:.2f}",
+        )
+    return table
+
+
+def _retest_table(found: Calibration) -> Table:
+    table = Table(title="The judge asked twice", title_justify="left")
+    heads = ("reward", "captions", "mean", "spread over captions", "test-retest spread")
+    for name in (*heads, "within 0.1", "rank correlation"):
+        table.add_column(name, justify="left" if name == "reward" else "right")
+    for row in found.rewards:
+        table.add_row(
+            row.reward,
+            str(row.n),
+            *map(_number, (row.mean, row.spread, row.retest_spread)),
+            *map(_number, (row.retest.within, row.retest.rank_correlation)),
+        )
+    return table
+
+
+def _against_table(found: Calibration, judge: str, other: str) -> Table:
+    table = Table(title=f"{other} beside {judge}", title_justify="left")
+    for name in ("reward", "captions", "bias", "within 0.1", "rank correlation"):
+        table.add_column(name, justify="left" if name == "reward" else "right")
+    for row in found.rewards:
+        if row.against is not None:
+            values = (row.against.bias, row.against.within, row.against.rank_correlation)
+            table.add_row(row.reward, str(row.against.n), *map(_number, values))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"

@@ -1,0 +1,173 @@
+"""`trl-balcap plan`: memory, judge calls and cost of a recipe before it runs."""
+
+import argparse
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from trl_balcap.plan.memory import GIB, HEADROOM, Term
+from trl_balcap.plan.run import Plan, _notes, make_plan, ways_out
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `plan` to the command line."""
+    parser = subparsers.add_parser(
+        "plan",
+        help="memory, batches and judge calls of a recipe, before it is run",
+        description="Checks a recipe without a GPU and without the network: parameters, memory of "
+        "one GPU, batch arithmetic, tokens per image, judge calls. Exit status 1: it does not fit.",
+    )
+    parser.add_argument("--config", help="the recipe, e.g. examples/configs/qwen2.5-vl-3b.yaml")
+    parser.add_argument(
+        "--accelerate_config", help="accelerate file, instead of the one that the recipe names"
+    )
+    parser.add_argument("--num_processes", type=int, help="GPUs, instead of the file's number")
+    parser.add_argument(
+        "--gpu_memory",
+        type=float,
+        help="GiB of one GPU; by default this machine's GPU, or 80",
+    )
+    parser.add_argument(
+        "--image_tokens", type=int, help="tokens of an image, for a model unknown here"
+    )
+    parser.add_argument(
+        "--judge_price",
+        type=float,
+        nargs=2,
+        metavar=("PROMPT", "COMPLETION"),
+        help="dollars per million tokens of the judge, instead of litellm's table",
+    )
+    parser.add_argument(
+        "--network", action="store_true", help="let the Hub be asked for a model's configuration"
+    )
+    parser.add_argument(
+        "flags",
+        nargs="*",
+        help="after `--`: flags of the training script, which override the recipe",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the plan; 0 where it fits, 1 where it does not."""
+    gpu_memory = args.gpu_memory
+    if gpu_memory is None:
+        cuda = torch.cuda.is_available()
+        gpu_memory = torch.cuda.get_device_properties(0).total_memory / GIB if cuda else 80.0
+    plan = make_plan(
+        args.config,
+        args.flags,
+        accelerate_config=args.accelerate_config,
+        num_processes=args.num_processes,
+        gpu_memory=gpu_memory,
+        tokens_per_image=args.image_tokens,
+        judge_price=args.judge_price and tuple(args.judge_price),
+        network=args.network,
+    )
+    _print(plan, Console())
+    return 0 if plan.fits else 1
+
+
+def _print(plan: Plan, console: Console) -> None:
+    console.print(_facts(plan))
+    console.print(_memory_table(plan))
+    console.print(_judging_table(plan))
+    for line in _notes(plan):
+        console.print(line, highlight=False, soft_wrap=True)
+    need, have = plan.memory.peak / GIB, plan.gpu_memory
+    if plan.fits:
+        console.print(
+            f"[bold]fits[/bold]: {need:.1f} of {have:.0f} GiB per GPU, {HEADROOM:.0%} kept free",
+            highlight=False,
+        )
+        return
+    console.print(
+        f"[bold]does not fit[/bold]: needs {need:.1f} GiB and {HEADROOM:.0%} of {have:.0f} GiB kept "
+        "free. Change one of:",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for change in ways_out(plan):
+        console.print(f"  - {change}", highlight=False, soft_wrap=True)
+
+
+def _facts(plan: Plan) -> Table:
+    shape, batch, launch, settings = plan.shape, plan.batch, plan.launch, plan.settings
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("model", shape.name)
+    table.add_row("parameters", f"{shape.parameters:,} ({shape.trainable:,} trained)")
+    stage = f"ZeRO-{launch.zero_stage}" if launch.zero_stage else "no ZeRO"
+    offload = ", optimizer on the host" if launch.offload_optimizer else ""
+    machines = f" on {launch.machines} machines" if launch.machines > 1 else ""
+    table.add_row(
+        "launch", f"{launch.processes} GPUs{machines}, {stage}{offload} ({launch.source})"
+    )
+    table.add_row(
+        "generation batch",
+        f"{batch.per_device_train_batch_size} x {batch.processes} GPUs x {batch.micro_batches} "
+        f"micro-batches = {batch.completions} completions = {batch.prompts} prompts x "
+        f"{batch.num_generations}",
+    )
+    table.add_row("optimizer batch", f"{batch.optimizer_completions} completions")
+    table.add_row("tokens per image", f"{plan.image.tokens} ({plan.image.rule})")
+    table.add_row(
+        "sequence",
+        f"{plan.prompt_tokens} prompt + {plan.image.tokens} image + "
+        f"{settings.max_completion_length} completion",
+    )
+    if plan.steps is not None:
+        table.add_row("run", f"{plan.steps:,} optimizer steps")
+    return table
+
+
+def _memory_table(plan: Plan) -> Table:
+    table = Table(title="memory of one GPU", title_justify="left")
+    table.add_column("term")
+    table.add_column("GiB", justify="right")
+    table.add_column("formula", overflow="fold")
+
+    def rows(terms: tuple[Term, ...]) -> None:
+        for term in terms:
+            table.add_row(term.name, f"{term.bytes / GIB:.2f}", term.formula)
+
+    memory = plan.memory
+    rows(memory.static)
+    table.add_section()
+    rows(memory.generating)
+    table.add_row("peak, generating", f"{memory.generation_peak / GIB:.2f}", "", style="bold")
+    table.add_section()
+    rows(memory.training)
+    rows(memory.stepping)
+    table.add_row("peak, training", f"{memory.training_peak / GIB:.2f}", "", style="bold")
+    return table
+
+
+def _judging_table(plan: Plan) -> Table:
+    judging = plan.judging
+    run = judging.run
+    table = Table(title="judging, at most", title_justify="left")
+    for column in ("question", "calls a batch", "prompt tokens", "reply tokens"):
+        table.add_column(column, justify="left" if column == "question" else "right")
+    for question in judging.batch.questions:
+        table.add_row(
+            question.question,
+            f"{question.calls:,}",
+            f"{question.prompt_tokens:,}",
+            f"{question.completion_tokens:,}",
+        )
+    for name, estimate in (("a generation batch", judging.batch), ("the whole run", run)):
+        if estimate is not None:
+            cost = "" if estimate.usd is None else f": ${estimate.usd:,.2f}"
+            table.add_section()
+            table.add_row(
+                f"{name}{cost}",
+                f"{estimate.calls:,}",
+                f"{estimate.prompt_tokens:,}",
+                f"{estimate.completion_tokens:,}",
+                style="bold",
+            )
+    return table

@@ -1,0 +1,284 @@
+"""`trl-balcap score`: captions in, the paper's table out."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.prompt import Confirm
+from rich.table import Table
+
+from trl_balcap.evals.asking import cost
+from trl_balcap.evals.compare import compare_rows, is_scored, read_rows
+from trl_balcap.evals.results import (
+    Comparison,
+    Evaluation,
+    comparison_markdown,
+    comparison_table,
+    result_lines,
+    results_table,
+)
+from trl_balcap.evals.run import (
+    METRICS,
+    Benchmarks,
+    DeclinedError,
+    Plan,
+    score_captions,
+)
+from trl_balcap.judge import Judge
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `score` to the command line."""
+    parser = subparsers.add_parser(
+        "score",
+        help="score captions: b-CapScore, DCScore, CaptionQA, CapArena-Auto",
+        description="Scores captions with a judge. Rows, summary.json and summary.md go to --out; a "
+        "run that was stopped goes on where it stopped.",
+    )
+    parser.add_argument(
+        "captions",
+        nargs="?",
+        help='JSONL with "image", "caption" and, for b-capscore, "reference"; or JSON {id: caption}',
+    )
+    parser.add_argument(
+        "--metrics",
+        default="b-capscore",
+        help=f"comma-separated, of {', '.join(METRICS)} (default: b-capscore)",
+    )
+    parser.add_argument("--out", type=Path, help="folder for rows and summary")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help="paired differences, B minus A: two caption files (scored first), or two files of scored "
+        "rows (no judge is asked)",
+    )
+    parser.add_argument("--images", help="folder that image paths are relative to")
+    parser.add_argument(
+        "--empty-captions",
+        choices=("error", "score"),
+        default="error",
+        help="what to do with an empty caption (default: error)",
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask before spending")
+    judge = parser.add_argument_group("judge")
+    judge.add_argument("--judge", help="litellm model string, such as openai/gpt-4o-2024-08-06")
+    judge.add_argument(
+        "--vision-judge", help="who is asked when an image is shown (default: --judge)"
+    )
+    judge.add_argument("--api-base", help="URL of an OpenAI-compatible server")
+    judge.add_argument(
+        "--profile",
+        choices=("questions", "fused"),
+        default="questions",
+        help="four questions a caption for b-capscore, or two (default: questions)",
+    )
+    judge.add_argument(
+        "--max-concurrency", type=int, default=64, help="calls under way at once (default: 64)"
+    )
+    judge.add_argument("--timeout", type=float, default=120, help="seconds a call (default: 120)")
+    judge.add_argument(
+        "--budget-usd", type=float, help="stop when this is spent; another run goes on from there"
+    )
+    judge.add_argument("--budget-calls", type=int, help="stop after this many calls")
+    judge.add_argument(
+        "--price",
+        nargs=2,
+        type=float,
+        metavar=("IN", "OUT"),
+        help="dollars per million prompt and completion tokens, for models litellm has no price of",
+    )
+    benchmarks = parser.add_argument_group("published benchmarks")
+    benchmarks.add_argument(
+        "--mode",
+        choices=("official", "strict"),
+        default="official",
+        help="official: the published scripts' numbers, quirks included; strict: corrected",
+    )
+    benchmarks.add_argument(
+        "--official-prompts",
+        nargs="+",
+        default=(),
+        metavar="PATH",
+        help="checkouts of the benchmarks' repositories, whose prompts are used in place of ours",
+    )
+    benchmarks.add_argument("--dcscore-facts", help="human_annotated_oracle_facts.jsonl")
+    benchmarks.add_argument(
+        "--captionqa-questions", help="file, folder or Hub name (Borise/CaptionQA)"
+    )
+    benchmarks.add_argument("--captionqa-split", default="all", help="domain (default: all)")
+    benchmarks.add_argument("--caparena-references", help="caparena_auto_600.json")
+    benchmarks.add_argument(
+        "--model-name", default="captions", help="name of the tested model in CapArena-Auto"
+    )
+    benchmarks.add_argument(
+        "--seed", type=int, default=0, help="CaptionQA's shuffle, CapArena's coin (default: 0)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """
+    Score, or compare.
+
+    Returns:
+        `int`: 0; 2 if the cost was not agreed to.
+
+    Raises:
+        ValueError: If the arguments do not fit together, or rows cannot be scored.
+    """
+    console = Console()
+    try:
+        if args.compare is None:
+            _score(args, args.captions, args.out, console)
+        else:
+            _compare(args, console)
+    except DeclinedError as declined:
+        console.print(str(declined))
+        return 2
+    return 0
+
+
+def _score(
+    args: argparse.Namespace, captions: str | None, out: Path | None, console: Console
+) -> Evaluation:
+    if captions is None or out is None or args.judge is None:
+        raise ValueError("score needs a file of captions, --judge MODEL and --out DIR.")
+    judge = Judge(
+        args.judge,
+        vision_model=args.vision_judge,
+        api_base=args.api_base,
+        profile=args.profile,
+        max_concurrency=args.max_concurrency,
+        timeout=args.timeout,
+        budget_usd=args.budget_usd,
+        budget_calls=args.budget_calls,
+        price=None if args.price is None else tuple(args.price),
+        cache=out / "judge-cache",
+    )
+    benchmarks = Benchmarks(
+        mode=args.mode,
+        dcscore_facts=args.dcscore_facts,
+        captionqa_questions=args.captionqa_questions,
+        captionqa_split=args.captionqa_split,
+        caparena_references=args.caparena_references,
+        model=args.model_name,
+        checkouts=args.official_prompts,
+        seed=args.seed,
+    )
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    ) as progress:
+        bars: dict[str, Any] = {}
+
+        def confirm(plan: Plan) -> bool:
+            console.print(_plan_table(plan, judge))
+            if not args.yes:
+                if not sys.stdin.isatty():
+                    raise ValueError("There is nobody to confirm the cost: pass --yes.")
+                progress.stop()
+                if not Confirm.ask("Ask the judge?", console=console):
+                    return False
+                progress.start()
+            for name, left in plan.left.items():
+                total = left + plan.done[name]
+                bars[name] = progress.add_task(name, total=total, completed=plan.done[name])
+            return True
+
+        evaluation = asyncio.run(
+            score_captions(
+                captions,
+                judge,
+                out=out,
+                metrics=[name.strip() for name in args.metrics.split(",")],
+                benchmarks=benchmarks,
+                images=args.images,
+                allow_empty=args.empty_captions == "score",
+                confirm=confirm,
+                on_row=lambda name: progress.advance(bars[name]),
+            )
+        )
+    console.print(results_table(evaluation))
+    for result in evaluation.results:
+        for line in result_lines(result):
+            console.print(f"{result.metric}: {line}", highlight=False, soft_wrap=True)
+    spent = ", ".join(f"{name} {value}" for name, value in evaluation.judging.items())
+    console.print(f"Judging: {spent}.", highlight=False, soft_wrap=True)
+    console.print(f"Rows and summary: {out}", highlight=False, soft_wrap=True)
+    return evaluation
+
+
+def _plan_table(plan: Plan, judge: Judge) -> Table:
+    table = Table(title="What will be asked (estimate, without retries)", title_justify="left")
+    for name in ("metric", "captions", "done", "calls", "prompt tokens", "reply tokens", "dollars"):
+        table.add_column(name, justify="left" if name == "metric" else "right")
+    total, known = 0.0, True
+    for name, work in plan.workloads.items():
+        dollars = cost(judge, work)
+        known = known and dollars is not None
+        total += dollars or 0.0
+        table.add_row(
+            name,
+            str(plan.left[name]),
+            str(plan.done[name]),
+            str(work.calls),
+            f"{work.text.prompt_tokens + work.vision.prompt_tokens:,}",
+            f"{work.text.completion_tokens + work.vision.completion_tokens:,}",
+            "price unknown" if dollars is None else f"{dollars:.2f}",
+        )
+    if len(plan.workloads) > 1:
+        table.add_section()
+        table.add_row("all", "", "", "", "", "", f"{total:.2f}" if known else "price unknown")
+    return table
+
+
+def _compare(args: argparse.Namespace, console: Console) -> list[Comparison]:
+    first, second = args.compare
+    if args.captions is not None:
+        raise ValueError(f"--compare takes its two files itself; leave {args.captions} out.")
+    scored = [is_scored(path) for path in (first, second)]
+    if any(scored) and not all(scored):
+        raise ValueError(f"{first} and {second} must both be captions, or both scored rows.")
+    if all(scored):
+        pairs: Sequence[tuple[Path, Path]] = [(Path(first), Path(second))]
+    else:
+        if args.out is None:
+            raise ValueError("Comparing captions needs --out DIR, where both are scored.")
+        sides = [args.out / side for side in ("a", "b")]
+        for path, side in zip((first, second), sides, strict=True):
+            _score(args, path, side, console)
+        names = [name.strip() for name in args.metrics.split(",")]
+        pairs = [(sides[0] / f"{name}.jsonl", sides[1] / f"{name}.jsonl") for name in names]
+    comparisons = []
+    for a, b in pairs:
+        found = compare_rows(read_rows(a), read_rows(b), names=(str(first), str(second)))
+        comparisons.append(found)
+        console.print(comparison_table(found))
+        console.print(
+            f"{found.second} minus {found.first}, on the {found.n_common} captions that both have "
+            f"({found.n_second} and {found.n_first}).",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "comparison.md").write_text(comparison_markdown(comparisons), encoding="utf-8")
+        rows = [
+            asdict(found) | {"differences": [d._asdict() for d in found.differences]}
+            for found in comparisons
+        ]
+        (args.out / "comparison.json").write_text(json.dumps(rows, indent=2), encoding="utf-8")
+    return comparisons

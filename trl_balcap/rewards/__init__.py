@@ -1,0 +1,21 @@
+"""Judge rewards as plain TRL reward functions: async, picklable, `None` where the judge failed."""
+
+from trl_balcap.rewards.balanced import LinguisticReward as LinguisticReward
+from trl_balcap.rewards.balanced import PrecisionReward as PrecisionReward
+from trl_balcap.rewards.balanced import RecallReward as RecallReward
+from trl_balcap.rewards.balanced import linguistic_reward as linguistic_reward
+from trl_balcap.rewards.balanced import precision_reward as precision_reward
+from trl_balcap.rewards.balanced import recall_reward as recall_reward
+from trl_balcap.rewards.base import JudgeReward as JudgeReward
+from trl_balcap.rewards.report import JudgingReport as JudgingReport
+
+__all__ = [
+    "JudgeReward",
+    "JudgingReport",
+    "LinguisticReward",
+    "PrecisionReward",
+    "RecallReward",
+    "linguistic_reward",
+    "precision_reward",
+    "recall_reward",
+]
