@@ -1,17 +1,109 @@
-"""b-CapScore: one number for three views of a caption, and its two ways to speak of a corpus."""
+"""From verdicts to rewards, to b-CapScore, to the scores of a corpus: pure formulas."""
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-__all__ = ["CorpusScores", "b_capscore", "corpus_scores"]
+__all__ = [
+    "CorpusScores",
+    "b_capscore",
+    "corpus_scores",
+    "linguistic_score",
+    "precision_score",
+    "recall_score",
+]
 
 Score = float | None
 
 
+class _Verdict(Protocol):
+    """What the judge says of one assertion, such as [`Verification`]."""
+
+    @property
+    def correct(self) -> bool: ...
+    @property
+    def pointable(self) -> bool: ...
+
+
+def precision_score(verdicts: Sequence[_Verdict]) -> float:
+    r"""
+    Precision reward of a caption: the share of its assertions that are correct and pointable.
+
+    $$r_P = |\{i : c_i = p_i = 1\}| / N$$
+
+    Args:
+        verdicts (`Sequence[Verification]`):
+            One per assertion, with `correct` and `pointable`.
+
+    Returns:
+        `float`: from 0 to 1; 0.0 for a caption that asserts nothing.
+
+    Example:
+
+    ```python
+    >>> from trl_balcap.judge.replies import Verification
+    >>> precision_score([Verification(True, True), Verification(True, False)])
+    0.5
+    >>> precision_score([])
+    0.0
+
+    ```
+    """
+    if not verdicts:
+        return 0.0
+    return sum(verdict.correct and verdict.pointable for verdict in verdicts) / len(verdicts)
+
+
+def recall_score(covered: Sequence[bool]) -> float | None:
+    """
+    Recall reward of a caption: the share of the reference's units that it covers.
+
+    Args:
+        covered (`Sequence[bool]`):
+            One per reference unit.
+
+    Returns:
+        `float` or `None`: from 0 to 1; `None` where the reference states nothing to cover.
+
+    Example:
+
+    ```python
+    >>> recall_score([True, False, True, True])
+    0.75
+    >>> recall_score([]) is None
+    True
+
+    ```
+    """
+    return sum(covered) / len(covered) if covered else None
+
+
+def linguistic_score(clarity: float, fluency: float, coherency: float) -> float:
+    """
+    Linguistic reward of a caption: the mean of three grades, brought from 0 to 10 to 0 to 1.
+
+    Args:
+        clarity, fluency, coherency (`float`):
+            Grades from 0 to 10.
+
+    Returns:
+        `float`: from 0 to 1.
+
+    Example:
+
+    ```python
+    >>> linguistic_score(9, 8, 10)
+    0.9
+
+    ```
+    """
+    return (clarity + fluency + coherency) / 30.0
+
+
 class CorpusScores(NamedTuple):
     """
-    The scores of a corpus of captions. Each mean rests on the captions that have the value; `n_*` says how many.
+    The scores of a corpus of captions. Each mean rests on the captions that have the value; `n_*`
+    says how many.
 
     Args:
         precision, recall, linguistic (`float` or `None`):
@@ -19,8 +111,8 @@ class CorpusScores(NamedTuple):
         b_capscore (`float` or `None`):
             Mean over captions of the caption's own b-CapScore. This is the corpus score.
         b_capscore_of_means (`float` or `None`):
-            b-CapScore of the three corpus means. Never below what balance inside each caption gives, so it flatters
-            a captioner that is precise on one image and complete on another.
+            b-CapScore of the three corpus means. Never below what balance inside each caption
+            gives, so it flatters a captioner that is precise on one image and complete on another.
         n, n_precision, n_recall, n_linguistic, n_b_capscore (`int`):
             Captions in all, and captions that each mean rests on.
     """
@@ -39,21 +131,24 @@ class CorpusScores(NamedTuple):
 
 def b_capscore(precision: Score, recall: Score, linguistic: Score) -> float | None:
     """
-    b-CapScore of a caption: the harmonic mean of its three rewards, so that no view can buy off another.
+    b-CapScore of a caption: the harmonic mean of its three rewards, so that no view can buy off
+    another.
 
-    `3 / (1/precision + 1/recall + 1/linguistic)`, from BalCapRL (https://huggingface.co/papers/2605.07394). Its limit
-    at a zero is zero, so any zero gives exactly 0.0. A missing value (`None` or NaN) gives `None`: what was not
-    judged is not scored, not even where another view is zero.
+    `3 / (1/precision + 1/recall + 1/linguistic)`, from BalCapRL
+    (https://huggingface.co/papers/2605.07394). Its limit at a zero is zero, so any zero gives
+    exactly 0.0. A missing value (`None` or NaN) gives `None`: what was not judged is not scored,
+    not even where another view is zero.
 
     Args:
         precision, recall, linguistic (`float` or `None`):
-            The rewards, all on one scale (0 to 1, or 0 to 100), which is also the scale of the result.
+            The rewards, all on one scale (0 to 1, or 0 to 100), which is also the scale of the
+            result.
 
     Returns:
         `float` or `None`: the harmonic mean.
 
     Raises:
-        ValueError: If a value is negative or infinite.
+        `ValueError`: if a value is negative or infinite.
 
     Example:
 
@@ -70,8 +165,8 @@ def b_capscore(precision: Score, recall: Score, linguistic: Score) -> float | No
     values = (_present(precision), _present(recall), _present(linguistic))
     if any(value is not None and (value < 0 or math.isinf(value)) for value in values):
         raise ValueError(
-            f"b_capscore takes finite rewards of at least 0, got precision={precision}, recall={recall}, "
-            f"linguistic={linguistic}. Pass None for a reward that was not judged."
+            f"b_capscore takes finite rewards of at least 0, got precision={precision}, "
+            f"recall={recall}, linguistic={linguistic}. Pass None for a reward that was not judged."
         )
     present = [value for value in values if value is not None]
     if len(present) < len(values):
@@ -97,7 +192,7 @@ def corpus_scores(
         [`CorpusScores`]
 
     Raises:
-        ValueError: If the sequences differ in length.
+        `ValueError`: if the sequences differ in length.
 
     Example:
 

@@ -8,6 +8,7 @@ linguistic  r_L = mean(clarity, fluency, coherency) / 10
 import asyncio
 
 from trl_balcap.data.completions import is_empty
+from trl_balcap.metrics import linguistic_score, precision_score, recall_score
 from trl_balcap.rewards.base import JudgeReward, Row
 
 
@@ -42,9 +43,7 @@ class PrecisionReward(JudgeReward):
         else:
             assertions = await self.judge.decompose(row.caption)
             verdicts = await self.judge.verify(row.image, assertions)
-        if not verdicts:
-            return 0.0
-        return sum(v.correct and v.pointable for v in verdicts) / len(verdicts)
+        return precision_score(verdicts)
 
 
 class RecallReward(JudgeReward):
@@ -75,7 +74,7 @@ class RecallReward(JudgeReward):
             if not units:
                 return None
             covered = await self.judge.cover(assertions, units)
-        return sum(covered) / len(covered)
+        return recall_score(covered)
 
 
 class LinguisticReward(JudgeReward):
@@ -99,7 +98,7 @@ class LinguisticReward(JudgeReward):
                 _, grades = await self.judge.read(row.caption, units)
         if grades is None:
             grades = await self.judge.linguistic(row.caption)
-        return sum(grades) / 30.0
+        return linguistic_score(*grades)
 
 
 precision_reward = PrecisionReward()
