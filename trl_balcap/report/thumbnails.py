@@ -1,0 +1,86 @@
+"""A small picture of an image, and the digest that stands for the image in a verdict row."""
+
+import hashlib
+import io
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from trl_balcap.data.images import bounded_image
+
+__all__ = ["Thumbnail", "image_digest", "thumbnail"]
+
+SIDE = 448  # pixels of the longer side: large enough to check a verdict by eye
+_SMALL = 192  # up to here a picture is kept as it is, pixel by pixel
+
+
+class Thumbnail(NamedTuple):
+    """
+    A picture to look at.
+
+    Args:
+        data (`bytes`):
+            A PNG or JPEG file.
+        width, height (`int`):
+            Its size in pixels.
+    """
+
+    data: bytes
+    width: int
+    height: int
+
+    @property
+    def media_type(self) -> str:
+        """`"image/png"` or `"image/jpeg"`."""
+        return "image/png" if self.data.startswith(b"\x89PNG") else "image/jpeg"
+
+
+def image_digest(image: Image.Image) -> str:
+    """
+    A digest of an image's pixels as training sees them: upright, RGB, bounded. The same picture has
+    the same digest in a run and in a folder of scores, whatever file it came from.
+
+    Example:
+
+    ```python
+    >>> image_digest(Image.new("RGB", (2, 2), "red")) == image_digest(Image.new("RGB", (2, 2)))
+    False
+
+    ```
+    """
+    picture = bounded_image(image)
+    digest = hashlib.blake2b(repr(picture.size).encode(), digest_size=16)
+    digest.update(picture.tobytes())
+    return digest.hexdigest()
+
+
+def thumbnail(image: Image.Image) -> Thumbnail:
+    """
+    The image upright, in RGB, at most 448 pixels wide and high.
+
+    Drawings and other small pictures stay as they are (PNG); photographs become JPEG, of about
+    25 KB each.
+
+    Example:
+
+    ```python
+    >>> thumbnail(Image.new("RGB", (1000, 500)))[1:]
+    (448, 224)
+
+    ```
+    """
+    picture = bounded_image(image)
+    buffer = io.BytesIO()
+    if max(picture.size) <= _SMALL:
+        picture.save(buffer, "PNG", optimize=True)
+    else:
+        picture = picture.copy() if picture is image else picture
+        picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        # Not WebP: 30% smaller, and ten times slower to write, in the middle of training.
+        picture.save(buffer, "JPEG", quality=80)
+    return Thumbnail(buffer.getvalue(), *picture.size)
+
+
+def opened(image: Any) -> Image.Image:
+    """The picture of what a row may hold: an image, or the path of one."""
+    return image if isinstance(image, Image.Image) else Image.open(image)
