@@ -1,0 +1,123 @@
+"""
+What a run logged and how it was set, beside its verdicts: `log.jsonl` and `run.json`.
+
+The Trainer keeps its log in checkpoints alone, which a short or killed run has none of. Here each entry
+is a line of its own as soon as it is logged.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["RunLog", "read_log", "read_run_facts"]
+
+
+class RunLog:
+    """
+    Keeps a run's log, and what there is to know of the run, in its folder of verdicts.
+
+    Args:
+        folder (`str` or `Path`):
+            The folder that the [`VerdictWriter`] of the run fills; made where it is missing.
+
+    Example:
+
+    ```python
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> log = RunLog(folder)
+    >>> log.facts({"settings": {"learning_rate": 1e-6}, "versions": {"trl": "1.16.0"}})
+    >>> log.append({"step": 1, "rewards/precision_reward/mean": 0.5})
+    >>> read_log(folder), read_run_facts(folder)["settings"]
+    ([{'step': 1, 'rewards/precision_reward/mean': 0.5}], {'learning_rate': 1e-06})
+
+    ```
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "log.jsonl"
+        if path.is_file():  # half a line of a killed run would spoil the one that follows it
+            text = path.read_bytes()
+            os.truncate(path, text.rfind(b"\n") + 1)
+
+    def facts(self, facts: Mapping[str, Any]) -> None:
+        """
+        Keep what there is to know of the run, in place of what was kept before.
+
+        Args:
+            facts (`Mapping`):
+                `"settings"` and `"versions"` (mappings), `"warnings"` (a list of texts),
+                `"length_gate"` (its two bounds) and `"title"`, all optional. What JSON does not know
+                is kept as its text.
+        """
+        hidden = self.folder / ".run.json"
+        text = json.dumps(facts, indent=2, ensure_ascii=False, default=str)
+        hidden.write_text(text + "\n", encoding="utf-8")
+        hidden.rename(self.folder / "run.json")
+
+    def append(self, logs: Mapping[str, Any]) -> None:
+        """
+        Keep one entry of the log.
+
+        Args:
+            logs (`Mapping`):
+                Numbers by name, and the `"step"` that they belong to.
+
+        Raises:
+            `ValueError`: if there is no step.
+        """
+        if not isinstance(logs.get("step"), int):
+            raise ValueError(
+                f"An entry of the log needs its step, a whole number; got {logs.get('step')!r}. "
+                "Pass {**logs, 'step': state.global_step}."
+            )
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(logs, ensure_ascii=False, default=str) + "\n")
+
+
+def read_log(folder: str | Path) -> list[dict[str, Any]]:
+    """
+    A run's log, by step.
+
+    Where `folder` has no `log.jsonl`, that of the Trainer is read: `trainer_state.json`, from the
+    folder or from its latest checkpoint. A run that was resumed has logged some steps twice; what it
+    logged last counts.
+
+    Args:
+        folder (`str` or `Path`):
+            A folder of verdicts, or a run's `output_dir`.
+
+    Returns:
+        `list[dict]`: entries with their `"step"`; empty where nothing was logged.
+    """
+    folder = Path(folder)
+    own = folder / "log.jsonl"
+    if own.is_file():
+        entries = _whole_lines(own)
+    else:
+        states = [folder / "trainer_state.json", *folder.glob("checkpoint-*/trainer_state.json")]
+        found = [json.loads(path.read_text("utf-8")) for path in states if path.is_file()]
+        latest = max(found, key=lambda state: state["global_step"], default={"log_history": []})
+        entries = latest["log_history"]
+    kept: list[dict[str, Any]] = []
+    for entry in entries:
+        while kept and kept[-1]["step"] > entry["step"]:  # resumed from a checkpoint
+            kept.pop()
+        kept.append(entry)
+    return kept
+
+
+def read_run_facts(folder: str | Path) -> dict[str, Any]:
+    """What [`RunLog.facts`] kept in a folder; empty where nothing was kept."""
+    path = Path(folder) / "run.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    text = path.read_text("utf-8")
+    whole = text[: text.rfind("\n") + 1]  # a killed run leaves half a line at the end
+    return [json.loads(line) for line in whole.split("\n") if line]
