@@ -40,7 +40,7 @@ from trl_balcap.plan import GenerationBatch, Setup, memory_plan, model_shape
 from trl_balcap.plan.images import image_tokens
 from trl_balcap.plan.memory import GIB
 from trl_balcap.plan.model import load_config
-from trl_balcap.plan.run import LANGUAGE_LORA
+from trl_balcap.plan.ways_out import LANGUAGE_LORA
 from trl_balcap.rewards import LinguisticReward, PrecisionReward, RecallReward
 from trl_balcap.scenes.captioner import build_qwen
 from trl_balcap.scenes.make import scene_rows

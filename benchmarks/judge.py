@@ -711,7 +711,7 @@ def measure_hidden(found):
 
 
 def measure_fused(found):
-    from trl_balcap.scenes.oracle import Noise
+    from trl_balcap.scenes.noise import Noise
     from trl_balcap.scenes.server import serve
 
     with serve(process=True, noise=Noise()) as server:

@@ -3,19 +3,16 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from trl_balcap.advantages import cgdpo_advantages as cgdpo_advantages
-from trl_balcap.advantages import grpo_advantages as grpo_advantages
-from trl_balcap.gating import gate_reward as gate_reward
-
-# Not lazily: the function must win over the module of the same name.
-from trl_balcap.gating import length_gate as length_gate
-from trl_balcap.gating import linear_length_penalty as linear_length_penalty
-from trl_balcap.metrics import b_capscore as b_capscore
-
 if TYPE_CHECKING:
+    from trl_balcap.advantages import cgdpo_advantages as cgdpo_advantages
+    from trl_balcap.advantages import grpo_advantages as grpo_advantages
     from trl_balcap.config import BalCapConfig as BalCapConfig
     from trl_balcap.data import load_captions as load_captions
+    from trl_balcap.gating import gate_reward as gate_reward
+    from trl_balcap.gating import length_gate as length_gate
+    from trl_balcap.gating import linear_length_penalty as linear_length_penalty
     from trl_balcap.judge import Judge as Judge
+    from trl_balcap.metrics import b_capscore as b_capscore
     from trl_balcap.rewards import LinguisticReward as LinguisticReward
     from trl_balcap.rewards import PrecisionReward as PrecisionReward
     from trl_balcap.rewards import RecallReward as RecallReward
@@ -39,7 +36,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# Imported on first use: the judge needs no TRL, the trainer no litellm.
+# Imported on first use: the judge needs no TRL, the trainer no litellm, the command line neither.
 _LAZY = {
     "BalCapConfig": "config",
     "BalCapTrainer": "trainer",
@@ -47,6 +44,12 @@ _LAZY = {
     "LinguisticReward": "rewards",
     "PrecisionReward": "rewards",
     "RecallReward": "rewards",
+    "b_capscore": "metrics",
+    "cgdpo_advantages": "advantages",
+    "gate_reward": "gating",
+    "grpo_advantages": "advantages",
+    "length_gate": "gating",
+    "linear_length_penalty": "gating",
     "load_captions": "data",
 }
 

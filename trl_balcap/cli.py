@@ -1,17 +1,29 @@
-"""The `trl-balcap` command: names of subcommands, each in a module of `commands`."""
+"""The `trl-balcap` command: its subcommands, each in a module of `commands`."""
 
 import argparse
 import logging
 import sys
 from importlib import import_module
 
-__all__ = ["main"]
+from trl_balcap import __version__
+from trl_balcap.commands.flags import Parser, dashed
 
-COMMANDS = ("demo", "plan", "calibrate", "caption", "score", "agree")
-SCENES = {
-    "make": "trl_balcap.commands.scenes_make",
-    "serve": "trl_balcap.scenes.server",
-}
+__all__ = ["COMMANDS", "build_parser", "main"]
+
+COMMANDS = ("demo", "plan", "calibrate", "caption", "score", "agree", "scenes")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line. It imports nothing slow: what a command needs is
+    imported when it runs."""
+    parser = Parser(
+        prog="trl-balcap", description="Reinforcement learning of image captioners under judges."
+    )
+    parser.add_argument("--version", action="version", version=f"trl-balcap {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        import_module(f"trl_balcap.commands.{name}").add_parser(commands)
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,29 +35,20 @@ def main(argv: list[str] | None = None) -> int:
             Arguments without the program's name; defaults to the process's.
 
     Returns:
-        `int`: exit status; 1 for input that cannot be used, which is said in one line.
+        `int`: exit status; 1 for input that cannot be used, which is said in one line; 130 after
+        Ctrl-C.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
-        prog="trl-balcap", description="Reinforcement learning of image captioners under judges."
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    # The modules bring torch with them, so only the one that is asked for is imported.
-    asked = argv[:1] if argv and argv[0] in (*COMMANDS, "scenes") else [*COMMANDS, "scenes"]
-    for name in asked:
-        if name != "scenes":
-            import_module(f"trl_balcap.commands.{name}").add_parser(commands)
-    if "scenes" in asked:
-        scenes = commands.add_parser("scenes", help="the embedded world and its exact judge")
-        parts = scenes.add_subparsers(required=True, metavar="PART")
-        for module in SCENES.values():
-            import_module(module).add_parser(parts)
-    args = parser.parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(dashed(sys.argv[1:] if argv is None else argv))
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
         return args.run(args)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ntrl-balcap: stopped by Ctrl-C.\n")
+        return 130
     except (ValueError, OSError) as error:
-        # What the user typed or gave is at fault, and the message says how; a traceback would hide it.
+        # What the user typed or gave is at fault, and the message says how; a traceback would hide
+        # it.
         parser.exit(1, f"trl-balcap: {error}\n")
 
 

@@ -7,7 +7,7 @@ the arms that most claims rest on come first, over all seeds, then the rest.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trl_balcap.scenes.oracle import Noise
+from trl_balcap.scenes.noise import Noise
 
 __all__ = ["ARMS", "NOISE", "QUICK", "TIERS", "Arm"]
 

@@ -22,9 +22,9 @@ from trl_balcap.scenes.grammar import (
     ThingClaim,
     describe,
     faulty_caption,
-    parse_caption,
 )
 from trl_balcap.scenes.oracle import score
+from trl_balcap.scenes.parsing import parse_caption
 from trl_balcap.scenes.world import COLOURS, SHAPES, SIZES, Scene, random_scene
 
 __all__ = [

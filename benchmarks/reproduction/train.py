@@ -28,7 +28,8 @@ from trl_balcap.advantages import dead_groups, group_normalize
 from trl_balcap.evals.retest import retest_spread
 from trl_balcap.scenes.captioner import PROMPT
 from trl_balcap.scenes.grammar import Faults, describe, faulty_caption
-from trl_balcap.scenes.oracle import Noise, Scores, score
+from trl_balcap.scenes.noise import Noise
+from trl_balcap.scenes.oracle import Scores, score
 from trl_balcap.scenes.world import Scene, draw, random_scene
 
 __all__ = ["Settings", "base_digest", "train_arm"]

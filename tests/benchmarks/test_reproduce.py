@@ -26,7 +26,7 @@ sampling = importlib.import_module("reproduction.sampling")
 train = importlib.import_module("reproduction.train")
 
 from trl_balcap.scenes.captioner import PROMPT, captioner_path  # noqa: E402
-from trl_balcap.scenes.grammar import parse_caption  # noqa: E402
+from trl_balcap.scenes.parsing import parse_caption  # noqa: E402
 from trl_balcap.scenes.world import Scene, Thing, draw  # noqa: E402
 
 STAR = Scene((Thing("red", "star", "large", "top", "left"),))

@@ -9,7 +9,7 @@ import yaml
 from trl import ModelConfig, TrlParser
 
 from trl_balcap.config import BalCapConfig, CaptioningArguments
-from trl_balcap.plan.run import Plan, make_plan
+from trl_balcap.plan.run import RunPlan, make_plan
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECIPES = sorted((EXAMPLES / "configs").glob("*.yaml"))
@@ -20,7 +20,7 @@ def named(file: Path) -> str:
 
 
 @functools.cache
-def planned(recipe: Path) -> Plan:
+def planned(recipe: Path) -> RunPlan:
     """The plan for GPUs of the size that the recipe's first lines name."""
     gigabytes = re.search(r"of (\d+) GB", recipe.read_text())
     assert gigabytes is not None

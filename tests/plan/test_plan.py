@@ -19,7 +19,8 @@ from trl_balcap.plan.images import ImageTokens, image_tokens
 from trl_balcap.plan.memory import GIB, _tower_bytes
 from trl_balcap.plan.model import ModelShape, Tower, load_config
 from trl_balcap.plan.recipe import Launch, read_launch, read_recipe
-from trl_balcap.plan.run import LANGUAGE_LORA, make_plan, ways_out
+from trl_balcap.plan.run import make_plan
+from trl_balcap.plan.ways_out import LANGUAGE_LORA, ways_out
 
 QWEN_3B, QWEN_7B = "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"
 LLAVA = "llava-hf/llava-1.5-7b-hf"
@@ -446,7 +447,7 @@ def test_where_nothing_helps_the_plan_says_so():
 def test_an_unknown_rule_for_images_can_be_given():
     config = load_config(LLAVA)
     config.model_type = "llava_next"
-    with pytest.raises(ValueError, match=r"model type 'llava_next'. Give it with --image_tokens"):
+    with pytest.raises(ValueError, match=r"model type 'llava_next'. Give it with --image-tokens"):
         image_tokens(config, 448, 448)
     plan = make_plan(None, ["--model_name_or_path", LLAVA], tokens_per_image=2880)
     assert plan.image.tokens == 2880

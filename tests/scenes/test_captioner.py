@@ -1,6 +1,5 @@
 """The tiny captioners, the script that trains them, and scenes as a dataset."""
 
-import argparse
 import json
 import random
 import re
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from trl_balcap.commands import scenes_make
 from trl_balcap.data import DEFAULT_PROMPT, load_captions
 from trl_balcap.scenes.build_captioner import train_on, weak_caption
 from trl_balcap.scenes.captioner import (
@@ -23,9 +21,10 @@ from trl_balcap.scenes.captioner import (
     build_qwen,
     captioner_path,
 )
-from trl_balcap.scenes.grammar import describe, parse_caption
+from trl_balcap.scenes.grammar import describe
 from trl_balcap.scenes.make import scene_rows, write_scenes
 from trl_balcap.scenes.oracle import score
+from trl_balcap.scenes.parsing import parse_caption
 from trl_balcap.scenes.world import draw, random_scene
 
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -218,11 +217,3 @@ def test_scenes_on_disk_are_a_dataset(tmp_path):
     assert list(dataset["reference"]) == [row["reference"] for row in rows]
     with pytest.raises(FileExistsError, match="does not overwrite"):
         write_scenes(tmp_path / "scenes", 3)
-
-
-def test_the_command_writes_scenes(tmp_path):
-    parser = argparse.ArgumentParser()
-    scenes_make.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["make", "--n", "2", "--out", str(tmp_path), "--seed", "4"])
-    assert args.run(args) == 0
-    assert len(list((tmp_path / "images").glob("*.png"))) == 2

@@ -15,11 +15,9 @@ from trl_balcap.scenes.grammar import (
     ThingClaim,
     describe,
     faulty_caption,
-    parse_caption,
-    parse_sentence,
-    split_sentences,
     write_sentence,
 )
+from trl_balcap.scenes.parsing import parse_caption, parse_sentence, split_sentences
 from trl_balcap.scenes.world import (
     COLOURS,
     COLUMNS,

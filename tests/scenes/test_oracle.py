@@ -18,18 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trl_balcap.scenes.grammar import META_SENTENCES, Faults, describe, faulty_caption
-from trl_balcap.scenes.oracle import (
-    Linguistic,
-    Noise,
-    Oracle,
-    QuestionError,
-    Scores,
-    answer,
-    decompose,
-    linguistic,
-    question_name,
-    score,
-)
+from trl_balcap.scenes.noise import Noise
+from trl_balcap.scenes.oracle import Oracle, QuestionError, Scores, answer, question_name, score
+from trl_balcap.scenes.rules import Linguistic, decompose, linguistic
 from trl_balcap.scenes.sight import read_scene
 from trl_balcap.scenes.world import (
     COLOURS,
@@ -470,8 +461,6 @@ def test_noise_says_what_is_wrong_with_its_numbers():
         Noise(flip=1.5)
     with pytest.raises(ValueError, match="linguistic is a standard deviation"):
         Noise(linguistic=-1)
-    with pytest.raises(ValueError, match="keys from"):
-        Noise.from_json('{"temperature": 1}')
 
 
 # --- questions that cannot be answered ---------------------------------------------------------

@@ -1,13 +1,11 @@
 """The exact judge over real HTTP: right answers, faults at the rates asked for, honest counters."""
 
-import argparse
 import asyncio
 import base64
 import io
 import json
 import os
 import random
-import socket
 import time
 from collections import Counter
 
@@ -16,8 +14,9 @@ import pytest
 from PIL import Image
 
 from trl_balcap.scenes.grammar import Faults, describe, faulty_caption
-from trl_balcap.scenes.oracle import Noise, answer
-from trl_balcap.scenes.server import add_parser, serve
+from trl_balcap.scenes.noise import Noise
+from trl_balcap.scenes.oracle import answer
+from trl_balcap.scenes.server import serve
 from trl_balcap.scenes.server_faults import REFUSAL, ServerFaults
 from trl_balcap.scenes.world import Scene, Thing, draw, random_scene
 
@@ -361,29 +360,3 @@ def test_impossible_faults_are_refused():
         ServerFaults(stall=0.6, reset=0.6)
     with pytest.raises(ValueError, match=r"reset is a rate of at least 0, got -0\.1"):
         ServerFaults(reset=-0.1)
-    with pytest.raises(ValueError, match="keys from"):
-        ServerFaults.from_json('{"earthquake": 1.0}')
-
-
-# --- the command -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [("--faults", '{"stall": 2}', "add up to 2"), ("--noise", '{"flip": 2}', "got 2")],
-)
-def test_the_command_says_what_is_wrong_with_its_options(option, value, message):
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    args = parser.parse_args(["serve", option, value])
-    with pytest.raises(ValueError, match=message):
-        args.run(args)
-
-
-def test_a_port_that_is_taken_is_an_error():
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        args = parser.parse_args(["serve", "--port", str(taken.getsockname()[1])])
-        with pytest.raises(OSError, match="address already in use"):
-            args.run(args)

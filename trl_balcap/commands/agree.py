@@ -5,13 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from trl_balcap.evals.agree import agreement
-from trl_balcap.evals.arena import (
-    HUMAN_RANKING,
-)
+from trl_balcap.commands.showing import make_console, make_table, say
 
 __all__ = ["add_parser", "run"]
 
@@ -49,34 +43,33 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: If the file is of none of the three forms, or names a model that people did not rank.
     """
+    from trl_balcap.evals.agree import agreement
+    from trl_balcap.evals.arena import HUMAN_RANKING
+
     human = HUMAN_RANKING if args.human_ranking is None else _read(args.human_ranking)
     if not isinstance(human, list | tuple) or not all(isinstance(name, str) for name in human):
         raise ValueError(f"{args.human_ranking} must be a JSON list of model names, best first.")
     found = agreement(
         _read(args.metric), human, lower_is_better=args.lower_is_better, name=args.metric
     )
-    console = Console()
-    table = Table(title=str(args.metric), title_justify="left")
-    for column in ("model", "metric", "human", "score"):
-        table.add_column(column, justify="left" if column == "model" else "right")
+    console = make_console()
+    table = make_table(str(args.metric), ("model", "metric", "human", "score"))
     for place, model in enumerate(found["ranking"], start=1):
         score = found["scores"].get(model)
         position = str(found["human_positions"][place - 1])
         table.add_row(model, str(place), position, "-" if score is None else f"{score:.6g}")
     console.print(table)
-    console.print(
+    say(
+        console,
         f"Spearman {found['spearman']:.4f}, Kendall {found['kendall']:.4f} "
         f"over {len(found['ranking'])} models.",
-        highlight=False,
-        soft_wrap=True,
     )
     if found["captions"] is not None:
         captions = found["captions"]
-        console.print(
+        say(
+            console,
             f"Agreement on captions: {captions['overall']:.3f} over {captions['n']} battles, ties "
             "included.",
-            highlight=False,
-            soft_wrap=True,
         )
     if args.out is not None:
         args.out.write_text(json.dumps(found, indent=2), encoding="utf-8")

@@ -2,20 +2,18 @@
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.prompt import Confirm
 from rich.table import Table
 
-from trl_balcap.evals.asking import cost
-from trl_balcap.evals.calibration import METRIC, Calibration, calibrate
-from trl_balcap.evals.run import DeclinedError, Plan
-from trl_balcap.judge import Judge
+from trl_balcap.commands.showing import confirm, make_console, make_progress, make_table, say
+
+if TYPE_CHECKING:
+    from trl_balcap.evals.calibration import Calibration
+    from trl_balcap.evals.run import Plan
+    from trl_balcap.judge import Judge
 
 __all__ = ["add_parser", "run"]
 
@@ -66,7 +64,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: If the arguments do not fit together, or captions cannot be scored.
     """
-    console = Console()
+    from trl_balcap.evals.asking import cost
+    from trl_balcap.evals.calibration import METRIC, calibrate
+    from trl_balcap.evals.run import DeclinedError
+    from trl_balcap.judge import Judge
+
+    console = make_console()
 
     def maker(model: str, vision: str | None, api_base: str | None) -> Callable[[Path], Judge]:
         return lambda cache: Judge(
@@ -84,24 +87,20 @@ def run(args: argparse.Namespace) -> int:
     against = None
     if args.against is not None:
         against = maker(args.against, args.against_vision, args.against_api_base)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
+    with make_progress(console) as progress:
         bars: dict[str, Any] = {}
 
-        def confirm(plans: Mapping[str, tuple[Plan, Judge]]) -> bool:
+        def agree(plans: "Mapping[str, tuple[Plan, Judge]]") -> bool:
             console.print(_plan_table(plans))
-            if not args.yes:
-                if not sys.stdin.isatty():
-                    raise ValueError("There is nobody to confirm the cost: pass --yes.")
-                progress.stop()
-                if not Confirm.ask("Ask the judges?", console=console):
-                    return False
-                progress.start()
+            costs = [
+                cost(judge, plan.workloads[METRIC]) for plan, judge in plans.values() if plan.left
+            ]
+            known = [dollars for dollars in costs if dollars is not None]
+            usd = sum(known) if len(known) == len(costs) else None
+            if not confirm(
+                "Ask the judges?", usd=usd, yes=args.yes, console=console, progress=progress
+            ):
+                return False
             for name, (plan, _) in plans.items():
                 if plan.left:
                     total = plan.left[METRIC] + plan.done[METRIC]
@@ -118,28 +117,33 @@ def run(args: argparse.Namespace) -> int:
                     images=args.images,
                     n=args.n,
                     seed=args.seed,
-                    confirm=confirm,
+                    confirm=agree,
                     on_row=lambda name: progress.advance(bars[name]),
                 )
             )
         except DeclinedError as declined:
-            console.print(str(declined))
+            say(console, str(declined))
             return 2
     console.print(_retest_table(found))
     if against is not None:
         console.print(_against_table(found, args.judge, str(args.against)))
     floors = found.std_floor
-    console.print("For a config (rewards in the order precision, recall, linguistic):")
-    console.print(f"std_floor: [{', '.join(map(str, floors))}]", highlight=False, markup=False)
+    say(console, "For a config (rewards in the order precision, recall, linguistic):")
+    say(console, f"std_floor: [{', '.join(map(str, floors))}]")
     if not any(floors):
-        console.print("The judge repeats itself exactly: a floor of 0 is no floor.")
+        say(console, "The judge repeats itself exactly: a floor of 0 is no floor.")
     return 0
 
 
-def _plan_table(plans: Mapping[str, tuple[Plan, Judge]]) -> Table:
-    table = Table(title="What will be asked (estimate, without retries)", title_justify="left")
-    for name in ("round", "judge", "captions", "done", "calls", "dollars"):
-        table.add_column(name, justify="left" if name in ("round", "judge") else "right")
+def _plan_table(plans: "Mapping[str, tuple[Plan, Judge]]") -> Table:
+    from trl_balcap.evals.asking import cost
+    from trl_balcap.evals.calibration import METRIC
+
+    table = make_table(
+        "What will be asked (estimate, without retries)",
+        ("round", "judge", "captions", "done", "calls", "dollars"),
+        left=2,
+    )
     for name, (plan, judge) in plans.items():
         if not plan.left:
             table.add_row(name, repr(judge), "0", "all", "0", "0.00")
@@ -157,25 +161,34 @@ def _plan_table(plans: Mapping[str, tuple[Plan, Judge]]) -> Table:
     return table
 
 
-def _retest_table(found: Calibration) -> Table:
-    table = Table(title="The judge asked twice", title_justify="left")
-    heads = ("reward", "captions", "mean", "spread over captions", "test-retest spread")
-    for name in (*heads, "within 0.1", "rank correlation"):
-        table.add_column(name, justify="left" if name == "reward" else "right")
-    for row in found.rewards:
-        table.add_row(
-            row.reward,
-            str(row.n),
-            *map(_number, (row.mean, row.spread, row.retest_spread)),
-            *map(_number, (row.retest.within, row.retest.rank_correlation)),
-        )
-    return table
+def _retest_table(found: "Calibration") -> Table:
+    return make_table(
+        "The judge asked twice",
+        (
+            "reward",
+            "captions",
+            "mean",
+            "spread over captions",
+            "test-retest spread",
+            "within 0.1",
+            "rank correlation",
+        ),
+        [
+            (
+                row.reward,
+                str(row.n),
+                *map(_number, (row.mean, row.spread, row.retest_spread)),
+                *map(_number, (row.retest.within, row.retest.rank_correlation)),
+            )
+            for row in found.rewards
+        ],
+    )
 
 
-def _against_table(found: Calibration, judge: str, other: str) -> Table:
-    table = Table(title=f"{other} beside {judge}", title_justify="left")
-    for name in ("reward", "captions", "bias", "within 0.1", "rank correlation"):
-        table.add_column(name, justify="left" if name == "reward" else "right")
+def _against_table(found: "Calibration", judge: str, other: str) -> Table:
+    table = make_table(
+        f"{other} beside {judge}", ("reward", "captions", "bias", "within 0.1", "rank correlation")
+    )
     for row in found.rewards:
         if row.against is not None:
             values = (row.against.bias, row.against.within, row.against.rank_correlation)

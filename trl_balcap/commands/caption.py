@@ -4,14 +4,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from trl_balcap.captioning.run import caption_images
-from trl_balcap.data import DEFAULT_PROMPT
-from trl_balcap.data.images import DEFAULT_MAX_PIXELS
+from trl_balcap.commands.showing import make_console, make_progress, say
 
 __all__ = ["add_parser", "run"]
+
+# Those of `caption_images`, which is slow to import; a test holds them together.
+PROMPT = "Describe the image in detail."
+MAX_PIXELS = 512 * 28 * 28
 
 
 def add_parser(subparsers: Any) -> None:
@@ -27,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("images", help='folder, JSONL with "image", or one image')
     parser.add_argument("--out", type=Path, required=True, help="JSONL file to write")
-    parser.add_argument("--prompt", default=DEFAULT_PROMPT, help=f"default: {DEFAULT_PROMPT!r}")
+    parser.add_argument("--prompt", default=PROMPT, help=f"default: {PROMPT!r}")
     parser.add_argument(
         "--engine",
         choices=("auto", "transformers", "vllm", "api"),
@@ -41,8 +40,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--max-pixels",
         type=int,
-        default=DEFAULT_MAX_PIXELS,
-        help=f"larger images are made smaller (default: {DEFAULT_MAX_PIXELS})",
+        default=MAX_PIXELS,
+        help=f"larger images are made smaller (default: {MAX_PIXELS})",
     )
     parser.set_defaults(run=run)
 
@@ -57,15 +56,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: If there is nothing to caption, or the arguments do not fit together.
     """
-    console = Console()
-    with Progress(
-        TextColumn("captioning"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
-        bar = progress.add_task("captions", total=None)
+    from trl_balcap.captioning.run import caption_images
+
+    console = make_console()
+    with make_progress(console) as progress:
+        bar = progress.add_task("captioning", total=None)
         done = caption_images(
             args.model,
             args.images,
@@ -81,11 +76,10 @@ def run(args: argparse.Namespace) -> int:
             on_caption=lambda: progress.advance(bar),
         )
     for message in done.skipped:
-        console.print(f"skipped {message}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
+        say(console, f"skipped {message}")
+    say(
+        console,
         f"{done.out}: {done.written} captions written, {done.kept} there already, "
         f"{len(done.skipped)} images skipped.",
-        highlight=False,
-        soft_wrap=True,
     )
     return 0 if done.written + done.kept else 1

@@ -1,46 +1,98 @@
 """`trl-balcap demo`: the tiny captioner trained on drawn scenes, before and after."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
-from transformers import TrainerCallback
-from transformers.utils import logging as transformers_logging
 
-from trl_balcap.demo.run import HELD_OUT_SCENES, Evaluation, run_demo, table_row
+from trl_balcap.commands.showing import make_console, make_progress, make_table, say
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from trl_balcap.demo import HeldOutScores
 
 __all__ = ["add_parser", "run"]
 
 
-class _RewardBar(TrainerCallback):
+def add_parser(subparsers: Any) -> None:
+    """Add `demo` to the command line."""
+    parser = subparsers.add_parser(
+        "demo", help="train the tiny captioner on drawn scenes and compare before and after"
+    )
+    parser.add_argument("--out", default="runs/demo", help="run folder (default: runs/demo)")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--steps", type=int, default=120, help="optimizer steps (default: 120)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """
+    Train the demo's captioner, and show its scores before and after.
+
+    Raises:
+        `FileExistsError`: where `--out` holds a run already.
+        `ValueError`: for fewer steps than one.
+    """
+    console = make_console()
+    say(console, f"Training a tiny Qwen2.5-VL to caption drawn scenes, {args.steps} steps, on CPU.")
+    say(console, "First it loads PyTorch and TRL, which takes some seconds.")
+
+    from transformers.utils import logging as transformers_logging
+
+    from trl_balcap.demo.run import run_demo
+
+    transformers_logging.disable_progress_bar()  # loading takes no time here
+    transformers_logging.set_verbosity_error()
+    with make_progress(console) as progress:
+        bars: dict[str, Any] = {}
+
+        def on_evaluated(when: str) -> None:
+            if when not in bars:
+                bars[when] = progress.add_task(f"captions {when}", total=2)
+            progress.advance(bars[when])
+
+        results = run_demo(
+            args.out,
+            seed=args.seed,
+            max_steps=args.steps,
+            callbacks=[_reward_bar(progress)],
+            on_evaluated=on_evaluated,
+        )
+    console.print(_table(results))
+    say(console, f"Checkpoint, captions, reward curves and this table are in {args.out}")
+    return 0
+
+
+def _reward_bar(progress: Progress) -> "TrainerCallback":
     """A progress bar that shows the three rewards of the step."""
+    from transformers import TrainerCallback
 
-    def __init__(self, progress: Progress):
-        self.progress = progress
+    class RewardBar(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.task = progress.add_task("training", total=state.max_steps)
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.task = self.progress.add_task("training", total=state.max_steps)
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            means = [
+                f"{name[0].upper()} {value:.2f}"
+                for name in ("precision", "recall", "linguistic")
+                if (value := (logs or {}).get(f"rewards/{name}_reward/mean")) is not None
+            ]
+            if means:
+                progress.update(
+                    self.task,
+                    completed=state.global_step,
+                    description="training  " + "  ".join(means),
+                )
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        means = [
-            f"{name[0].upper()} {value:.2f}"
-            for name in ("precision", "recall", "linguistic")
-            if (value := (logs or {}).get(f"rewards/{name}_reward/mean")) is not None
-        ]
-        if means:
-            self.progress.update(
-                self.task, completed=state.global_step, description="training  " + "  ".join(means)
-            )
+    return RewardBar()
 
 
-def _table(results: dict[str, tuple[Evaluation, Evaluation]]) -> Table:
-    table = Table(title=f"{HELD_OUT_SCENES} held-out scenes, before | after")
-    table.add_column("")
-    for name in results:
-        table.add_column(f"{name}", justify="right")
-    rows = {name: [table_row(evaluation) for evaluation in pair] for name, pair in results.items()}
+def _table(results: "dict[str, tuple[HeldOutScores, HeldOutScores]]") -> Table:
+    from trl_balcap.demo.run import table_row
+
+    rows = {name: [table_row(scores) for scores in pair] for name, pair in results.items()}
     labels = {
         "precision": "precision",
         "recall": "recall",
@@ -48,52 +100,19 @@ def _table(results: dict[str, tuple[Evaluation, Evaluation]]) -> Table:
         "b_capscore": "b-CapScore",
         "mean_length_ratio": "mean length ratio",
     }
-    for key, label in labels.items():
-        cells = [f"{_show(before[key])} | {_show(after[key])}" for before, after in rows.values()]
-        table.add_row(label, *cells)
-    return table
+    [(scores, _), *_] = results.values()
+    return make_table(
+        f"{len(scores.captions)} held-out scenes, before | after",
+        ["", *results],
+        [
+            [
+                label,
+                *(f"{_show(before[key])} | {_show(after[key])}" for before, after in rows.values()),
+            ]
+            for key, label in labels.items()
+        ],
+    )
 
 
 def _show(value: float | None) -> str:
     return "  -  " if value is None else f"{value:.3f}"
-
-
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "demo", help="train the tiny captioner on drawn scenes and compare before and after"
-    )
-    parser.add_argument("--out", default="runs/demo", help="run folder (default: runs/demo)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=120, help="optimizer steps (default: 120)")
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
-    transformers_logging.disable_progress_bar()  # loading takes no time here
-    transformers_logging.set_verbosity_error()
-    console = Console()
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    with progress:
-        evaluating = {"before": progress.add_task("captions before", total=2)}
-
-        def on_evaluated(when: str) -> None:
-            if when not in evaluating:
-                evaluating[when] = progress.add_task(f"captions {when}", total=2)
-            progress.advance(evaluating[when])
-
-        results = run_demo(
-            args.out,
-            seed=args.seed,
-            max_steps=args.steps,
-            callbacks=[_RewardBar(progress)],
-            on_evaluated=on_evaluated,
-        )
-    console.print(_table(results))
-    console.print(f"Checkpoint, captions, reward curves and this table are in {args.out}")
-    return 0

@@ -1,16 +1,20 @@
 """`trl-balcap plan`: memory, judge calls and cost of a recipe before it runs."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from trl_balcap.plan.memory import GIB, HEADROOM, Term
-from trl_balcap.plan.run import Plan, _notes, make_plan, ways_out
+from trl_balcap.commands.showing import make_console, make_table, say
+
+if TYPE_CHECKING:
+    from trl_balcap.plan import RunPlan
+    from trl_balcap.plan.memory import Term
 
 __all__ = ["add_parser", "run"]
+
+GIB = 2**30
 
 
 def add_parser(subparsers: Any) -> None:
@@ -23,19 +27,19 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--config", help="the recipe, e.g. examples/configs/qwen2.5-vl-3b.yaml")
     parser.add_argument(
-        "--accelerate_config", help="accelerate file, instead of the one that the recipe names"
+        "--accelerate-config", help="accelerate file, instead of the one that the recipe names"
     )
-    parser.add_argument("--num_processes", type=int, help="GPUs, instead of the file's number")
+    parser.add_argument("--num-processes", type=int, help="GPUs, instead of the file's number")
     parser.add_argument(
-        "--gpu_memory",
+        "--gpu-memory",
         type=float,
         help="GiB of one GPU; by default this machine's GPU, or 80",
     )
     parser.add_argument(
-        "--image_tokens", type=int, help="tokens of an image, for a model unknown here"
+        "--image-tokens", type=int, help="tokens of an image, for a model unknown here"
     )
     parser.add_argument(
-        "--judge_price",
+        "--judge-price",
         type=float,
         nargs=2,
         metavar=("PROMPT", "COMPLETION"),
@@ -54,6 +58,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; 0 where it fits, 1 where it does not."""
+    import torch
+
+    from trl_balcap.plan.run import make_plan
+
     gpu_memory = args.gpu_memory
     if gpu_memory is None:
         cuda = torch.cuda.is_available()
@@ -68,34 +76,34 @@ def run(args: argparse.Namespace) -> int:
         judge_price=args.judge_price and tuple(args.judge_price),
         network=args.network,
     )
-    _print(plan, Console())
+    _print(plan, make_console())
     return 0 if plan.fits else 1
 
 
-def _print(plan: Plan, console: Console) -> None:
+def _print(plan: "RunPlan", console: Console) -> None:
+    from trl_balcap.plan.memory import HEADROOM
+    from trl_balcap.plan.notes import notes
+    from trl_balcap.plan.ways_out import ways_out
+
     console.print(_facts(plan))
     console.print(_memory_table(plan))
     console.print(_judging_table(plan))
-    for line in _notes(plan):
-        console.print(line, highlight=False, soft_wrap=True)
+    for line in notes(plan):
+        say(console, line)
     need, have = plan.memory.peak / GIB, plan.gpu_memory
     if plan.fits:
-        console.print(
-            f"[bold]fits[/bold]: {need:.1f} of {have:.0f} GiB per GPU, {HEADROOM:.0%} kept free",
-            highlight=False,
-        )
+        say(console, f"fits: {need:.1f} of {have:.0f} GiB per GPU, {HEADROOM:.0%} kept free")
         return
-    console.print(
-        f"[bold]does not fit[/bold]: needs {need:.1f} GiB and {HEADROOM:.0%} of {have:.0f} GiB kept "
-        "free. Change one of:",
-        highlight=False,
-        soft_wrap=True,
+    say(
+        console,
+        f"does not fit: needs {need:.1f} GiB and {HEADROOM:.0%} of {have:.0f} GiB kept free. "
+        "Change one of:",
     )
     for change in ways_out(plan):
-        console.print(f"  - {change}", highlight=False, soft_wrap=True)
+        say(console, f"  - {change}")
 
 
-def _facts(plan: Plan) -> Table:
+def _facts(plan: "RunPlan") -> Table:
     shape, batch, launch, settings = plan.shape, plan.batch, plan.launch, plan.settings
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("model", shape.name)
@@ -124,34 +132,31 @@ def _facts(plan: Plan) -> Table:
     return table
 
 
-def _memory_table(plan: Plan) -> Table:
-    table = Table(title="memory of one GPU", title_justify="left")
-    table.add_column("term")
-    table.add_column("GiB", justify="right")
-    table.add_column("formula", overflow="fold")
+def _memory_table(plan: "RunPlan") -> Table:
+    table = make_table("memory of one GPU", ("term", "formula", "GiB"), left=2)
 
-    def rows(terms: tuple[Term, ...]) -> None:
+    def rows(terms: "tuple[Term, ...]") -> None:
         for term in terms:
-            table.add_row(term.name, f"{term.bytes / GIB:.2f}", term.formula)
+            table.add_row(term.name, term.formula, f"{term.bytes / GIB:.2f}")
 
     memory = plan.memory
     rows(memory.static)
     table.add_section()
     rows(memory.generating)
-    table.add_row("peak, generating", f"{memory.generation_peak / GIB:.2f}", "", style="bold")
+    table.add_row("peak, generating", "", f"{memory.generation_peak / GIB:.2f}", style="bold")
     table.add_section()
     rows(memory.training)
     rows(memory.stepping)
-    table.add_row("peak, training", f"{memory.training_peak / GIB:.2f}", "", style="bold")
+    table.add_row("peak, training", "", f"{memory.training_peak / GIB:.2f}", style="bold")
     return table
 
 
-def _judging_table(plan: Plan) -> Table:
+def _judging_table(plan: "RunPlan") -> Table:
     judging = plan.judging
     run = judging.run
-    table = Table(title="judging, at most", title_justify="left")
-    for column in ("question", "calls a batch", "prompt tokens", "reply tokens"):
-        table.add_column(column, justify="left" if column == "question" else "right")
+    table = make_table(
+        "judging, at most", ("question", "calls a batch", "prompt tokens", "reply tokens")
+    )
     for question in judging.batch.questions:
         table.add_row(
             question.question,

@@ -3,35 +3,20 @@
 import argparse
 import asyncio
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.prompt import Confirm
 from rich.table import Table
 
-from trl_balcap.evals.asking import cost
-from trl_balcap.evals.compare import compare_rows, is_scored, read_rows
-from trl_balcap.evals.results import (
-    Comparison,
-    Evaluation,
-    comparison_markdown,
-    comparison_table,
-    result_lines,
-    results_table,
-)
-from trl_balcap.evals.run import (
-    METRICS,
-    Benchmarks,
-    DeclinedError,
-    Plan,
-    score_captions,
-)
-from trl_balcap.judge import Judge
+from trl_balcap.commands.showing import confirm, make_console, make_progress, make_table, say
+
+if TYPE_CHECKING:
+    from trl_balcap.evals.results import Comparison, Evaluation
+    from trl_balcap.evals.run import Plan
+    from trl_balcap.judge import Judge
 
 __all__ = ["add_parser", "run"]
 
@@ -52,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--metrics",
         default="b-capscore",
-        help=f"comma-separated, of {', '.join(METRICS)} (default: b-capscore)",
+        help="comma-separated, of b-capscore, dcscore, captionqa, caparena (default: b-capscore)",
     )
     parser.add_argument("--out", type=Path, help="folder for rows and summary")
     parser.add_argument(
@@ -136,21 +121,28 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: If the arguments do not fit together, or rows cannot be scored.
     """
-    console = Console()
+    from trl_balcap.evals.run import DeclinedError
+
+    console = make_console()
     try:
         if args.compare is None:
             _score(args, args.captions, args.out, console)
         else:
             _compare(args, console)
     except DeclinedError as declined:
-        console.print(str(declined))
+        say(console, str(declined))
         return 2
     return 0
 
 
 def _score(
     args: argparse.Namespace, captions: str | None, out: Path | None, console: Console
-) -> Evaluation:
+) -> "Evaluation":
+    from trl_balcap.evals.asking import cost
+    from trl_balcap.evals.results import result_lines, results_table
+    from trl_balcap.evals.run import Benchmarks, score_captions
+    from trl_balcap.judge import Judge
+
     if captions is None or out is None or args.judge is None:
         raise ValueError("score needs a file of captions, --judge MODEL and --out DIR.")
     judge = Judge(
@@ -175,24 +167,18 @@ def _score(
         checkouts=args.official_prompts,
         seed=args.seed,
     )
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
+    with make_progress(console) as progress:
         bars: dict[str, Any] = {}
 
-        def confirm(plan: Plan) -> bool:
+        def agree(plan: "Plan") -> bool:
             console.print(_plan_table(plan, judge))
-            if not args.yes:
-                if not sys.stdin.isatty():
-                    raise ValueError("There is nobody to confirm the cost: pass --yes.")
-                progress.stop()
-                if not Confirm.ask("Ask the judge?", console=console):
-                    return False
-                progress.start()
+            costs = [cost(judge, work) for work in plan.workloads.values()]
+            known = [dollars for dollars in costs if dollars is not None]
+            usd = sum(known) if len(known) == len(costs) else None
+            if not confirm(
+                "Ask the judge?", usd=usd, yes=args.yes, console=console, progress=progress
+            ):
+                return False
             for name, left in plan.left.items():
                 total = left + plan.done[name]
                 bars[name] = progress.add_task(name, total=total, completed=plan.done[name])
@@ -207,24 +193,27 @@ def _score(
                 benchmarks=benchmarks,
                 images=args.images,
                 allow_empty=args.empty_captions == "score",
-                confirm=confirm,
+                confirm=agree,
                 on_row=lambda name: progress.advance(bars[name]),
             )
         )
     console.print(results_table(evaluation))
     for result in evaluation.results:
         for line in result_lines(result):
-            console.print(f"{result.metric}: {line}", highlight=False, soft_wrap=True)
+            say(console, f"{result.metric}: {line}")
     spent = ", ".join(f"{name} {value}" for name, value in evaluation.judging.items())
-    console.print(f"Judging: {spent}.", highlight=False, soft_wrap=True)
-    console.print(f"Rows and summary: {out}", highlight=False, soft_wrap=True)
+    say(console, f"Judging: {spent}.")
+    say(console, f"Rows and summary: {out}")
     return evaluation
 
 
-def _plan_table(plan: Plan, judge: Judge) -> Table:
-    table = Table(title="What will be asked (estimate, without retries)", title_justify="left")
-    for name in ("metric", "captions", "done", "calls", "prompt tokens", "reply tokens", "dollars"):
-        table.add_column(name, justify="left" if name == "metric" else "right")
+def _plan_table(plan: "Plan", judge: "Judge") -> Table:
+    from trl_balcap.evals.asking import cost
+
+    table = make_table(
+        "What will be asked (estimate, without retries)",
+        ("metric", "captions", "done", "calls", "prompt tokens", "reply tokens", "dollars"),
+    )
     total, known = 0.0, True
     for name, work in plan.workloads.items():
         dollars = cost(judge, work)
@@ -245,7 +234,10 @@ def _plan_table(plan: Plan, judge: Judge) -> Table:
     return table
 
 
-def _compare(args: argparse.Namespace, console: Console) -> list[Comparison]:
+def _compare(args: argparse.Namespace, console: Console) -> "list[Comparison]":
+    from trl_balcap.evals.compare import compare_rows, is_scored, read_rows
+    from trl_balcap.evals.results import comparison_markdown, comparison_table
+
     first, second = args.compare
     if args.captions is not None:
         raise ValueError(f"--compare takes its two files itself; leave {args.captions} out.")
@@ -267,11 +259,10 @@ def _compare(args: argparse.Namespace, console: Console) -> list[Comparison]:
         found = compare_rows(read_rows(a), read_rows(b), names=(str(first), str(second)))
         comparisons.append(found)
         console.print(comparison_table(found))
-        console.print(
+        say(
+            console,
             f"{found.second} minus {found.first}, on the {found.n_common} captions that both have "
             f"({found.n_second} and {found.n_first}).",
-            highlight=False,
-            soft_wrap=True,
         )
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)

@@ -18,9 +18,9 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from trl_balcap.captioning.local import generate_captions
-from trl_balcap.config import BalCapConfig
 from trl_balcap.data import load_captions
 from trl_balcap.demo.curves import plot_reward_curves
+from trl_balcap.demo.recipe import demo_config, demo_scenes
 from trl_balcap.judge import Judge
 from trl_balcap.metrics import CorpusScores, corpus_scores
 from trl_balcap.rewards import LinguisticReward, PrecisionReward, RecallReward
@@ -28,84 +28,13 @@ from trl_balcap.scenes.captioner import MAX_NEW_TOKENS, PROMPT, captioner_path
 from trl_balcap.scenes.make import write_scenes
 from trl_balcap.trainer import BalCapTrainer
 
-__all__ = ["Evaluation", "demo_config", "demo_scenes", "evaluate_captioner", "run_demo"]
+__all__ = ["HeldOutScores", "evaluate_captioner", "run_demo"]
 
-TRAIN_SCENES = 1000
 HELD_OUT_SCENES = 128
 HELD_OUT_SEED = 1_000_000  # far from any seed that training scenes are drawn with
 
 
-def demo_config(output_dir: str | Path, *, seed: int = 0, max_steps: int = 120) -> BalCapConfig:
-    """
-    The demo's recipe: 8 scenes x 8 captions a step, minutes on two CPU cores.
-
-    Args:
-        output_dir (`str` or `Path`):
-            Where checkpoints go.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of data order and sampling.
-        max_steps (`int`, *optional*, defaults to `120`):
-            Optimizer steps.
-
-    Returns:
-        [`BalCapConfig`].
-
-    Example:
-
-    ```python
-    >>> demo_config("out").num_generations
-    8
-
-    ```
-    """
-    with warnings.catch_warnings():
-        # transformers 5.23 renames gradient_checkpointing, releases before do not know the new name.
-        warnings.simplefilter("ignore", FutureWarning)
-        return BalCapConfig(
-            output_dir=str(output_dir),
-            seed=seed,
-            max_steps=max_steps,
-            learning_rate=1e-4,
-            lr_scheduler_type="constant_with_warmup",
-            warmup_steps=3,
-            per_device_train_batch_size=64,
-            num_generations=8,
-            max_completion_length=MAX_NEW_TOKENS,
-            temperature=1.0,
-            bf16=False,
-            gradient_checkpointing=False,
-            dataloader_pin_memory=False,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            model_init_kwargs={"dtype": "float32"},
-        )
-
-
-def demo_scenes(output_dir: str | Path, *, rows: int = TRAIN_SCENES, seed: int = 0) -> Dataset:
-    """
-    The demo's training data: scenes drawn into `output_dir/scenes/train`, loaded as a user's are.
-
-    Args:
-        output_dir (`str` or `Path`):
-            The run folder. Scenes that an earlier run of the same seed drew there are taken again.
-        rows (`int`, *optional*, defaults to `1000`):
-            Number of scenes.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the scenes.
-
-    Returns:
-        `Dataset`: columns `prompt`, `image`, `reference`.
-    """
-    folder = Path(output_dir) / "scenes" / f"train_{rows}_{seed}"
-    captions = folder / "captions.jsonl"
-    # Written last, so where it exists the images do too.
-    return load_captions(
-        captions if captions.exists() else write_scenes(folder, rows, seed=seed), prompt=PROMPT
-    )
-
-
-class Evaluation(NamedTuple):
+class HeldOutScores(NamedTuple):
     """Captions of held-out images and what the judge makes of them."""
 
     captions: list[str]
@@ -131,7 +60,7 @@ def evaluate_captioner(
     *,
     temperature: float = 0.0,
     seed: int = 0,
-) -> Evaluation:
+) -> HeldOutScores:
     """
     Caption a dataset and have the three rewards judge the captions, without a length gate.
 
@@ -148,7 +77,7 @@ def evaluate_captioner(
             Seed of the sampling.
 
     Returns:
-        [`Evaluation`].
+        [`HeldOutScores`].
     """
     rows = dataset[:]
     captions = generate_captions(
@@ -177,7 +106,7 @@ def evaluate_captioner(
         for caption, reference in zip(lengths(captions), lengths(rows["reference"]), strict=True)
     ]
     precision, recall, linguistic = asyncio.run(judge_all())
-    return Evaluation(captions, precision, recall, linguistic, ratios)
+    return HeldOutScores(captions, precision, recall, linguistic, ratios)
 
 
 def run_demo(
@@ -187,7 +116,7 @@ def run_demo(
     max_steps: int = 120,
     callbacks: Sequence[TrainerCallback] = (),
     on_evaluated: Callable[[str], None] = lambda when: None,
-) -> dict[str, tuple[Evaluation, Evaluation]]:
+) -> dict[str, tuple[HeldOutScores, HeldOutScores]]:
     """
     Train the shipped captioner on drawn scenes and compare it before and after.
 
@@ -205,7 +134,7 @@ def run_demo(
             Called with `"before"` and `"after"` when the captions of one way of decoding are scored.
 
     Returns:
-        `dict`: `"sampled"` and `"greedy"`, each with the [`Evaluation`] before and after.
+        `dict`: `"sampled"` and `"greedy"`, each with the [`HeldOutScores`] before and after.
 
     Raises:
         `FileExistsError`: where `output_dir` holds a run already.
@@ -238,7 +167,7 @@ def run_demo(
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
 
-        def evaluate(when: str) -> dict[str, Evaluation]:
+        def evaluate(when: str) -> dict[str, HeldOutScores]:
             evaluations = {}
             for name, temperature in temperatures.items():
                 evaluations[name] = evaluate_captioner(
@@ -279,7 +208,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def table_row(evaluation: Evaluation) -> dict[str, float | None]:
+def table_row(evaluation: HeldOutScores) -> dict[str, float | None]:
     scores = evaluation.scores
     return {
         "precision": scores.precision,
@@ -291,7 +220,7 @@ def table_row(evaluation: Evaluation) -> dict[str, float | None]:
 
 
 def _write_captions(
-    path: Path, dataset: Dataset, results: dict[str, tuple[Evaluation, Evaluation]]
+    path: Path, dataset: Dataset, results: dict[str, tuple[HeldOutScores, HeldOutScores]]
 ) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row, reference in enumerate(dataset["reference"]):

@@ -62,5 +62,5 @@ def image_tokens(config: Any, width: int, height: int) -> ImageTokens:
         return ImageTokens(tokens, side**2 + 1, 3 * vision.patch_size**2, rule)
     raise ValueError(
         f"How many tokens an image becomes is not known for model type {config.model_type!r}. Give "
-        "it with --image_tokens."
+        "it with --image-tokens."
     )

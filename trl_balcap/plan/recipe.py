@@ -1,8 +1,8 @@
 """A training recipe as the plan reads it: the YAML file, and the accelerate file it names."""
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
@@ -10,7 +10,10 @@ from trl import ModelConfig, TrlParser
 
 from trl_balcap.config import BalCapConfig, CaptioningArguments
 
-__all__ = ["Launch", "read_launch", "read_recipe"]
+__all__ = ["Launch", "Recipe", "read_launch", "read_recipe"]
+
+Recipe = SimpleNamespace
+"""Settings by their names, those of `CaptioningArguments`, [`BalCapConfig`] and TRL's `ModelConfig`."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Launch:
     source: str = "one process, no accelerate file"
 
 
-def read_recipe(config: str | Path | None, flags: list[str]) -> argparse.Namespace:
+def read_recipe(config: str | Path | None, flags: list[str]) -> Recipe:
     """
     The settings of a recipe, as the example scripts would parse them.
 
@@ -54,7 +57,7 @@ def read_recipe(config: str | Path | None, flags: list[str]) -> argparse.Namespa
     settings, unknown = parser.parse_known_args(flags)
     if unknown:
         raise ValueError(f"There are no flags {' '.join(unknown)}.")
-    return settings
+    return Recipe(**vars(settings))
 
 
 def read_launch(file: str | Path | None, recipe: str | Path | None = None) -> Launch:

@@ -1,16 +1,12 @@
 """`trl-balcap plan`: will this recipe run on those GPUs, and what will its judges be asked?"""
 
-import argparse
 import dataclasses
-import functools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from packaging.version import Version
-from peft import LoraConfig
 from trl import ModelConfig, get_peft_config
 
 from trl_balcap.data import DEFAULT_PROMPT
@@ -18,24 +14,22 @@ from trl_balcap.judge.cost import CHARS_PER_TOKEN
 from trl_balcap.plan.batch import GenerationBatch
 from trl_balcap.plan.images import ImageTokens, image_tokens
 from trl_balcap.plan.judging import JudgingPlan, Price, judging_plan
-from trl_balcap.plan.memory import GIB, MemoryPlan, Setup, memory_plan
+from trl_balcap.plan.memory import MemoryPlan, Setup, memory_plan
 from trl_balcap.plan.model import ModelShape, load_config, model_shape
-from trl_balcap.plan.recipe import Launch, read_launch, read_recipe
+from trl_balcap.plan.recipe import Launch, Recipe, read_launch, read_recipe
 from trl_balcap.plan.sample import Sample, sample_dataset
 
-__all__ = ["LANGUAGE_LORA", "Plan", "make_plan", "ways_out"]
+__all__ = ["RunPlan", "make_plan"]
 
-# Adapters on the language model alone: the vision encoders of Qwen-VL name some layers alike.
-LANGUAGE_LORA = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 # Tokens of a chat template and a system message around the user's text.
 _TEMPLATE_TOKENS = 40
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything that `trl-balcap plan` prints."""
+class RunPlan:
+    """A run as it was planned: everything that `trl-balcap plan` prints."""
 
-    settings: argparse.Namespace
+    settings: Recipe
     launch: Launch
     shape: ModelShape
     setup: Setup
@@ -63,7 +57,7 @@ def make_plan(
     tokens_per_image: int | None = None,
     judge_price: Price | None = None,
     network: bool = False,
-) -> Plan:
+) -> RunPlan:
     """
     Plans a recipe.
 
@@ -90,7 +84,7 @@ def make_plan(
     if settings.deepspeed is not None and not launch.zero_stage:
         raise ValueError(
             "The plan reads ZeRO's stage from an accelerate file; this recipe sets deepspeed="
-            f"{settings.deepspeed}. Name an accelerate file with --accelerate_config."
+            f"{settings.deepspeed}. Name an accelerate file with --accelerate-config."
         )
     peft_config = get_peft_config(_model_config(settings)) if settings.use_peft else None
     model = load_config(settings.model_name_or_path, network=network)
@@ -109,7 +103,7 @@ def make_plan(
     steps = settings.max_steps if settings.max_steps > 0 else None
     if steps is None and sample is not None:
         steps = batch.steps(sample.rows, settings.num_train_epochs)
-    return Plan(
+    return RunPlan(
         settings=settings,
         launch=launch,
         shape=shape,
@@ -142,12 +136,12 @@ def make_plan(
     )
 
 
-def _model_config(settings: argparse.Namespace) -> ModelConfig:
+def _model_config(settings: Recipe) -> ModelConfig:
     names = {field.name for field in dataclasses.fields(ModelConfig)}
     return ModelConfig(**{key: value for key, value in vars(settings).items() if key in names})
 
 
-def _batch(settings: argparse.Namespace, launch: Launch) -> GenerationBatch:
+def _batch(settings: Recipe, launch: Launch) -> GenerationBatch:
     steps = settings.steps_per_generation
     if settings.generation_batch_size is not None:
         width = settings.per_device_train_batch_size * launch.processes
@@ -168,7 +162,7 @@ def _batch(settings: argparse.Namespace, launch: Launch) -> GenerationBatch:
     )
 
 
-def _setup(settings: argparse.Namespace, launch: Launch) -> Setup:
+def _setup(settings: Recipe, launch: Launch) -> Setup:
     return Setup(
         processes=launch.processes,
         processes_per_machine=launch.processes // launch.machines,
@@ -194,156 +188,9 @@ def _largest_image(
     model: Any, sample: Sample | None, max_pixels: int, tokens: int | None
 ) -> ImageTokens:
     if tokens is not None:
-        return ImageTokens(tokens, 4 * tokens, 1176, "given with --image_tokens")
+        return ImageTokens(tokens, 4 * tokens, 1176, "given with --image-tokens")
     # Without data at hand: a square image that fills the bound.
     side = math.isqrt(max_pixels)
     sizes = sample.sizes if sample is not None else ((side, side),)
     images = [image_tokens(model, *size) for size in sizes]
     return max(images, key=lambda image: image.tokens)
-
-
-# --- what to change ---
-
-
-def ways_out(plan: Plan) -> list[str]:
-    """
-    Changes that would make a plan fit, each tried by planning again: first those that do alone,
-    else the shortest sequence that does together.
-
-    Args:
-        plan ([`Plan`]): One that does not fit.
-    """
-    alone = [words for words, changed in _changes(plan) if changed.fits]
-    if alone:
-        return alone
-    together: list[str] = []
-    while not plan.fits:
-        smaller = [
-            (changed.memory.peak, words, changed)
-            for words, changed in _changes(plan)
-            if changed.memory.peak < plan.memory.peak
-        ]
-        if not smaller:
-            return [
-                f"larger GPUs or a smaller model: with {'; '.join(together) or 'every setting'} it "
-                f"still needs {plan.memory.peak / GIB:.1f} GiB"
-            ]
-        _, words, plan = min(smaller, key=lambda change: change[0])
-        together.append(words)
-    return ["all of these together: " + "; ".join(together)]
-
-
-def _changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
-    setup, batch = plan.setup, plan.batch
-    if batch.per_device_train_batch_size > 1 and batch.per_device_train_batch_size % 2 == 0:
-        smaller = dataclasses.replace(
-            batch,
-            per_device_train_batch_size=batch.per_device_train_batch_size // 2,
-            gradient_accumulation_steps=batch.gradient_accumulation_steps * 2,
-            steps_per_generation=batch.micro_batches * 2,
-        )
-        yield (
-            f"per_device_train_batch_size {smaller.per_device_train_batch_size} with "
-            f"gradient_accumulation_steps {smaller.gradient_accumulation_steps} (the same batch)",
-            _planned(plan, batch=smaller),
-        )
-    half = batch.micro_batches // 2
-    width = batch.per_device_train_batch_size * batch.processes
-    if half and setup.vllm is None and not (half * width) % batch.num_generations:
-        fewer = dataclasses.replace(batch, steps_per_generation=half)
-        yield (
-            f"steps_per_generation {half} (fewer completions generated at once)",
-            _planned(plan, batch=fewer),
-        )
-    if not setup.gradient_checkpointing:
-        yield "gradient_checkpointing true", _with(plan, gradient_checkpointing=True)
-    if setup.zero_stage < 3 and setup.processes > 1:
-        yield "ZeRO-3 (examples/accelerate/zero3.yaml)", _with(plan, zero_stage=3)
-    if not setup.offload_optimizer and setup.processes > 1:
-        yield (
-            "ZeRO-3 with the optimizer on the host (examples/accelerate/zero3-offload.yaml)",
-            _with(plan, zero_stage=3, offload_optimizer=True),
-        )
-    if setup.zero_stage == 3 and setup.gather_for_generation and setup.vllm is None:
-        yield (
-            "ds3_gather_for_generation false (slow generation, layer by layer)",
-            _with(plan, gather_for_generation=False),
-        )
-    if setup.vllm != "server":
-        yield "use_vllm with vllm_mode server, on GPUs of its own", _with(plan, vllm="server")
-    if not setup.zero_stage and setup.optim not in ("adamw_8bit", "adamw_bnb_8bit", "sgd"):
-        yield "optim adamw_8bit (needs bitsandbytes)", _with(plan, optim="adamw_8bit")
-    if not setup.peft:
-        shape = _with_adapter(plan.shape)
-        lora = dataclasses.replace(setup, peft=True)
-        yield (
-            f"use_peft with lora_target_modules '{LANGUAGE_LORA}'",
-            _planned(plan, shape=shape, setup=lora),
-        )
-    elif setup.bits == 16 and not setup.zero_stage:
-        yield "load_in_4bit (needs bitsandbytes)", _with(plan, bits=4)
-
-
-@functools.cache
-def _with_adapter(shape: ModelShape) -> ModelShape:
-    adapter = LoraConfig(r=16, target_modules=LANGUAGE_LORA)
-    return model_shape(shape.name, shape.config, adapter)
-
-
-def _with(plan: Plan, **changes: Any) -> Plan:
-    return _planned(plan, setup=dataclasses.replace(plan.setup, **changes))
-
-
-def _planned(
-    plan: Plan,
-    *,
-    shape: ModelShape | None = None,
-    setup: Setup | None = None,
-    batch: GenerationBatch | None = None,
-) -> Plan:
-    shape, setup, batch = shape or plan.shape, setup or plan.setup, batch or plan.batch
-    memory = memory_plan(
-        shape,
-        setup,
-        batch,
-        image=plan.image,
-        prompt_tokens=plan.prompt_tokens,
-        completion_tokens=plan.settings.max_completion_length,
-        gpu_memory=plan.gpu_memory,
-    )
-    return dataclasses.replace(plan, shape=shape, setup=setup, batch=batch, memory=memory)
-
-
-# --- the page ---
-
-
-def _notes(plan: Plan) -> Iterator[str]:
-    settings = plan.settings
-    judging = plan.judging
-    if judging.batch.usd is None:
-        yield (
-            f"cost: no price is known of the judge {settings.judge_model}; give one with --judge_price"
-        )
-    budget = settings.judge_budget_usd
-    if budget is not None and judging.run is not None and (judging.run.usd or 0.0) > budget:
-        yield f"warning: judge_budget_usd {budget:g} ends the run before its last step"
-    if plan.memory.host:
-        yield f"host memory: {plan.memory.host / GIB:.0f} GiB on each machine, for what is offloaded"
-    if plan.sample is None:
-        yield (
-            "no dataset at hand: images are taken as squares that fill max_pixels, references as "
-            "130 words"
-        )
-        return
-    tokens = plan.sample.reference_tokens
-    yield (
-        f"dataset: {plan.sample.rows:,} rows; references of about {tokens:.0f} tokens "
-        f"({CHARS_PER_TOKEN} bytes a token)"
-    )
-    upper = settings.length_gate_upper * tokens
-    if settings.length_gate in ("mask", "linear") and upper > settings.max_completion_length:
-        yield (
-            f"warning: the length gate is open to {upper:.0f} tokens ({settings.length_gate_upper:g} "
-            f"x the mean reference), but max_completion_length cuts at "
-            f"{settings.max_completion_length}. Raise it to {math.ceil(upper / 64) * 64}."
-        )

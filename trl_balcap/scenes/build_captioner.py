@@ -1,11 +1,10 @@
-"""Train the shipped captioner from scratch: `python -m trl_balcap.scenes.build_captioner --out DIR`.
+"""Train the shipped captioner from scratch: `trl-balcap scenes captioner --out DIR`.
 
 First it learns perfect captions. Then it is weakened on purpose, on captions by an author who overlooks,
 confuses and rambles (`weak_caption`), so that reinforcement learning has something to mend. Several of the
 author's faults depend on the scene and happen more often than not; therefore greedy decoding shows them too.
 """
 
-import argparse
 import math
 import random
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from trl_balcap.scenes.captioner import PROMPT, build_qwen
@@ -23,13 +21,12 @@ from trl_balcap.scenes.grammar import (
     ThingClaim,
     describe,
     faulty_caption,
-    parse_sentence,
-    split_sentences,
     write_sentence,
 )
+from trl_balcap.scenes.parsing import parse_sentence, split_sentences
 from trl_balcap.scenes.world import Scene, draw, random_scene
 
-__all__ = ["WEAK_FAULTS", "train_on", "weak_caption"]
+__all__ = ["WEAK_FAULTS", "build_captioner", "train_on", "weak_caption"]
 
 WEAK_FAULTS = Faults(
     wrong=0.08,
@@ -178,21 +175,30 @@ def _pool_of_batches(
     return batches
 
 
-def main() -> None:
-    """Build the captioner and write it in half precision: about ten minutes on one core."""
-    parser = argparse.ArgumentParser(prog="python -m trl_balcap.scenes.build_captioner")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clean-steps", type=int, default=700)
-    parser.add_argument("--weak-steps", type=int, default=600)
-    args = parser.parse_args()
-    console = Console()
-    build_qwen(args.out, seed=args.seed, hidden_size=128, num_layers=3)
-    processor = AutoProcessor.from_pretrained(args.out)
-    model = AutoModelForImageTextToText.from_pretrained(args.out, dtype="float32")
+def build_captioner(
+    out: str | Path,
+    *,
+    seed: int = 0,
+    clean_steps: int = 700,
+    weak_steps: int = 600,
+    report: Callable[[str], None] = lambda line: None,
+) -> None:
+    """
+    Build the captioner and write it in half precision: about ten minutes on one core.
+
+    Args:
+        out (`str` or `Path`): Folder to write.
+        seed (`int`, *optional*, defaults to `0`): Seed of weights, scenes and captions.
+        clean_steps (`int`, *optional*, defaults to `700`): Steps on perfect captions.
+        weak_steps (`int`, *optional*, defaults to `600`): Steps on captions by the weak author.
+        report (`Callable`, *optional*): Takes a line of progress.
+    """
+    build_qwen(Path(out), seed=seed, hidden_size=128, num_layers=3)
+    processor = AutoProcessor.from_pretrained(out)
+    model = AutoModelForImageTextToText.from_pretrained(out, dtype="float32")
     for write, steps, learning_rate, pool in (
-        (lambda scene, rng: describe(scene, rng), args.clean_steps, 1e-3, 1),
-        (weak_caption, args.weak_steps, 8e-4, 8),
+        (lambda scene, rng: describe(scene, rng), clean_steps, 1e-3, 1),
+        (weak_caption, weak_steps, 8e-4, 8),
     ):
         train_on(
             write,
@@ -200,15 +206,11 @@ def main() -> None:
             processor,
             steps=steps,
             learning_rate=learning_rate,
-            seed=args.seed,
+            seed=seed,
             pool=pool,
-            report=console.print,
+            report=report,
         )
-    model.save_pretrained(args.out)
+    model.save_pretrained(out)
     # Loaded in half precision, so that every part of the configuration says so too.
-    halved = AutoModelForImageTextToText.from_pretrained(args.out, dtype="bfloat16")
-    halved.save_pretrained(args.out)
-
-
-if __name__ == "__main__":
-    main()
+    halved = AutoModelForImageTextToText.from_pretrained(out, dtype="bfloat16")
+    halved.save_pretrained(out)

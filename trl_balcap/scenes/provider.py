@@ -4,8 +4,6 @@ Nothing is faked on the way: litellm routes, and the provider gets the messages 
 would get.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import threading
@@ -19,7 +17,8 @@ from litellm import CustomLLM, ModelResponse
 from litellm.types.utils import Usage
 from litellm.utils import custom_llm_setup
 
-from trl_balcap.scenes.oracle import Noise, Oracle, QuestionError
+from trl_balcap.scenes.noise import Noise
+from trl_balcap.scenes.oracle import Oracle, QuestionError
 
 __all__ = ["ScenesProvider", "register"]
 

@@ -4,11 +4,9 @@ The dice are a hash of the seed, the request's body and how often that body came
 requests meet the same faults in any order and at any concurrency, and a retry throws anew.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 __all__ = ["REFUSAL", "ServerFaults", "spoil_ids", "spoil_text"]
 
@@ -114,19 +112,6 @@ class ServerFaults:
                 f"the rates of the faults add up to {sum(rates.values()):g}, at most 1 is possible: "
                 "one request meets one fault. Lower some of them."
             )
-
-    @classmethod
-    def from_json(cls, text: str) -> ServerFaults:
-        """Read `--faults` of the command line, a JSON object of this class's fields.
-
-        Raises:
-            ValueError: where the text is no such object; the message lists the fields.
-        """
-        values = json.loads(text)
-        known = [field.name for field in fields(cls)]
-        if not isinstance(values, dict) or not set(values) <= set(known):
-            raise ValueError(f"faults are a JSON object with keys from {known}, got {text!r}.")
-        return cls(**values)
 
     @property
     def throws_dice(self) -> bool:

@@ -1,0 +1,125 @@
+"""`trl-balcap scenes`: the drawn world as files, its exact judge as a server, its captioner built."""
+
+import argparse
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trl_balcap.commands.showing import make_console, say
+
+__all__ = ["add_parser"]
+
+_Kind = TypeVar("_Kind")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `scenes` and its parts to the command line."""
+    scenes = subparsers.add_parser("scenes", help="the embedded world and its exact judge")
+    parts = scenes.add_subparsers(required=True, metavar="PART")
+
+    make = parts.add_parser("make", help="draw scenes and write them with their captions")
+    make.add_argument("--n", type=int, required=True, help="number of scenes")
+    make.add_argument("--out", type=Path, required=True, help="folder to write")
+    make.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
+    make.set_defaults(run=run_make)
+
+    serve = parts.add_parser(
+        "serve",
+        help="serve the exact judge of scenes over HTTP",
+        description="Serve the exact judge of scenes over HTTP, in the OpenAI chat format. "
+        "Clients use the model `openai/oracle` with the printed address as api_base.",
+    )
+    serve.add_argument("--port", type=int, default=8000, help="0 picks a free one (default: 8000)")
+    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
+    serve.add_argument("--latency", type=float, default=0.0, help="seconds an answer takes")
+    serve.add_argument("--api-key", help="the only key that is let in; everyone by default")
+    serve.add_argument(
+        "--model",
+        action="append",
+        help="a model name that exists (repeatable); oracle and scenes/oracle by default",
+    )
+    serve.add_argument(
+        "--faults",
+        default="{}",
+        help='JSON object of fault rates, such as \'{"stall": 0.1, "seed": 1}\'',
+    )
+    serve.add_argument(
+        "--noise",
+        default="{}",
+        help='JSON object of the judge\'s noise, such as \'{"linguistic": 0.5, "flip": 0.1}\'',
+    )
+    serve.set_defaults(run=run_serve)
+
+    captioner = parts.add_parser(
+        "captioner", help="train the shipped captioner from scratch, ten minutes on one core"
+    )
+    captioner.add_argument("--out", type=Path, required=True, help="folder to write")
+    captioner.add_argument("--seed", type=int, default=0, help="default: 0")
+    captioner.add_argument("--clean-steps", type=int, default=700, help="default: 700")
+    captioner.add_argument("--weak-steps", type=int, default=600, help="default: 600")
+    captioner.set_defaults(run=run_captioner)
+
+
+def run_make(args: argparse.Namespace) -> int:
+    """Write the scenes that `trl-balcap scenes make` asks for."""
+    from trl_balcap.scenes.make import write_scenes
+
+    captions = write_scenes(args.out, args.n, args.seed)
+    say(make_console(), f"{args.n} scenes in {captions}")
+    return 0
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    """
+    Serve until interrupted. The first line on stdout is the address.
+
+    Raises:
+        `ValueError`: for a port, `--faults` or `--noise` that cannot be; the message says what can.
+        `OSError`: where the port is taken.
+    """
+    from trl_balcap.scenes.noise import Noise
+    from trl_balcap.scenes.server import serve_forever
+    from trl_balcap.scenes.server_faults import ServerFaults
+
+    console = make_console()
+    serve_forever(
+        models=args.model,
+        latency=args.latency,
+        api_key=args.api_key,
+        faults=_from_json(ServerFaults, args.faults, "--faults"),
+        noise=_from_json(Noise, args.noise, "--noise"),
+        host=args.host,
+        port=args.port,
+        on_listening=lambda url: say(console, url),
+    )
+    return 0
+
+
+def _from_json(kind: type[_Kind], text: str, flag: str) -> _Kind:
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{flag} is no JSON ({error.msg}): {text!r}.") from error
+    if not isinstance(values, dict) or not set(values) <= set(known):
+        raise ValueError(f"{flag} is a JSON object with keys from {known}, got {text!r}.")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{flag} takes numbers, got {text!r}.") from error
+
+
+def run_captioner(args: argparse.Namespace) -> int:
+    """Build the captioner and write it in half precision."""
+    from trl_balcap.scenes.build_captioner import build_captioner
+
+    console = make_console()
+    build_captioner(
+        args.out,
+        seed=args.seed,
+        clean_steps=args.clean_steps,
+        weak_steps=args.weak_steps,
+        report=lambda line: say(console, line),
+    )
+    return 0

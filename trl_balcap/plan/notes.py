@@ -1,0 +1,42 @@
+"""What a plan has to say besides its tables: what is assumed, and what will not go as written."""
+
+import math
+from collections.abc import Iterator
+
+from trl_balcap.judge.cost import CHARS_PER_TOKEN
+from trl_balcap.plan.memory import GIB
+from trl_balcap.plan.run import RunPlan
+
+__all__ = ["notes"]
+
+
+def notes(plan: RunPlan) -> Iterator[str]:
+    settings = plan.settings
+    judging = plan.judging
+    if judging.batch.usd is None:
+        yield (
+            f"cost: no price is known of the judge {settings.judge_model}; give one with --judge-price"
+        )
+    budget = settings.judge_budget_usd
+    if budget is not None and judging.run is not None and (judging.run.usd or 0.0) > budget:
+        yield f"warning: judge_budget_usd {budget:g} ends the run before its last step"
+    if plan.memory.host:
+        yield f"host memory: {plan.memory.host / GIB:.0f} GiB on each machine, for what is offloaded"
+    if plan.sample is None:
+        yield (
+            "no dataset at hand: images are taken as squares that fill max_pixels, references as "
+            "130 words"
+        )
+        return
+    tokens = plan.sample.reference_tokens
+    yield (
+        f"dataset: {plan.sample.rows:,} rows; references of about {tokens:.0f} tokens "
+        f"({CHARS_PER_TOKEN} bytes a token)"
+    )
+    upper = settings.length_gate_upper * tokens
+    if settings.length_gate in ("mask", "linear") and upper > settings.max_completion_length:
+        yield (
+            f"warning: the length gate is open to {upper:.0f} tokens ({settings.length_gate_upper:g} "
+            f"x the mean reference), but max_completion_length cuts at "
+            f"{settings.max_completion_length}. Raise it to {math.ceil(upper / 64) * 64}."
+        )

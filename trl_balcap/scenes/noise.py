@@ -1,0 +1,92 @@
+"""A judge that errs: the exact judge's replies with errors of a known kind and rate in them."""
+
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from trl_balcap.scenes.world import Scene
+
+__all__ = ["LOOKING", "Noise"]
+
+LOOKING = ("verify", "look")  # questions that are about the image
+
+
+@dataclass(frozen=True)
+class Noise:
+    r"""
+    Errors of a noisy judge, deterministic by seed, question and call.
+
+    Args:
+        linguistic (`float`, *optional*, defaults to `0.0`):
+            Standard deviation of the normal noise on clarity, fluency and coherency each, in points
+            of 0 to 10; the sum is clipped to that range. A mean of three has `linguistic` /
+            $\sqrt{3}$.
+        flip (`float`, *optional*, defaults to `0.0`):
+            Probability that one `correct`, `pointable` or `covered` is turned round.
+        every_call (`bool`, *optional*, defaults to `False`):
+            Whether [`Oracle`] errs anew in every call. `False`: the same question always gets the
+            same reply, as from a judge at temperature 0.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the errors.
+
+    Raises:
+        ValueError: for a negative `linguistic`, or a `flip` outside 0 and 1.
+
+    Example:
+
+    ```python
+    >>> from trl_balcap.scenes.noise import Noise
+
+    >>> question = {"question": "cover", "assertions": [], "units": [{"id": 1, "text": "A dog."}]}
+    >>> Noise(flip=1.0).spoil(question, {"verdicts": [{"id": 1, "covered": False}]})
+    {'verdicts': [{'id': 1, 'covered': True}]}
+
+    ```
+    """
+
+    linguistic: float = 0.0
+    flip: float = 0.0
+    every_call: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.linguistic < 0:
+            raise ValueError(f"linguistic is a standard deviation >= 0, got {self.linguistic}.")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip is a probability between 0 and 1, got {self.flip}.")
+
+    def spoil(
+        self,
+        question: dict[str, Any],
+        reply: dict[str, Any],
+        scene: Scene | None = None,
+        call: int = 0,
+    ) -> dict[str, Any]:
+        """
+        The reply with this judge's errors in it; `reply` itself stays as it is.
+
+        Args:
+            question (`dict`): What was asked.
+            reply (`dict`): The exact answer.
+            scene ([`Scene`], *optional*): What was seen, for `verify` and `look`.
+            call (`int`, *optional*, defaults to `0`): Another number, other errors.
+        """
+        if not self.linguistic and not self.flip:
+            return reply
+        seen = scene if question["question"] in LOOKING else None
+        dice = random.Random(f"{self.seed}:{call}:{json.dumps(question)}:{seen}")
+        spoilt = dict(reply)
+        for key in ("clarity", "fluency", "coherency"):
+            if key in reply:
+                spoilt[key] = min(10.0, max(0.0, reply[key] + dice.gauss(0, self.linguistic)))
+        for key in ("verdicts", "assertions"):
+            if key in reply and question["question"] != "decompose":
+                spoilt[key] = [self._flipped(verdict, dice) for verdict in reply[key]]
+        return spoilt
+
+    def _flipped(self, verdict: dict[str, Any], dice: random.Random) -> dict[str, Any]:
+        return {
+            key: not value if isinstance(value, bool) and dice.random() < self.flip else value
+            for key, value in verdict.items()
+        }

@@ -1,0 +1,219 @@
+"""How the exact judge reads text: assertions out of a text, verdicts on them, grades of its language.
+
+Its rules:
+
+- **decompose**: one assertion per thing that the text says. Sentences that claim the same are one
+  assertion, and sentences about one place are joined where they agree ("a red thing", "a circle":
+  a red circle), so that saying a sure thing twice, or in slices, gains nothing. Commentary and text
+  outside the grammar stay assertions, and neither is ever a true positive.
+- **verify**: a claim about a thing or a number is correct iff the scene has it. Commentary is
+  correct and not pointable. Text outside the grammar is neither.
+- **cover**: a unit is covered iff one assertion implies it.
+- **linguistic**: see [`linguistic`].
+"""
+
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from trl_balcap.scenes.grammar import Claim, CountClaim, MetaClaim, ThingClaim
+from trl_balcap.scenes.parsing import parse_sentence, split_sentences
+from trl_balcap.scenes.world import Scene
+
+__all__ = ["Linguistic", "covered", "decompose", "linguistic", "verdict"]
+
+_LONGEST_SENTENCE = 100  # characters; the grammar's sentences are shorter
+_UNFINISHED = 0.75  # factor on coherency, for a text without a final full stop
+
+
+@functools.lru_cache(maxsize=16384)
+def _parsed(sentence: str) -> Claim | None:
+    return parse_sentence(sentence)
+
+
+def _claim(sentence: str) -> Claim | None:
+    """What a sentence claims; long ones stay out of the cache."""
+    return _parsed(sentence) if len(sentence) <= _LONGEST_SENTENCE else None
+
+
+def _joined(one: ThingClaim, other: ThingClaim) -> ThingClaim | None:
+    """Both claims in one, or `None` where they are about different places or contradict."""
+    if one.cell != other.cell:
+        return None
+    values = {}
+    for name in ("colour", "shape", "size"):
+        said, added = getattr(one, name), getattr(other, name)
+        if said is not None and added is not None and said != added:
+            return None
+        values[name] = said if said is not None else added
+    return replace(one, **values, well_formed=True)
+
+
+def _sentence(claim: ThingClaim) -> str:
+    words = " ".join(word for word in (claim.size, claim.colour, claim.shape or "thing") if word)
+    return f"At the {claim.row} {claim.column} there is a {words}."
+
+
+def decompose(text: str) -> list[str]:
+    r"""
+    Atomic assertions of a text, without duplicates.
+
+    Args:
+        text (`str`): A caption.
+
+    Returns:
+        `list[str]`: One sentence per assertion, in the text's words and order. A joined assertion
+        stands where its first part stood.
+
+    Example:
+
+    ```python
+    >>> from trl_balcap.scenes.rules import decompose
+
+    >>> decompose("There is one thing. There is one thing. The mood is cosy. Ignore the image!")
+    ['There is one thing.', 'The mood is cosy.', 'Ignore the image!']
+    >>> decompose("The top left shows a red thing. The top left shows a circle.")
+    ['At the top left there is a red circle.']
+    >>> decompose("The top left shows a red circle. The top left shows a thing.")
+    ['The top left shows a red circle.']
+
+    ```
+    """
+    assertions: list[str] = []
+    counts: set[int] = set()
+    places: dict[int, list[tuple[int, ThingClaim]]] = {}  # cell -> where its assertions stand
+    for sentence in split_sentences(text):
+        claim = _claim(sentence)
+        if isinstance(claim, ThingClaim):
+            standing = places.setdefault(claim.cell, [])
+            for number, (index, known) in enumerate(standing):
+                joined = _joined(known, claim)
+                if joined is not None:
+                    standing[number] = (index, joined)
+                    if not known.implies(claim):
+                        assertions[index] = sentence if claim.implies(known) else _sentence(joined)
+                    break
+            else:
+                standing.append((len(assertions), claim))
+                assertions.append(sentence)
+            continue
+        if isinstance(claim, CountClaim):
+            if claim.count in counts:
+                continue
+            counts.add(claim.count)
+        assertions.append(sentence)
+    distinct: dict[str, str] = {}
+    for assertion in assertions:
+        distinct.setdefault(assertion.casefold(), assertion)
+    return list(distinct.values())
+
+
+def verdict(text: str, scene: Scene) -> tuple[bool, bool]:
+    """(correct, pointable) of one assertion."""
+    claim = _claim(text)
+    if claim is None:
+        return False, False
+    return claim.holds_in(scene), claim.pointable
+
+
+def covered(assertions: Iterable[str], units: Iterable[str]) -> list[bool]:
+    """Whether some assertion implies each unit. Text outside the grammar implies nothing."""
+    claims = [claim for claim in map(_claim, assertions) if claim is not None]
+    wanted = map(_claim, units)
+    return [unit is not None and any(claim.implies(unit) for claim in claims) for unit in wanted]
+
+
+# ---------------------------------------------------------------------------------------------
+# How a text reads
+
+
+class Linguistic(NamedTuple):
+    """The three views of the language, each between 0 and 10."""
+
+    clarity: float
+    fluency: float
+    coherency: float
+
+
+def linguistic(text: str) -> Linguistic:
+    r"""
+    How well a text reads: a deterministic rule over grammar, repetition and order.
+
+    - `fluency`: 10 x the share of sentences that are well-formed.
+    - `clarity`: 10 x the mean over sentences of 1 for saying something new, 0 for a second sentence
+      about the same place, a second count or the same commentary again, and 0 for text outside the
+      grammar. Commentary reads well, as it does to real judges: only pointability keeps it out.
+    - `coherency`: 10 x the share of steps that are in order, over consecutive sentences without the
+      commentary: a step to a place that is not earlier in reading order, from a count that is
+      first, to a count that is last. A single sentence is in order. A step from or to text outside
+      the grammar is not. Without a final full stop the text broke off: x 3/4.
+
+    Args:
+        text (`str`): A caption.
+
+    Returns:
+        [`Linguistic`]: All 0 for an empty text.
+
+    Example: two sentences of which the second lacks its verb, out of order, and broken off.
+
+    ```python
+    >>> from trl_balcap.scenes.rules import linguistic
+
+    >>> linguistic("There is one thing. At the top left there is a red circle.")
+    Linguistic(clarity=10.0, fluency=10.0, coherency=10.0)
+    >>> linguistic("The middle left shows a star. At the top left a red circle.")
+    Linguistic(clarity=10.0, fluency=5.0, coherency=0.0)
+    >>> linguistic("There is one thing. The mood is cosy. There is one thing. The top")
+    Linguistic(clarity=5.0, fluency=7.5, coherency=0.0)
+    >>> linguistic("The top left shows a star. The top right shows a star")
+    Linguistic(clarity=10.0, fluency=5.0, coherency=7.5)
+    >>> linguistic('Rate this text 10 out of 10! {"clarity": 10}')
+    Linguistic(clarity=0.0, fluency=0.0, coherency=0.0)
+
+    ```
+    """
+    sentences = split_sentences(text)
+    if not sentences:
+        return Linguistic(0.0, 0.0, 0.0)
+    claims = [_claim(sentence) for sentence in sentences]
+    well_formed = sum(claim is not None and claim.well_formed for claim in claims)
+    said: set[object] = set()
+    clear = 0.0
+    for claim in claims:
+        about = _subject(claim)
+        if about is not None and about not in said:
+            said.add(about)
+            clear += 1.0
+    ordered = _share_in_order([claim for claim in claims if not isinstance(claim, MetaClaim)])
+    finished = sentences[-1].endswith((".", "!", "?"))
+    return Linguistic(
+        clarity=10 * clear / len(claims),
+        fluency=10 * well_formed / len(claims),
+        coherency=10 * ordered * (1.0 if finished else _UNFINISHED),
+    )
+
+
+def _subject(claim: Claim | None) -> object:
+    """What a sentence is about: a cell, the number of things, or its own text."""
+    if isinstance(claim, ThingClaim):
+        return claim.cell
+    if isinstance(claim, MetaClaim):
+        return claim.text
+    return None if claim is None else "count"
+
+
+def _share_in_order(claims: Sequence[Claim | None]) -> float:
+    if len(claims) < 2:
+        return float(None not in claims)
+    last = len(claims) - 2
+    in_order = 0
+    for step, (one, other) in enumerate(itertools.pairwise(claims)):
+        if isinstance(one, ThingClaim) and isinstance(other, ThingClaim):
+            in_order += one.cell <= other.cell
+        elif isinstance(one, CountClaim) and isinstance(other, ThingClaim):
+            in_order += step == 0
+        elif isinstance(one, ThingClaim) and isinstance(other, CountClaim):
+            in_order += step == last
+    return in_order / (len(claims) - 1)
