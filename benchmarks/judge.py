@@ -327,10 +327,10 @@ def run_cpu(url, *, calls, rounds, router_alone=False):
     round, where the two follow each other, first the one and then the other in front.
     """
     from trl_balcap.judge.background import judge_loop
-    from trl_balcap.judge.client import _litellm
+    from trl_balcap.judge.litellm_module import litellm_module
 
     os.environ.pop(HANDLER, None)
-    _litellm()
+    litellm_module()
     ms, profiles = {}, {}
     counter = iter(range(10_000_000))
 
@@ -516,14 +516,14 @@ def run_capacity(url, *, limit, questions):
 
     if limit == INSPECT:
         judge = Judge("openai/oracle", api_base=url, max_retries=50)
-        for place in judge.engine()._text:
-            place.limit = InspectLimit()
+        for endpoint in judge.engine().text:
+            endpoint.limit = InspectLimit()
     elif limit == "adaptive":
         judge = Judge("openai/oracle", api_base=url, max_concurrency=256, max_retries=50)
     else:
         judge = Judge("openai/oracle", api_base=url, max_concurrency=int(limit), max_retries=50)
-        for place in judge.engine()._text:
-            place.limit.push_back = lambda *_: None  # as a fixed semaphore does
+        for endpoint in judge.engine().text:
+            endpoint.limit.push_back = lambda *_: None  # as a fixed semaphore does
 
     async def ask(i):
         try:

@@ -1,9 +1,11 @@
 """The few settings that BalCapRL adds to GRPO."""
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, make_dataclass
 from typing import Any
 
 from trl import GRPOConfig
+
+from trl_balcap.judge.settings import SETTINGS, JudgeSettings, read_setting, rule_of
 
 __all__ = ["BalCapConfig", "CaptioningArguments"]
 
@@ -105,8 +107,34 @@ class BalCapConfig(GRPOConfig):
             )
 
 
+def _judge_fields() -> list[tuple[str, Any, Any]]:
+    """Each setting of the judge as a field that `HfArgumentParser` understands, with its default."""
+    made = []
+    for one in SETTINGS.values():
+        rule = rule_of(one)
+        kind: Any = list[rule.kind] if rule.count else rule.kind
+        default: Any = "scenes/oracle" if one.default is MISSING else one.default
+        metadata: dict[str, Any] = {
+            "help": one.metadata["help"][0].upper() + one.metadata["help"][1:] + "."
+        }
+        if rule.choices:
+            metadata["choices"] = list(rule.choices)
+        optional = default is None or one.name == "temperature"
+        made.append(
+            (
+                f"judge_{one.name}",
+                kind | None if optional else kind,
+                field(default=default, metadata=metadata),
+            )
+        )
+    return made
+
+
+_JudgeArguments: Any = make_dataclass("_JudgeArguments", _judge_fields())
+
+
 @dataclass
-class CaptioningArguments:
+class CaptioningArguments(_JudgeArguments):
     r"""
     What the example scripts and `trl-balcap plan` take besides [`BalCapConfig`] and TRL's
     `ModelConfig`: the captions and the judge.
@@ -123,24 +151,9 @@ class CaptioningArguments:
             The user's message; see [`load_captions`].
         max_pixels (`int`, *optional*, defaults to `401408`):
             Bound on an image's pixels (512 visual tokens of Qwen2.5-VL).
-        judge_model (`str`, *optional*, defaults to `"scenes/oracle"`):
-            litellm model string of the judge.
-        judge_vision_model (`str`, *optional*):
-            Judge for the questions that come with an image. `None` asks `judge_model`.
-        judge_api_base (`str`, *optional*):
-            Where a self-hosted judge answers.
-        judge_profile (`str`, *optional*):
-            How questions are put together, see [`Judge`].
-        judge_max_concurrency (`int`, *optional*):
-            Questions in flight, per process.
-        judge_timeout (`float`, *optional*):
-            Seconds that one answer may take.
-        judge_budget_usd (`float`, *optional*):
-            Money after which the run ends, with a checkpoint.
-        judge_budget_calls (`int`, *optional*):
-            Calls after which the run ends, with a checkpoint.
-        judge_cache (`str`, *optional*):
-            Folder of the verdicts on disk.
+        judge_* (*optional*):
+            Each setting of [`Judge`], with its default: `judge_model` (`"scenes/oracle"`, the exact
+            judge of the scenes), `judge_timeout`, `judge_price`, …
         accelerate_config (`str`, *optional*):
             The accelerate file that the recipe is launched with. `trl-balcap plan` reads the number
             of processes and the ZeRO stage from it; `accelerate launch` takes it by `--config_file`.
@@ -157,33 +170,6 @@ class CaptioningArguments:
         default=512 * 28 * 28,
         metadata={"help": "Bound on an image's pixels (512 visual tokens of Qwen2.5-VL)."},
     )
-    judge_model: str = field(
-        default="scenes/oracle", metadata={"help": "litellm model string of the judge."}
-    )
-    judge_vision_model: str | None = field(
-        default=None, metadata={"help": "Judge for the questions that come with an image."}
-    )
-    judge_api_base: str | None = field(
-        default=None, metadata={"help": "Where a self-hosted judge answers."}
-    )
-    judge_profile: str | None = field(
-        default=None, metadata={"help": "How questions are put together."}
-    )
-    judge_max_concurrency: int | None = field(
-        default=None, metadata={"help": "Questions in flight, per process."}
-    )
-    judge_timeout: float | None = field(
-        default=None, metadata={"help": "Seconds that one answer may take."}
-    )
-    judge_budget_usd: float | None = field(
-        default=None, metadata={"help": "Money after which the run ends, with a checkpoint."}
-    )
-    judge_budget_calls: int | None = field(
-        default=None, metadata={"help": "Calls after which the run ends, with a checkpoint."}
-    )
-    judge_cache: str | None = field(
-        default=None, metadata={"help": "Folder of the verdicts on disk."}
-    )
     accelerate_config: str | None = field(
         default=None,
         metadata={
@@ -192,9 +178,12 @@ class CaptioningArguments:
         },
     )
 
+    def __post_init__(self):
+        JudgeSettings(**self.judge_options())  # a wrong setting is an error before anything slow
+
     def judge_options(self) -> dict[str, Any]:
         """
-        What [`Judge`] is to be called with: the `judge_*` settings that are set.
+        What [`Judge`] is to be called with: the model, and the settings that are not the default.
 
         Example:
 
@@ -204,9 +193,11 @@ class CaptioningArguments:
 
         ```
         """
-        options = {
-            name.removeprefix("judge_"): value
-            for name, value in vars(self).items()
-            if name.startswith("judge_")
-        }
-        return {name: value for name, value in options.items() if value is not None}
+        options = {}
+        for one in SETTINGS.values():
+            value = getattr(self, f"judge_{one.name}")
+            if isinstance(value, str):  # of a command line, where all is text
+                value = read_setting(one.name, value)
+            if value != one.default:
+                options[one.name] = value
+        return options

@@ -8,11 +8,12 @@ from functools import partial
 import pytest
 
 from trl_balcap import Judge
-from trl_balcap.judge import background, client
+from trl_balcap.judge import background
 from trl_balcap.judge.collector import fewer_collections
+from trl_balcap.judge.litellm_module import litellm_module
 from trl_balcap.scenes.server import serve
 
-litellm = client._litellm()  # imported as the judge does, without a price table from the network
+litellm = litellm_module()  # imported as the judge does, without a price table from the network
 CAPTION = "At the top left there is a large red circle."
 
 

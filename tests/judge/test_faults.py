@@ -13,7 +13,7 @@ import time
 import pytest
 
 from trl_balcap import Judge, LinguisticReward, PrecisionReward, RecallReward
-from trl_balcap.judge import engine
+from trl_balcap.judge import dispatch
 from trl_balcap.judge.background import judge_loop
 from trl_balcap.scenes import oracle
 from trl_balcap.scenes.grammar import describe
@@ -38,7 +38,7 @@ NAMES = ("precision", "recall", "linguistic")
 
 @pytest.fixture(autouse=True)
 def quick_backoff(monkeypatch):
-    monkeypatch.setattr(engine, "_BACKOFF_START", 0.02)
+    monkeypatch.setattr(dispatch, "_BACKOFF_START", 0.02)
 
 
 def rollouts(count, seed=0):
@@ -109,7 +109,7 @@ def test_every_score_of_a_faulty_judge_is_the_right_one():
         counted |= report.unscored
     # What is asked again until it is answered leaves no gap; what is refused or unreadable twice does.
     assert set(counted) <= {"refused", "unreadable", "truncated"}
-    assert not judge.engine()._flights
+    assert not len(judge.engine().flights)
 
 
 @pytest.mark.slow

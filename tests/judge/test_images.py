@@ -120,7 +120,7 @@ def test_equal_images_of_a_batch_are_encoded_once(monkeypatch):
         encoded.append(image.size)
         return encode_image(image, max_pixels)
 
-    monkeypatch.setattr("trl_balcap.judge.engine.encode_image", counting)
+    monkeypatch.setattr("trl_balcap.judge.image_store.encode_image", counting)
     picture = photograph(300, 300)
     # As TRL gives them: the same object for some rows, equal copies for others.
     rows = [picture, picture, picture.copy(), photograph(300, 300)]

@@ -353,7 +353,7 @@ def test_retry_after_is_honoured():
 
 
 def test_a_question_asked_again_goes_before_those_not_asked_yet(monkeypatch):
-    monkeypatch.setattr("trl_balcap.judge.engine._BACKOFF_START", 0.02)
+    monkeypatch.setattr("trl_balcap.judge.dispatch._BACKOFF_START", 0.02)
     answered = []
 
     def answer(messages):
@@ -445,7 +445,7 @@ def test_what_is_unanswered_at_the_deadline_is_none():
         begin = time.monotonic()
         scores = score([reward], ["A fast one.", "A slow one."])
         seconds = time.monotonic() - begin
-        in_flight = len(reward.judge.engine()._flights)
+        in_flight = len(reward.judge.engine().flights)
 
     assert scores == [[0.5, None]]
     assert 1.0 <= seconds < 2.0
@@ -551,45 +551,6 @@ def test_the_first_call_asks_the_preflight_where_no_trainer_does():
             score([reward], [CAPTION])
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"timeout": 0}, r"Judge\(timeout=...\) must be positive, got 0"),
-        ({"max_concurrency": -1}, "must be positive, got -1"),
-        ({"max_unscored": 1.5}, "a share of a batch, 0 to 1, got 1.5"),
-        ({"profile": "three"}, "'questions' or 'fused', got 'three'"),
-        ({"budget_calls": -1}, "must be 0 or more"),
-        ({"model": []}, "names no model"),
-        ({"model": [{"api_base": "http://a"}]}, "a deployment needs a 'model'"),
-    ],
-)
-def test_a_setting_out_of_range_is_an_error(options, message):
-    with pytest.raises(JudgeConfigError, match=message):
-        Judge(**({"model": "scenes/oracle"} | options))
-
-
-def test_the_environment_describes_a_judge():
-    judge = Judge.from_env(
-        {
-            "TRL_BALCAP_JUDGE_MODEL": "openai/m",
-            "TRL_BALCAP_JUDGE_API_BASE": "http://localhost:1/v1",
-            "TRL_BALCAP_JUDGE_MAX_CONCURRENCY": "7",
-            "TRL_BALCAP_JUDGE_PRICE": "0.15,0.6",
-            "HOME": "/root",
-        }
-    )
-    assert repr(judge) == "Judge('openai/m at http://localhost:1/v1')"
-    assert judge.settings.max_concurrency == 7
-    assert judge.settings.price == (0.15, 0.6)
-
-    with pytest.raises(JudgeConfigError, match="TRL_BALCAP_JUDGE_MODEL is not set"):
-        Judge.from_env({})
-    with pytest.raises(JudgeConfigError, match="unknown variable TRL_BALCAP_JUDGE_MODLE"):
-        Judge.from_env({"TRL_BALCAP_JUDGE_MODEL": "m", "TRL_BALCAP_JUDGE_MODLE": "m"})
-    with pytest.raises(JudgeConfigError, match="TRL_BALCAP_JUDGE_TIMEOUT='soon' is not a valid"):
-        Judge.from_env({"TRL_BALCAP_JUDGE_MODEL": "m", "TRL_BALCAP_JUDGE_TIMEOUT": "soon"})
-
-
 # ---- money and metrics --------------------------------------------------------------------------
 
 
@@ -681,7 +642,7 @@ def test_keys_are_in_no_log_report_error_or_cache(tmp_path, caplog, capfd, monke
 
 
 def test_an_error_that_echoes_the_request_is_scrubbed():
-    from trl_balcap.judge.client import scrub
+    from trl_balcap.judge.failures import scrub
 
     judge = Judge("openai/m", api_key="sk-secret-0123456789")
     message = "Bad key sk-secret-0123456789 in data:image/png;base64,iVBORw0KGgo= after"

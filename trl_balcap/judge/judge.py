@@ -1,18 +1,36 @@
 """[`Judge`]: what is asked, of whom, and within which limits."""
 
+import inspect
 import os
+import textwrap
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec
 
 from trl_balcap.judge import questions
 from trl_balcap.judge.background import on_judge_loop
-from trl_balcap.judge.engine import Engine
-from trl_balcap.judge.errors import JudgeConfigError
-from trl_balcap.judge.images import MAX_PIXELS
+from trl_balcap.judge.engine import JudgeEngine
 from trl_balcap.judge.replies import Linguistic, Verification
-from trl_balcap.judge.settings import JudgeSettings, Model, Profile, deployments
+from trl_balcap.judge.settings import JudgeSettings, settings_from_environment, settings_help
 from trl_balcap.judge.stats import JudgeStats
+
+P = ParamSpec("P")
+
+
+def _takes(
+    settings: Callable[P, JudgeSettings],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
+    """Give `__init__` the signature of the table, for type checkers, editors and `help`."""
+
+    def signed(init: Callable[..., None]) -> Callable[Concatenate[Any, P], None]:
+        own = inspect.signature(init).parameters["self"]
+        table = inspect.signature(settings)
+        init.__signature__ = table.replace(  # type: ignore[attr-defined]
+            parameters=[own, *table.parameters.values()], return_annotation=None
+        )
+        return init
+
+    return signed
 
 
 class Judge:
@@ -22,52 +40,10 @@ class Judge:
     on one background loop per process. A judge can be pickled; connections, limits and statistics
     are made anew in the process that uses it.
 
-    Args:
-        model (`str`, `dict` or list of them):
-            A litellm model string, such as `"openai/gpt-4o-mini"` or `"scenes/oracle"`. A list
-            names several deployments of the same judge: load is spread over those that work.
-        vision_model (as `model`, *optional*):
-            Who is asked when an image is shown. Default: `model`.
-        api_base (`str`, *optional*):
-            Base URL of an endpoint of one's own.
-        api_key (`str`, *optional*):
-            Default: what litellm reads from the environment. Never logged, cached or shown.
-        temperature (`float` or `None`, defaults to `0.0`):
-            Sampling temperature of the judge; `None` leaves it to the provider.
-        max_tokens (`int`, *optional*):
-            Bound on a reply's tokens. Default: the provider's.
-        structured (`bool`, *optional*):
-            Whether replies are held to a JSON schema by the provider. Default: where litellm's
-            table says that it can.
-        profile (`"questions"` or `"fused"`, defaults to `"questions"`):
-            Four questions for each rollout, or two (decompose and verify in one look at the image,
-            cover and linguistic in one reading): cheaper, and measured in `docs/judge.md`.
-        max_concurrency (`int`, defaults to `256`):
-            Questions under way at once, for each deployment. It adapts below this bound.
-        timeout (`float`, defaults to `60`):
-            Seconds for one answer.
-        max_retries (`int`, defaults to `8`):
-            Further tries after a timeout, a 429, a 5xx or a lost connection.
-        batch_deadline (`float`, defaults to `600`):
-            Seconds for the judging of one batch. Never more than half the process group's timeout.
-        max_unscored (`float`, defaults to `0.5`):
-            Share of a batch that may stay without verdict before the trainer stops the run.
-        budget_usd, budget_calls (*optional*):
-            What judging may cost; when it is spent, the trainer stops the run with a checkpoint.
-        price (`tuple[float, float]`, *optional*):
-            Dollars per million prompt tokens and per million completion tokens. Default: litellm's
-            price table.
-        cache (`str` or path, *optional*):
-            Folder for verdicts on disk, shared by all processes and runs. Default: memory only.
-        cache_size (`int`, defaults to 1 GiB):
-            Bound of that folder in bytes; what was used least recently goes first.
-        max_pixels (`int`, defaults to `1003520`):
-            Larger images are scaled down before they are sent.
-        extra (`dict`, *optional*):
-            Further parameters of `litellm.acompletion`, such as `{"reasoning_effort": "low"}`.
+    Its arguments are the settings of [`JudgeSettings`]; `help(Judge)` lists them with their meaning.
 
     Raises:
-        `JudgeConfigError`: if a setting is out of range.
+        `JudgeConfigError`: if a setting breaks its rule.
 
     Example:
 
@@ -79,54 +55,10 @@ class Judge:
     ```
     """
 
-    def __init__(
-        self,
-        model: Model,
-        *,
-        vision_model: Model | None = None,
-        api_base: str | None = None,
-        api_key: str | None = None,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = None,
-        structured: bool | None = None,
-        profile: Profile = "questions",
-        max_concurrency: int = 256,
-        timeout: float = 60.0,
-        max_retries: int = 8,
-        batch_deadline: float = 600.0,
-        max_unscored: float = 0.5,
-        budget_usd: float | None = None,
-        budget_calls: int | None = None,
-        price: tuple[float, float] | None = None,
-        cache: str | os.PathLike[str] | None = None,
-        cache_size: int = 2**30,
-        max_pixels: int = MAX_PIXELS,
-        extra: Mapping[str, Any] | None = None,
-    ):
-        text = deployments(model, api_base=api_base, api_key=api_key, extra=extra)
-        vision = text
-        if vision_model is not None:
-            vision = deployments(vision_model, api_base=api_base, api_key=api_key, extra=extra)
-        self.settings = JudgeSettings(
-            text=text,
-            vision=vision,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            structured=structured,
-            profile=profile,
-            max_concurrency=max_concurrency,
-            timeout=timeout,
-            max_retries=max_retries,
-            batch_deadline=batch_deadline,
-            max_unscored=max_unscored,
-            budget_usd=budget_usd,
-            budget_calls=budget_calls,
-            price=price,
-            cache=None if cache is None else os.fspath(cache),
-            cache_size=cache_size,
-            max_pixels=max_pixels,
-        )
-        self._engine: tuple[int, Engine] | None = None
+    @_takes(JudgeSettings)
+    def __init__(self, *arguments: Any, **settings: Any):
+        self.settings = JudgeSettings(*arguments, **settings)
+        self._engine: tuple[int, JudgeEngine] | None = None
         self._judging = 0
 
     @classmethod
@@ -147,27 +79,7 @@ class Judge:
 
         ```
         """
-        prefix = "TRL_BALCAP_JUDGE_"
-        given = {
-            k.removeprefix(prefix).lower(): v for k, v in environ.items() if k.startswith(prefix)
-        }
-        if not given.get("model"):
-            raise JudgeConfigError(
-                f"{prefix}MODEL is not set. Set it to a litellm model string such as "
-                "'openai/gpt-4o-mini' or 'scenes/oracle', or build the reward with a Judge(...)"
-            )
-        options: dict[str, Any] = {}
-        for name, value in given.items():
-            if name not in _FROM_ENV:
-                known = ", ".join(f"{prefix}{n.upper()}" for n in _FROM_ENV)
-                raise JudgeConfigError(f"unknown variable {prefix}{name.upper()}; known: {known}")
-            try:
-                options[name] = _FROM_ENV[name](value)
-            except ValueError as error:
-                raise JudgeConfigError(
-                    f"{prefix}{name.upper()}={value!r} is not a valid value: {error}"
-                ) from error
-        return cls(**options)
+        return cls(**settings_from_environment(environ))
 
     def __repr__(self) -> str:
         models = [d.where() for d in self.settings.text]
@@ -278,11 +190,11 @@ class Judge:
 
     # ---- inside the judge loop -----------------------------------------------------------------
 
-    def engine(self) -> Engine:
+    def engine(self) -> JudgeEngine:
         """The engine of this judge in this process."""
         with _making:
             if self._engine is None or self._engine[0] != os.getpid():
-                self._engine = (os.getpid(), Engine(self.settings))
+                self._engine = (os.getpid(), JudgeEngine(self.settings))
             return self._engine[1]
 
     @property
@@ -310,38 +222,7 @@ class Judge:
 
 _making = threading.Lock()  # engines are made by whichever thread asks first
 
-
-def _price(value: str) -> tuple[float, float]:
-    prompt, completion = value.split(",")
-    return float(prompt), float(completion)
-
-
-def _boolean(value: str) -> bool:
-    if value.lower() in ("1", "true", "yes"):
-        return True
-    if value.lower() in ("0", "false", "no"):
-        return False
-    raise ValueError("expected true or false")
-
-
-_FROM_ENV: dict[str, Any] = {
-    "model": str,
-    "vision_model": str,
-    "api_base": str,
-    "api_key": str,
-    "temperature": float,
-    "max_tokens": int,
-    "structured": _boolean,
-    "profile": str,
-    "max_concurrency": int,
-    "timeout": float,
-    "max_retries": int,
-    "batch_deadline": float,
-    "max_unscored": float,
-    "budget_usd": float,
-    "budget_calls": int,
-    "price": _price,
-    "cache": str,
-    "cache_size": int,
-    "max_pixels": int,
-}
+# Editors take the arguments from the signature; `help` and documentation tools from here.
+_raises = "\n    Raises:\n        `JudgeConfigError`"
+_args = "\n    Args:\n" + textwrap.indent(settings_help(), " " * 8) + "\n"
+Judge.__doc__ = (Judge.__doc__ or "").replace(_raises, _args + _raises, 1)

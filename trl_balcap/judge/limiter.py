@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class AdaptiveLimit:
-    """A concurrency limit that falls when the judge pushes back and climbs back when it answers.
+    """AIMD: a concurrency limit that falls when the judge pushes back and climbs when it answers.
 
     It starts at the maximum: a training batch is a burst, and a judge that takes it should get it
     whole. Outcomes are counted in rounds, of as many answers as the limit. Up to an eighth of a round

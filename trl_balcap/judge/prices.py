@@ -1,6 +1,7 @@
 """What a model's tokens cost, by litellm's own table; the network is not asked."""
 
-from trl_balcap.judge.client import Deployment, _litellm, provider_of
+from trl_balcap.judge.deployments import Deployment, provider_of
+from trl_balcap.judge.litellm_module import litellm_module
 
 
 def price_of(deployment: Deployment) -> tuple[float, float] | None:
@@ -23,7 +24,7 @@ def price_of(deployment: Deployment) -> tuple[float, float] | None:
     """
     if deployment.api_base is not None and provider_of(deployment) == "openai":
         return None
-    table = _litellm().model_cost
+    table = litellm_module().model_cost
     entry = table.get(deployment.model) or table.get(deployment.model.partition("/")[2])
     if not entry or entry.get("input_cost_per_token") is None:
         return None

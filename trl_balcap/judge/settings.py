@@ -1,104 +1,300 @@
-"""What a judge is: plain data, checked once, picklable."""
+"""The one table of a judge's settings: name, type, default, rule and help of each, once.
 
-import math
+[`Judge`]'s arguments, the environment variables `TRL_BALCAP_JUDGE_*`, the `judge_*` keys of a
+recipe and the flags of every command are made from it. A new setting is one field here, and the
+line that uses it.
+"""
+
+import os
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import KW_ONLY, MISSING, Field, dataclass, field, fields
+from functools import cached_property
+from typing import Any, Literal, get_args
 
-from trl_balcap.judge.client import Deployment
+from trl_balcap.judge import rules
+from trl_balcap.judge.deployments import Deployment, deployments
 from trl_balcap.judge.errors import JudgeConfigError
 from trl_balcap.judge.images import MAX_PIXELS
 
 Profile = Literal["questions", "fused"]
 Model = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
+Price = tuple[float, float]
+
+ENVIRONMENT_PREFIX = "TRL_BALCAP_JUDGE_"
+
+
+def _about(rule: rules.Rule, help: str) -> dict[str, Any]:
+    return {"help": help, "rule": rule}
 
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """The settings of a [`Judge`], with models resolved to deployments."""
+    """The settings of a [`Judge`], checked; its arguments, with their defaults.
 
-    text: tuple[Deployment, ...]
-    vision: tuple[Deployment, ...]
-    temperature: float | None = 0.0
-    max_tokens: int | None = None
-    structured: bool | None = None
-    profile: Profile = "questions"
-    max_concurrency: int = 256
-    timeout: float = 60.0
-    max_retries: int = 8
-    batch_deadline: float = 600.0
-    max_unscored: float = 0.5
-    budget_usd: float | None = None
-    budget_calls: int | None = None
-    price: tuple[float, float] | None = None
-    cache: str | None = None
-    cache_size: int = 2**30
-    max_pixels: int = MAX_PIXELS
-    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self):
-        for name in ("timeout", "batch_deadline", "max_concurrency", "cache_size", "max_pixels"):
-            value = getattr(self, name)
-            if not value > 0 or not math.isfinite(value):
-                raise JudgeConfigError(f"Judge({name}=...) must be positive, got {value}")
-        if self.max_retries < 0:
-            raise JudgeConfigError(f"Judge(max_retries=...) must be 0 or more: {self.max_retries}")
-        if not 0 <= self.max_unscored <= 1:
-            raise JudgeConfigError(
-                f"Judge(max_unscored=...) is a share of a batch, 0 to 1, got {self.max_unscored}"
-            )
-        if self.profile not in ("questions", "fused"):
-            raise JudgeConfigError(
-                f"Judge(profile=...) must be 'questions' or 'fused', got {self.profile!r}"
-            )
-        for name in ("budget_usd", "budget_calls"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise JudgeConfigError(f"Judge({name}=...) must be 0 or more, or None: {value}")
-
-
-def deployments(
-    model: Model,
-    *,
-    api_base: str | None = None,
-    api_key: str | None = None,
-    extra: Mapping[str, Any] | None = None,
-) -> tuple[Deployment, ...]:
-    """The deployments that a model setting names.
-
-    Args:
-        model (`str`, `dict`, or a list of them):
-            A litellm model string; a dict with `model` and other litellm parameters (`api_base`,
-            `api_key`, …); an entry of a litellm Router's `model_list`; or several of these, which
-            are then deployments of one judge.
+    Raises:
+        `JudgeConfigError`: if a setting breaks its rule, with the value, the rule and the way out.
 
     Example:
 
     ```python
-    >>> [d.where() for d in deployments(["openai/a", {"model": "openai/a", "api_base": "http://b"}])]
-    ['openai/a', 'openai/a at http://b']
+    >>> JudgeSettings("openai/gpt-4o-mini", timeout=30).timeout
+    30
+    >>> JudgeSettings("openai/gpt-4o-mini", timeout="60")
+    Traceback (most recent call last):
+    trl_balcap.judge.errors.JudgeConfigError: Judge(timeout='60'): timeout must be a number above 0. \
+Or leave it out: the default is 60.0
 
     ```
     """
-    given = [model] if isinstance(model, str | Mapping) else list(model)
-    if not given:
-        raise JudgeConfigError("Judge(model=[]) names no model: give at least one deployment")
-    found = []
-    for one in given:
-        entry: Mapping[str, Any] = {"model": one} if isinstance(one, str) else one
-        parameters: dict[str, Any] = dict(entry.get("litellm_params", entry))
-        name = parameters.pop("model", None)
-        if not isinstance(name, str) or not name:
-            raise JudgeConfigError(
-                f"a deployment needs a 'model', a litellm model string such as "
-                f"'openai/gpt-4o-mini'; got keys {sorted(entry)}"
-            )
-        found.append(
-            Deployment(
-                name,
-                parameters.pop("api_base", api_base),
-                parameters.pop("api_key", api_key),
-                {**(extra or {}), **parameters},
-            )
+
+    model: Model = field(
+        repr=False,
+        metadata=_about(
+            rules.MODEL,
+            "litellm model string of the judge, such as 'openai/gpt-4o-mini' or 'scenes/oracle'. "
+            "A list names several deployments of the same judge: load is spread over those that "
+            "work",
+        ),
+    )
+    _: KW_ONLY
+    vision_model: Model | None = field(
+        default=None,
+        repr=False,
+        metadata=_about(
+            rules.MODEL, "who is asked when an image is shown; by default the same model"
+        ),
+    )
+    api_base: str | None = field(
+        default=None, repr=False, metadata=_about(rules.URL, "base URL of an endpoint of one's own")
+    )
+    api_key: str | None = field(
+        default=None,
+        repr=False,
+        metadata=_about(
+            rules.TEXT,
+            "key of the endpoint, never logged, cached or shown; by default what litellm reads "
+            "from the environment, which is also where nobody reads it from a list of processes",
+        ),
+    )
+    temperature: float | None = field(
+        default=0.0,
+        metadata=_about(
+            rules.TEMPERATURE, "sampling temperature of the judge; None leaves it to the provider"
+        ),
+    )
+    max_tokens: int | None = field(
+        default=None,
+        metadata=_about(rules.whole(1), "bound on a reply's tokens; by default the provider's"),
+    )
+    structured: bool | None = field(
+        default=None,
+        metadata=_about(
+            rules.FLAG,
+            "whether the provider holds replies to a JSON schema; by default where litellm's "
+            "table says that it can",
+        ),
+    )
+    profile: Profile = field(
+        default="questions",
+        metadata=_about(
+            rules.one_of(get_args(Profile)),
+            "'questions' asks four a rollout; 'fused' asks two (decompose and verify in one look "
+            "at the image, cover and linguistic in one reading), cheaper, and measured in "
+            "docs/judge.md",
+        ),
+    )
+    max_concurrency: int = field(
+        default=256,
+        metadata=_about(
+            rules.whole(1),
+            "questions under way at once, for each deployment; it adapts below this bound",
+        ),
+    )
+    timeout: float = field(
+        default=60.0, metadata=_about(rules.ABOVE_ZERO, "seconds for one answer")
+    )
+    max_retries: int = field(
+        default=8,
+        metadata=_about(
+            rules.whole(0), "further tries after a timeout, a 429, a 5xx or a lost connection"
+        ),
+    )
+    batch_deadline: float = field(
+        default=600.0,
+        metadata=_about(
+            rules.ABOVE_ZERO,
+            "seconds for the judging of one batch; never more than 0.45 of the process group's "
+            "timeout",
+        ),
+    )
+    max_unscored: float = field(
+        default=0.5,
+        metadata=_about(
+            rules.SHARE,
+            "share of a batch that may stay without verdict before the trainer stops the run",
+        ),
+    )
+    budget_usd: float | None = field(
+        default=None,
+        metadata=_about(rules.DOLLARS, "dollars after which the run ends, with a checkpoint"),
+    )
+    budget_calls: int | None = field(
+        default=None,
+        metadata=_about(rules.whole(0), "calls after which the run ends, with a checkpoint"),
+    )
+    price: Price | None = field(
+        default=None,
+        metadata=_about(
+            rules.PRICE,
+            "dollars per million prompt tokens and per million completion tokens; by default "
+            "litellm's price table",
+        ),
+    )
+    cache: str | os.PathLike[str] | None = field(
+        default=None,
+        metadata=_about(
+            rules.FOLDER,
+            "folder for verdicts on disk, shared by all processes and runs; by default memory only",
+        ),
+    )
+    cache_size: int = field(
+        default=2**30,
+        metadata=_about(
+            rules.whole(1), "bound of that folder in bytes; what was used least recently goes first"
+        ),
+    )
+    max_pixels: int = field(
+        default=MAX_PIXELS,
+        metadata=_about(rules.whole(1), "larger images are scaled down before they are sent"),
+    )
+    extra: Mapping[str, Any] | None = field(
+        default=None,
+        repr=False,
+        metadata=_about(
+            rules.PARAMETERS,
+            "further parameters of litellm.acompletion, such as {'reasoning_effort': 'low'}",
+        ),
+    )
+
+    def __post_init__(self):
+        for one in SETTINGS.values():
+            value, rule = getattr(self, one.name), rule_of(one)
+            if value is None and (one.default is None or one.name == "temperature"):
+                continue
+            if not rule.holds(value):
+                raise JudgeConfigError(_broken(one, value))
+        if self.price is not None:
+            object.__setattr__(self, "price", tuple(self.price))  # YAML has no tuples
+        if self.cache is not None:
+            object.__setattr__(self, "cache", os.fspath(self.cache))
+        assert self.text  # deployments that cannot be understood are an error now, not later
+        assert self.vision
+
+    @cached_property
+    def text(self) -> tuple[Deployment, ...]:
+        """The deployments that are asked about text."""
+        return self._deployments(self.model)
+
+    @cached_property
+    def vision(self) -> tuple[Deployment, ...]:
+        """The deployments that are asked about images."""
+        return self.text if self.vision_model is None else self._deployments(self.vision_model)
+
+    def _deployments(self, model: Model) -> tuple[Deployment, ...]:
+        return deployments(model, api_base=self.api_base, api_key=self.api_key, extra=self.extra)
+
+
+SETTINGS: Mapping[str, Field[Any]] = {one.name: one for one in fields(JudgeSettings)}
+"""The table: each setting's field by its name, with `help` and `rule` in its metadata."""
+
+
+def rule_of(one: Field[Any]) -> rules.Rule:
+    return one.metadata["rule"]
+
+
+def read_setting(name: str, text: str) -> Any:
+    """The value of a setting that was given as text, in the environment or on a command line.
+
+    Raises:
+        `JudgeConfigError`: if the text is no such value.
+
+    Example:
+
+    ```python
+    >>> read_setting("price", "0.15,0.6"), read_setting("max_tokens", "none")
+    ((0.15, 0.6), None)
+
+    ```
+    """
+    one = SETTINGS[name]
+    if text.lower() in ("none", "null") and one.default is not MISSING:
+        return None
+    try:
+        return rule_of(one).read(text)
+    except ValueError as error:
+        raise JudgeConfigError(_broken(one, text)) from error
+
+
+def settings_from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that the variables `TRL_BALCAP_JUDGE_*` give.
+
+    Raises:
+        `JudgeConfigError`: if the model is not set, or a variable is unknown or has no valid value.
+
+    Example:
+
+    ```python
+    >>> settings_from_environment({"TRL_BALCAP_JUDGE_MODEL": "openai/m", "HOME": "/root"})
+    {'model': 'openai/m'}
+
+    ```
+    """
+    prefix = ENVIRONMENT_PREFIX
+    given = {
+        name.removeprefix(prefix).lower(): text
+        for name, text in environ.items()
+        if name.startswith(prefix)
+    }
+    if not given.get("model"):
+        raise JudgeConfigError(
+            f"{prefix}MODEL is not set. Set it to a litellm model string such as "
+            "'openai/gpt-4o-mini' or 'scenes/oracle', or build the reward with a Judge(...)"
         )
-    return tuple(found)
+    for name in given:
+        if name not in SETTINGS:
+            known = ", ".join(f"{prefix}{known.upper()}" for known in SETTINGS)
+            raise JudgeConfigError(f"unknown variable {prefix}{name.upper()}; known: {known}")
+    return {name: read_setting(name, text) for name, text in given.items()}
+
+
+def settings_help() -> str:
+    """The table as the "Args" of a docstring."""
+    lines = []
+    for one in SETTINGS.values():
+        kind = _MODULES.sub("", one.type.__name__ if isinstance(one.type, type) else str(one.type))
+        kind = kind.replace(_MODEL_TYPE, "Model")
+        default = "" if one.default is MISSING else f", *optional*, defaults to `{one.default!r}`"
+        lines.append(f"{one.name} (`{kind}`{default}):")
+        lines += textwrap.wrap(
+            f"{_sentence(one)}.", 84, initial_indent=" " * 4, subsequent_indent=" " * 4
+        )
+    return "\n".join(lines)
+
+
+_MODULES = re.compile(r"[a-z_]+\.(?=[A-Za-z])")
+_MODEL_TYPE = _MODULES.sub("", str(Model))
+
+
+def _sentence(one: Field[Any]) -> str:
+    text = one.metadata["help"]
+    return text[0].upper() + text[1:]
+
+
+def _broken(one: Field[Any], value: Any) -> str:
+    way_out = "Name a model" if one.default is MISSING else "Or leave it out"
+    if one.default is not None and one.default is not MISSING:
+        way_out += f": the default is {one.default!r}"
+    shown = "..." if one.name in ("api_key", "extra") else repr(value)
+    return f"Judge({one.name}={shown}): {one.name} must be {rule_of(one).says}. {way_out}"

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from trl_balcap.judge.client import Deployment
 from trl_balcap.judge.cost import JudgeEstimate, estimate_calls_and_cost
+from trl_balcap.judge.deployments import Deployment
 from trl_balcap.judge.prices import price_of
 from trl_balcap.judge.settings import Profile
 from trl_balcap.plan.batch import GenerationBatch

@@ -1,0 +1,90 @@
+"""The judge's flags, the same in every command, from the one table of settings."""
+
+import argparse
+from collections.abc import Collection
+from dataclasses import MISSING
+from functools import partial
+from typing import Any
+
+from trl_balcap.judge import Judge, JudgeConfigError
+from trl_balcap.judge.settings import SETTINGS, read_setting, rule_of
+
+__all__ = ["add_judge_flags", "judge_from", "judge_settings"]
+
+_FLAGS = {"model": "--judge", "vision_model": "--vision-judge"}
+
+
+def add_judge_flags(
+    parser: argparse.ArgumentParser, *, required: bool = False, without: Collection[str] = ()
+) -> None:
+    """Add a flag for each setting of a [`Judge`] to a command.
+
+    Args:
+        parser (`argparse.ArgumentParser`):
+            The command's parser.
+        required (`bool`, *optional*, defaults to `False`):
+            Whether `--judge` must be given.
+        without (`Collection[str]`, *optional*):
+            Settings that the command chooses itself.
+    """
+    group = parser.add_argument_group("judge")
+    for one in SETTINGS.values():
+        if one.name in without:
+            continue
+        rule = rule_of(one)
+        kind = rule.kind if rule.count else partial(_read, one.name)
+        options: dict[str, Any] = {"dest": f"judge_{one.name}", "type": kind}
+        if rule.count:
+            options["nargs"] = rule.count
+        if rule.choices:
+            options["choices"] = rule.choices
+        elif not rule.count:
+            options["metavar"] = one.name.upper()
+        elif one.name == "price":
+            options["metavar"] = ("IN", "OUT")
+        text = one.metadata["help"]
+        if one.default is MISSING:
+            options["required"] = required
+        elif one.default is not None:
+            text += f" (default: {one.default})"
+        group.add_argument(
+            _FLAGS.get(one.name, "--" + one.name.replace("_", "-")),
+            help=text.replace("%", "%%"),
+            default=None if one.default is MISSING else one.default,
+            **options,
+        )
+
+
+def judge_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the flags of [`add_judge_flags`] gave, to call [`Judge`] with."""
+    given = {name: getattr(args, f"judge_{name}", None) for name in SETTINGS}
+    return {name: given[name] for name in given if hasattr(args, f"judge_{name}")}
+
+
+def judge_from(args: argparse.Namespace, **settings: Any) -> Judge:
+    """The judge that the flags describe; `settings` overrules them.
+
+    Raises:
+        `JudgeConfigError`: if no model is named, or a setting breaks its rule.
+
+    Example:
+
+    ```python
+    >>> parser = argparse.ArgumentParser()
+    >>> add_judge_flags(parser)
+    >>> judge_from(parser.parse_args(["--judge", "scenes/oracle"]), max_concurrency=8)
+    Judge('scenes/oracle')
+
+    ```
+    """
+    given = judge_settings(args) | settings
+    if given.get("model") is None:
+        raise JudgeConfigError("no judge is named: give --judge MODEL, such as openai/gpt-4o-mini")
+    return Judge(**given)
+
+
+def _read(name: str, text: str) -> Any:
+    try:
+        return read_setting(name, text)
+    except JudgeConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

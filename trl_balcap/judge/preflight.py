@@ -1,0 +1,86 @@
+"""The trial at start: one cheap question to each deployment, once for all rewards of a judge."""
+
+import asyncio
+from collections.abc import Sequence
+
+from PIL import Image
+
+from trl_balcap.judge import questions
+from trl_balcap.judge.dispatch import Dispatcher
+from trl_balcap.judge.endpoints import Endpoint
+from trl_balcap.judge.errors import JudgeConfigError, JudgeError
+from trl_balcap.judge.failures import scrub
+from trl_balcap.judge.image_store import ImageStore
+from trl_balcap.judge.questions import Question
+from trl_balcap.judge.replies import UnreadableReply
+from trl_balcap.judge.settings import JudgeSettings
+
+
+class Preflight:
+    """Tries the endpoints of a judge and remembers those that work."""
+
+    def __init__(self, settings: JudgeSettings, dispatcher: Dispatcher, images: ImageStore):
+        self._settings = settings
+        self._dispatcher = dispatcher
+        self._images = images
+        self._trials: dict[tuple[str, bool], asyncio.Future[str | None]] = {}
+
+    async def run(self, text: Sequence[Endpoint], vision: Sequence[Endpoint] | None) -> None:
+        """Ask every endpoint one question (those of `vision` about a blank image).
+
+        Raises:
+            `JudgeConfigError`: if a model has no endpoint that works.
+        """
+        roles = [(text, questions.preflight())]
+        if vision is not None:
+            blank = await self._images.encode(Image.new("RGB", (56, 56), "white"))
+            roles.append((vision, questions.preflight(blank)))
+        for endpoints, question in roles:
+            problems = await asyncio.gather(*(self._tried(e, question) for e in endpoints))
+            if None not in problems:
+                raise JudgeConfigError("; ".join(str(problem) for problem in problems))
+
+    async def _tried(self, endpoint: Endpoint, question: Question[bool]) -> str | None:
+        """The trial's outcome; one trial for all rewards of a judge."""
+        key = (endpoint.deployment.where(), bool(question.images))
+        if key not in self._trials:
+            self._trials[key] = asyncio.ensure_future(self._trial(endpoint, question))
+        problem = await asyncio.shield(self._trials[key])
+        if problem is not None:
+            self._trials.pop(key, None)  # it may be mended before the next preflight
+        return problem
+
+    async def _trial(self, endpoint: Endpoint, question: Question[bool]) -> str | None:
+        """What is wrong with an endpoint, or `None`."""
+        deployment, settings = endpoint.deployment, self._settings
+        deployment.check()
+        if settings.budget_usd is not None and endpoint.price is None:
+            raise JudgeConfigError(
+                f"budget_usd is set, but litellm's table has no price for {deployment.where()}. Give "
+                "Judge(price=(dollars per million prompt tokens, per million completion tokens)), or "
+                "use budget_calls"
+            )
+        try:
+            reply = await self._dispatcher.send(
+                [endpoint],
+                question.messages(),
+                tag=question.name,
+                priority=0,
+                max_retries=min(2, settings.max_retries),
+                temperature=settings.temperature,
+                max_tokens=settings.max_tokens,
+                response_format=question.response_format() if endpoint.has_schema else None,
+            )
+            if not question.parse(reply.text):
+                return f"the judge {deployment.where()} says that it is not ready"
+        except JudgeError as error:
+            if error.reason == "rate_limited":
+                return None  # it is there, and the key is good
+            shown = " when it is shown an image" if question.images else ""
+            return f"the judge {deployment.where()} does not work{shown}: {error}"
+        except UnreadableReply as error:
+            return (
+                f"the judge {deployment.where()} does not answer in JSON as asked ({error}): "
+                f"{scrub(reply.text, deployment)!r}"
+            )
+        return None
