@@ -1,6 +1,6 @@
 """The demo over several seeds: does every reward rise, sampled and greedy?
 
-    python benchmarks/demo_seeds.py
+    python -m benchmarks.demo_seeds
 
 Runs `trl-balcap demo` for each seed and keeps the tables. Goals: b-CapScore rises by at least 0.25
 sampled (temperature 1) and rises greedy, and no reward falls in either. A finished seed is not run
@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from results_file import RESULTS, write_results
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.results_file import RESULTS, write_results
 from trl_balcap.demo import run_demo
 
 METRICS = ("precision", "recall", "linguistic", "b_capscore", "mean_length_ratio")

@@ -1,7 +1,7 @@
 """Real shapes on one GPU: where a step's time and memory go, beside TRL's own GRPOTrainer.
 
-    python benchmarks/gpu.py                  # Qwen2.5-VL-3B's architecture, random weights
-    python benchmarks/gpu.py --shape tiny     # the same path on CPU, in seconds
+    python -m benchmarks.gpu                  # Qwen2.5-VL-3B's architecture, random weights
+    python -m benchmarks.gpu --shape tiny     # the same path on CPU, in seconds
 
 Nothing is downloaded: the weights are random, the tokenizer is the tiny captioner's. bf16, G = 8,
 captions of exactly 512 tokens, images of 448 x 448 px, LoRA, and all weights under ZeRO-3 with the
@@ -29,12 +29,12 @@ from typing import Any
 import torch
 from datasets import Dataset, Image
 from peft import LoraConfig
-from results_file import write_results
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from benchmarks.results_file import write_results
 from trl_balcap import BalCapConfig, BalCapTrainer, Judge
 from trl_balcap.plan import GenerationBatch, Setup, memory_plan, model_shape
 from trl_balcap.plan.images import image_tokens
@@ -346,7 +346,7 @@ def main(shape: Shape, rows: list[Case]) -> dict[str, Any]:
 def run_apart(shape: Shape, case: Case) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "case.json"
-        command = [sys.executable, __file__, "--shape", shape.name]
+        command = [sys.executable, "-m", "benchmarks.gpu", "--shape", shape.name]
         command += ["--case", json.dumps(dataclasses.asdict(case)), "--out", str(result)]
         subprocess.run(command, check=True)
         return json.loads(result.read_text())

@@ -1,7 +1,7 @@
 """The judge engine beside three ways that people judge rollouts now. One run prints every table.
 
-    python benchmarks/judge.py                 # about five minutes on two quiet cores
-    python benchmarks/judge.py --repeats 1     # faster, noisier
+    python -m benchmarks.judge                 # about five minutes on two quiet cores
+    python -m benchmarks.judge --repeats 1     # faster, noisier
 
 A loopback server with a known latency answers from a process of its own; each way runs in a process
 of its own too, so that CPU time is the client's alone. Times are medians of the repeats; the load of
@@ -33,9 +33,10 @@ import time
 from collections import Counter
 from importlib.util import find_spec
 
-from results_file import provenance, write_results
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.results_file import provenance, write_results
 
 PROMPTS, GROUP = 8, 8
 LATENCY_GOALS = {2.0: 1.15, 0.5: 1.5}
@@ -557,7 +558,13 @@ TASKS = {
 
 def in_process(task, *arguments, **options):
     """Run a task in a process of its own and return what it found."""
-    command = [sys.executable, __file__, "--task", json.dumps([task, arguments, options])]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.judge",
+        "--task",
+        json.dumps([task, arguments, options]),
+    ]
     environment = {k: v for k, v in os.environ.items() if k != HANDLER}
     environment["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)

@@ -1,6 +1,6 @@
 """What BalCapTrainer adds to a step of TRL's GRPOTrainer, with rewards that cost nothing.
 
-    python benchmarks/overhead.py
+    python -m benchmarks.overhead
 
 Both trainers train the tiny captioner in one process, a step of one and a step of the other in turn,
 so that a machine that slows down slows both. The same seed gives both the same completions. Printed:
@@ -14,10 +14,10 @@ import threading
 import time
 
 import torch
-from results_file import write_results
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from benchmarks.results_file import write_results
 from trl_balcap import BalCapConfig, BalCapTrainer
 from trl_balcap.demo import demo_scenes
 from trl_balcap.scenes.captioner import captioner_path

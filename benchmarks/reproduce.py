@@ -1,38 +1,36 @@
 """The paper's ablations on scenes, on one machine, with one command.
 
-    python benchmarks/reproduce.py            # --quick: base, full method, vanilla GRPO; 2 seeds
-    python benchmarks/reproduce.py --full     # every arm, 5 seeds; hours; start it again to go on
-    python benchmarks/reproduce.py --report   # no training: write docs/reproduction.md again
+    python -m benchmarks.reproduce            # --quick: base, full method, vanilla GRPO; 2 seeds
+    python -m benchmarks.reproduce --full     # every arm, 5 seeds; hours; start it again to go on
+    python -m benchmarks.reproduce --report   # no training: write docs/reproduction.md again
 
-Each finished arm and seed is one file in `benchmarks/results/reproduce/`, written at once or not at
-all, and is never trained again. A run that is killed loses the arms that were under way.
+Each finished arm and seed is one line of `benchmarks/results/reproduce.jsonl`, appended at once, and is
+never trained again. A run that is killed loses the arms that were under way.
 """
 
 import argparse
 import json
 import multiprocessing
 import os
-import platform
 import queue
-import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-sys.path[:0] = [str(HERE), str(ROOT)]
+ROOT = Path(__file__).resolve().parents[1]
 # Before torch is imported, here and in the workers: parallel over arms, one thread in each.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-from reproduction.arms import ARMS, QUICK, TIERS  # noqa: E402
+from benchmarks.reproduction.arms import ARMS, QUICK, TIERS  # noqa: E402
+from benchmarks.reproduction.runs import read_runs  # noqa: E402
+from benchmarks.results_file import provenance  # noqa: E402
 
-RESULTS = HERE / "results" / "reproduce"
+RESULTS = ROOT / "benchmarks" / "results" / "reproduce.jsonl"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,9 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     if not args.report:
         jobs = planned(args)
         run_all(jobs, args)
-    from reproduction.report import write_page
+    from benchmarks.reproduction.report import write_page
 
-    page = write_page(args.results, ROOT / "docs" if args.results == RESULTS else args.results)
+    page = write_page(
+        args.results, ROOT / "docs" if args.results == RESULTS else args.results.parent
+    )
     print(f"Written: {_shown(page)}")
     return 0
 
@@ -69,14 +69,14 @@ def run_all(jobs: list[tuple[str, int]], args: argparse.Namespace) -> None:
         return
     # The server imports torch and TRL once; each worker is forked from it.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["reproduction.train", "deepspeed", "peft"])
+    context.set_forkserver_preload(["benchmarks.reproduction.train", "deepspeed", "peft"])
     messages = context.Queue()
     running: dict[tuple[str, int], Any] = {}
     progress: dict[tuple[str, int], float] = {}
     costs = {job: _cost(job[0]) for job in waiting}
     total, failed = sum(costs.values()), []
     started = shown = time.monotonic()
-    stamp = provenance(base)
+    stamp = provenance()
     while waiting or running:
         while waiting and len(running) < args.processes:
             job = waiting.pop(0)
@@ -121,7 +121,7 @@ def work(
     messages: Any,
 ) -> None:
     """Train one arm with one seed and write its result; runs in a process of its own."""
-    from reproduction.train import Settings, train_arm
+    from benchmarks.reproduction.train import Settings, train_arm
 
     values = {key: value for key, value in settings.items() if key != "base"}
     chosen = Settings(**values)
@@ -135,24 +135,24 @@ def work(
     write_result(Path(results), {**result, **stamp})
 
 
-def result_path(results: Path, name: str, seed: int) -> Path:
-    return results / f"{name}-seed{seed}.json"
-
-
 def is_done(results: Path, name: str, seed: int, settings: dict[str, Any]) -> bool:
     """Whether there is a result of this arm and seed with these settings and this base."""
-    path = result_path(results, name, seed)
-    return path.exists() and json.loads(path.read_text())["settings"] == settings
+    return any(
+        (result["arm"], result["seed"], result["settings"]) == (name, seed, settings)
+        for result in read_runs(results)
+    )
 
 
-def write_result(results: Path, result: dict[str, Any]) -> Path:
-    """Write a result so that a reader sees all of it or nothing."""
-    results.mkdir(parents=True, exist_ok=True)
-    path = result_path(results, result["arm"], result["seed"])
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps(rounded(result), indent=1) + "\n")
-    unfinished.replace(path)
-    return path
+def write_result(results: Path, result: dict[str, Any]) -> None:
+    """Append a result as one line; a line that a killed run tore is closed, and read by nobody."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(rounded(result)) + "\n"
+    with results.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = "\n" + line
+        file.write(line.encode())
 
 
 def rounded(value: Any) -> Any:
@@ -164,44 +164,8 @@ def rounded(value: Any) -> Any:
     return [rounded(inner) for inner in value] if isinstance(value, list) else value
 
 
-def provenance(base: Path) -> dict[str, Any]:
-    """Where a result comes from: command, commit, hardware, versions."""
-    import torch
-    import transformers
-    import trl
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        )
-        if Path("/proc/cpuinfo").exists()
-        else iter(()),
-        platform.processor(),
-    )
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "command": " ".join(["python benchmarks/reproduce.py", *_told_words(sys.argv[1:])]),
-        "commit": git("rev-parse", "--short", "HEAD") or "unknown",
-        "uncommitted": bool(git("status", "--porcelain", "--", "trl_balcap", "benchmarks/*.py")),
-        "hardware": f"{cpu}, {os.cpu_count()} cores" + (f", {gpu}" if gpu else ""),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "trl": trl.__version__,
-        },
-    }
-
-
 def _settings(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
-    from reproduction.train import Settings, base_digest
-
+    from benchmarks.reproduction.train import Settings, base_digest
     from trl_balcap.scenes.captioner import captioner_path
 
     base = args.base or captioner_path()
@@ -213,11 +177,6 @@ def _settings(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
 
 def _cost(name: str) -> float:
     return 1.0 if ARMS[name].trained else 0.05
-
-
-def _told_words(words: list[str]) -> list[str]:
-    """The arguments without folders of this machine; the base is named by its digest."""
-    return [word for word in words if "/" not in word and word not in ("--base", "--results")]
 
 
 def _shown(path: Path) -> Path:
@@ -237,7 +196,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=2, help="arms at a time (default: 2)")
     parser.add_argument("--steps", type=int, help="steps of each arm, for trials")
     parser.add_argument("--base", type=Path, help="captioner to start from (default: the shipped)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="file of the results, one line a run"
+    )
     parser.add_argument("--every", type=float, default=15.0, help="seconds between progress lines")
     args = parser.parse_args(argv)
     args.seeds = args.seeds or (5 if args.full else 2)

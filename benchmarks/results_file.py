@@ -10,21 +10,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 RESULTS = Path(__file__).parent / "results"
 
 
 def provenance() -> dict[str, Any]:
-    """What is needed to make a result again."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    commit = subprocess.run(
-        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    """What is needed to make a result again. Folders of this machine are left out of the command."""
+    root = RESULTS.parents[1]
+    words = [word for word in sys.argv[1:] if "/" not in word]
     return {
-        "command": " ".join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
-        "commit": commit,
+        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words]),
+        "commit": _git(root, "rev-parse", "--short", "HEAD") or "unknown",
+        "uncommitted": bool(
+            _git(root, "status", "--porcelain", "--", "trl_balcap", "benchmarks/*.py")
+        ),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "hardware": f"{_cpu()}, {os.cpu_count()} cores",
-        "versions": {
+        "hardware": ", ".join([_cpu(), f"{os.cpu_count()} cores", *_gpu()]),
+        "versions": {"python": platform.python_version()}
+        | {
             name: version(name)
             for name in ("torch", "transformers", "trl", "litellm", "trl-balcap")
         },
@@ -37,6 +41,14 @@ def write_results(name: str, figures: dict[str, Any]) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**provenance(), **figures}, indent=2) + "\n")
     return path
+
+
+def _git(root: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()
+
+
+def _gpu() -> list[str]:
+    return [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
 
 
 def _cpu() -> str:

@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from reproduction.arms import ARMS
-from reproduction.claims import CLAIMS, Results, answer, difference, margin
+from benchmarks.reproduction.arms import ARMS
+from benchmarks.reproduction.claims import CLAIMS, Results, answer, difference, margin
 from trl_balcap.advantages import cgdpo_advantages, grpo_advantages
 
 __all__ = ["plot_all"]

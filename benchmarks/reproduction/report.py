@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from reproduction.arms import ARMS, TIERS
-from reproduction.claims import (
+from benchmarks.reproduction.arms import ARMS, TIERS
+from benchmarks.reproduction.claims import (
     CLAIMS,
     Interval,
     Part,
@@ -20,6 +20,7 @@ from reproduction.claims import (
     judge,
     margin,
 )
+from benchmarks.reproduction.runs import read_runs
 
 __all__ = ["read_results", "write_page"]
 
@@ -27,10 +28,9 @@ FULL_SEEDS = 5
 REWARDS = ("precision", "recall", "linguistic")
 
 
-def read_results(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
+def read_results(file: Path) -> dict[str, dict[int, dict[str, Any]]]:
     """Results by arm and seed: those of the settings that most of them share."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*-seed*.json"))]
-    found = [result for result in found if result["arm"] in ARMS]
+    found = [result for result in read_runs(file) if result["arm"] in ARMS]
     if not found:
         return {}
     settings = Counter(json.dumps(result["settings"], sort_keys=True) for result in found)
@@ -42,23 +42,23 @@ def read_results(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
     return {name: results[name] for name in ARMS if name in results}
 
 
-def write_page(folder: Path, docs: Path) -> Path:
+def write_page(file: Path, docs: Path) -> Path:
     """
     Write `reproduction.md` and its pictures.
 
     Args:
-        folder (`Path`): Where the results are.
+        file (`Path`): The runs, one JSON object a line.
         docs (`Path`): Where the page goes; the pictures go into `reproduction/` beside it.
 
     Returns:
         `Path`: The page.
     """
-    from reproduction.plots import plot_all
+    from benchmarks.reproduction.plots import plot_all
 
-    results = read_results(folder)
+    results = read_results(file)
     pictures = plot_all(results, docs / "reproduction")
     page = docs / "reproduction.md"
-    page.write_text(page_text(results, pictures, os.path.relpath(folder, docs)))
+    page.write_text(page_text(results, pictures, os.path.relpath(file, docs)))
     return page
 
 
@@ -96,9 +96,9 @@ def page_text(results: Results, pictures: Sequence[str], where: str) -> str:
         "first reward is worth something at any second one.",
         "## Captions\n\n" + _captions(results),
         "## How to run it\n\n"
-        "```\npython benchmarks/reproduce.py          # base, full, vanilla; 2 seeds\n"
-        "python benchmarks/reproduce.py --full   # everything; start it again to go on\n"
-        "python benchmarks/reproduce.py --report # this page from the results there are\n```\n\n"
+        "```\npython -m benchmarks.reproduce          # base, full, vanilla; 2 seeds\n"
+        "python -m benchmarks.reproduce --full   # everything; start it again to go on\n"
+        "python -m benchmarks.reproduce --report # this page from the results there are\n```\n\n"
         "A finished arm and seed is never trained again. Killed at any time, a run loses the arms "
         "under way. On a machine with more cores, raise `--processes`.",
     ]
@@ -133,7 +133,7 @@ def _what_ran(results: Results, where: str) -> str:
         )
     lines.append(
         f"Hardware: {', '.join(sorted({run['hardware'] for run in runs}))}. Commits: "
-        f"{', '.join(sorted({run['commit'] for run in runs}))}. Results: `{where}`, one JSON a run."
+        f"{', '.join(sorted({run['commit'] for run in runs}))}. Results: `{where}`, one line a run."
     )
     if short:
         listed = ", ".join(f"{name} {n}" for name, n in short.items())

@@ -20,9 +20,9 @@ from transformers import (
     set_seed,
 )
 
-from reproduction.arms import NOISE, Arm
-from reproduction.measure import HeldOut, held_out, measure
-from reproduction.sampling import FastSampler, share_images
+from benchmarks.reproduction.arms import NOISE, Arm
+from benchmarks.reproduction.measure import HeldOut, held_out, measure
+from benchmarks.reproduction.sampling import FastSampler, share_images
 from trl_balcap import BalCapConfig, BalCapTrainer
 from trl_balcap.advantages import dead_groups, group_normalize
 from trl_balcap.evals.retest import retest_spread

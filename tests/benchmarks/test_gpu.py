@@ -1,24 +1,13 @@
 """benchmarks/gpu.py walks its whole path on a tiny shape, and says what it did not measure."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmarks import gpu
 
 
-@pytest.fixture
-def gpu(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import gpu
-
-    yield gpu
-    sys.modules.pop("gpu")
-
-
-def test_every_kind_of_case_runs_on_a_tiny_shape(gpu):
+def test_every_kind_of_case_runs_on_a_tiny_shape():
     rows = [
         gpu.Case("GRPOTrainer", "lora", None),
         gpu.Case("BalCapTrainer", "lora", None),
@@ -40,14 +29,14 @@ def test_every_kind_of_case_runs_on_a_tiny_shape(gpu):
     assert "peak memory: the run was on CPU" in kept["not_measured"]
 
 
-def test_without_a_gpu_the_real_shape_is_not_pretended(gpu, capsys):
+def test_without_a_gpu_the_real_shape_is_not_pretended(capsys):
     kept = gpu.main(gpu.SHAPES["qwen2.5-vl-3b"], gpu.cases(["lora", "full"], [0.0, 1.0, 3.0]))
     assert kept["cases"] == []
     assert kept["gpu"] == "none"
     assert "not measured: all of qwen2.5-vl-3b: no CUDA device" in capsys.readouterr().out
 
 
-def test_the_real_shape_is_the_issues(gpu):
+def test_the_real_shape_is_the_issues():
     """G = 8, 512-token captions, 448 px, two generations of 8 a step; the plan knows its memory."""
     shape = gpu.SHAPES["qwen2.5-vl-3b"]
     assert (shape.num_generations, shape.completion, shape.image_side) == (8, 512, 448)

@@ -1,6 +1,5 @@
 """The reproduction on scenes: its generation, its measures, its rule, its files."""
 
-import importlib
 import json
 import math
 import os
@@ -14,21 +13,13 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+from benchmarks import reproduce
+from benchmarks.reproduction import arms, claims, measure, report, sampling, train
+from trl_balcap.scenes.captioner import PROMPT, captioner_path
+from trl_balcap.scenes.parsing import parse_caption
+from trl_balcap.scenes.world import Scene, Thing, draw
 
-reproduce = importlib.import_module("reproduce")
-arms = importlib.import_module("reproduction.arms")
-claims = importlib.import_module("reproduction.claims")
-measure = importlib.import_module("reproduction.measure")
-report = importlib.import_module("reproduction.report")
-sampling = importlib.import_module("reproduction.sampling")
-train = importlib.import_module("reproduction.train")
-
-from trl_balcap.scenes.captioner import PROMPT, captioner_path  # noqa: E402
-from trl_balcap.scenes.parsing import parse_caption  # noqa: E402
-from trl_balcap.scenes.world import Scene, Thing, draw  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[2]
 STAR = Scene((Thing("red", "star", "large", "top", "left"),))
 TINY = train.Settings(
     steps=2, prompts_per_step=2, num_generations=4, max_completion_length=12, test_scenes=4
@@ -327,10 +318,21 @@ def test_same_seed_same_result(tiny_qwen):
 def test_results_of_other_settings_do_not_count(tmp_path):
     settings = {"steps": 2, "base": "abc"}
     result = {"arm": "full", "seed": 0, "settings": settings}
-    reproduce.write_result(tmp_path, result)
-    assert reproduce.is_done(tmp_path, "full", 0, settings)
-    assert not reproduce.is_done(tmp_path, "full", 0, settings | {"steps": 3})
-    assert not reproduce.is_done(tmp_path, "full", 1, settings)
+    file = tmp_path / "runs.jsonl"
+    reproduce.write_result(file, result)
+    assert reproduce.is_done(file, "full", 0, settings)
+    assert not reproduce.is_done(file, "full", 0, settings | {"steps": 3})
+    assert not reproduce.is_done(file, "full", 1, settings)
+
+
+def test_a_torn_line_is_a_run_to_make_again(tmp_path):
+    file, settings = tmp_path / "runs.jsonl", {"steps": 2}
+    reproduce.write_result(file, {"arm": "full", "seed": 0, "settings": settings})
+    file.write_text(file.read_text() + '{"arm": "full", "seed": 1, "set')  # killed while writing
+    assert not reproduce.is_done(file, "full", 1, settings)
+    reproduce.write_result(file, {"arm": "full", "seed": 1, "settings": settings})
+    assert reproduce.is_done(file, "full", 0, settings)
+    assert reproduce.is_done(file, "full", 1, settings)
 
 
 def test_full_order_is_claims_first_then_seeds():
@@ -342,11 +344,12 @@ def test_full_order_is_claims_first_then_seeds():
 
 
 def test_page_of_no_results_and_of_some(tmp_path, tiny_qwen):
-    assert "No results" in report.write_page(tmp_path, tmp_path).read_text()
+    file = tmp_path / "runs.jsonl"
+    assert "No results" in report.write_page(file, tmp_path).read_text()
     for name in ("base", "full", "vanilla"):
         result = train.train_arm(arms.ARMS[name], 0, TINY, tiny_qwen)
-        reproduce.write_result(tmp_path, {**result, "commit": "c", "hardware": "h"})
-    page = report.write_page(tmp_path, tmp_path).read_text()
+        reproduce.write_result(file, {**result, "commit": "c", "hardware": "h"})
+    page = report.write_page(file, tmp_path).read_text()
     assert "**Not complete.**" in page
     for picture in ("advantage-maps", "reward-curves", "length", "views", "claims"):
         assert f"reproduction/{picture}.png" in page
@@ -356,22 +359,23 @@ def test_page_of_no_results_and_of_some(tmp_path, tiny_qwen):
 @pytest.mark.slow
 def test_killed_runner_goes_on_where_it_stopped(tmp_path, tiny_qwen):
     """SIGKILL after the first result: the second run trains what is missing, and nothing again."""
+    file = tmp_path / "runs.jsonl"
     command = [
         sys.executable,
-        str(BENCHMARKS / "reproduce.py"),
+        *("-m", "benchmarks.reproduce"),
         *("--arms", "base", "full", "vanilla", "--seeds", "1", "--steps", "3"),
-        *("--processes", "1", "--base", str(tiny_qwen), "--results", str(tmp_path)),
+        *("--processes", "1", "--base", str(tiny_qwen), "--results", str(file)),
     ]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
-    while not (tmp_path / "base-seed0.json").exists() and time.monotonic() < deadline:
+    while not file.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    before = (tmp_path / "base-seed0.json").stat().st_mtime_ns
-    second = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    before = file.read_text()
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert second.returncode == 0, second.stderr[-2000:]
-    assert (tmp_path / "base-seed0.json").stat().st_mtime_ns == before
-    names = {path.name for path in tmp_path.glob("*.json")}
-    assert names == {"base-seed0.json", "full-seed0.json", "vanilla-seed0.json"}
+    assert file.read_text().startswith(before)
+    arms_run = [run["arm"] for run in report.read_runs(file)]
+    assert sorted(arms_run) == ["base", "full", "vanilla"]
     assert (tmp_path / "reproduction.md").exists()
