@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from trl_balcap.captioning.local import generate_captions
 from trl_balcap.captioning.run import caption_images, list_images
+from trl_balcap.captioning.transformers import generate_captions
 from trl_balcap.cli import main
-from trl_balcap.evals.captions import BadRowsError
+from trl_balcap.data.jsonl import BadRowsError
 from trl_balcap.scenes.make import write_scenes
 from trl_balcap.scenes.server import serve
 
@@ -87,10 +87,12 @@ def test_a_server_captions_and_bad_images_are_told_and_skipped(tmp_path, capsys)
     images.mkdir()
     Image.fromarray(data.astronaut()).save(images / "astronaut.jpg")
     (images / "broken.png").write_bytes(b"not an image")
-    Image.new("RGB", (0x10, 0x10), "red").save(images / "red.png")
+    Image.fromarray(data.coffee()).save(images / "coffee.png")
     asked = []
 
     def answer(messages):
+        if len(messages[0]["content"][0]["image_url"]["url"]) < 300:
+            return "White."  # the preflight's square
         asked.append(messages)
         return f" Caption {len(asked)}. "
 

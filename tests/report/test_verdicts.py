@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from trl_balcap.data.images import bounded_image
+from trl_balcap.data.images import DEFAULT_MAX_PIXELS, open_image
 from trl_balcap.report import VERDICT_SCHEMA, VerdictWriter, read_thumbnails, read_verdicts
 from trl_balcap.report.thumbnails import image_digest, thumbnail
 
@@ -98,7 +98,7 @@ def test_drawings_keep_their_pixels_and_photographs_become_small():
 
 def test_an_image_has_one_digest_in_a_run_and_in_a_folder_of_scores():
     file = Image.effect_noise((1200, 900), 60)
-    trained_on = bounded_image(file)  # what a dataset gives to the trainer
+    trained_on = open_image(file, DEFAULT_MAX_PIXELS)  # what a dataset gives to the trainer
     assert image_digest(file) == image_digest(trained_on)
     assert image_digest(file) != image_digest(trained_on.rotate(180))
 

@@ -1,9 +1,8 @@
 """`trl-balcap caption`: images in, a file of captions out, by any image-text-to-text model."""
 
-import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,21 +10,30 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from trl_balcap.captioning.engine import Captioner, Generation
 from trl_balcap.data import DEFAULT_PROMPT
-from trl_balcap.data.images import DEFAULT_MAX_PIXELS, bounded_image, image_problem
-from trl_balcap.evals.asking import chat
-from trl_balcap.evals.captions import IMAGE_COLUMNS, BadRowsError, read_jsonl
-from trl_balcap.judge import Judge, JudgeError
-from trl_balcap.judge.images import encode_image
+from trl_balcap.data.folders import image_files, list_of, row_image
+from trl_balcap.data.images import (
+    DEFAULT_MAX_PIXELS,
+    IMAGE_SUFFIXES,
+    ImageError,
+    bounded_size,
+    image_problem,
+    open_image,
+)
+from trl_balcap.data.jsonl import (
+    IMAGE_COLUMNS,
+    REFERENCE_COLUMNS,
+    BadRowsError,
+    first_of,
+    read_jsonl,
+)
+from trl_balcap.data.tables import TABLE_SUFFIXES, read_rows
+from trl_balcap.judge import JudgeError
 
-__all__ = ["CaptionRun", "ImageRow", "caption_images", "list_images"]
+__all__ = ["CaptionRun", "Engine", "ImageRow", "caption_images", "list_images"]
 
 Engine = Literal["auto", "transformers", "vllm", "api"]
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-LISTS = ("metadata.jsonl", "captions.jsonl")
-
-Captioner = Callable[[Sequence[Image.Image]], Sequence[str | JudgeError]]
-"""A batch of images to their captions; an error in place of a caption that was not given."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class CaptionRun:
         written, kept (`int`):
             Captions made now, and captions that were there already.
         skipped (`list[str]`):
-            One message per image that could not be read or captioned.
+            One message for each image that could not be read or captioned.
     """
 
     out: Path
@@ -59,60 +67,78 @@ class CaptionRun:
 
 def list_images(source: str | Path) -> list[ImageRow]:
     """
-    Images of a source: a folder (searched in depth, or its metadata.jsonl or captions.jsonl), a JSONL file with an
-    "image" column, or one image.
+    Images of a source: a folder (its list, or searched in depth), a JSONL, CSV or JSON file with
+    images, or one image.
+
+    Args:
+        source (`str` or `Path`): The folder or file.
+
+    Returns:
+        `list[ImageRow]`: in the order of the list, or of the paths.
 
     Raises:
-        FileNotFoundError: If there is nothing at `source`.
-        BadRowsError: If rows of the JSONL name no image, or an id twice, with one message per bad row.
-        ValueError: If there is no image.
+        `FileNotFoundError`: If there is nothing at `source`.
+        [`~data.BadRowsError`]: If rows name no image, none that they may name, or an id twice, with
+            one message for each.
+        `ValueError`: If there is no image.
     """
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f"There is no file or folder {source}.")
-    listed = source if source.suffix == ".jsonl" else None
+    listed = source if source.suffix.lower() in TABLE_SUFFIXES else None
     if source.is_dir():
-        listed = next((source / name for name in LISTS if (source / name).is_file()), None)
+        listed = list_of(source)
     if listed is not None:
         rows = _listed_images(listed)
     elif source.is_dir():
-        paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
-        rows = [ImageRow(path.relative_to(source).as_posix(), path) for path in paths]
+        rows = [ImageRow(p.relative_to(source).as_posix(), p) for p in image_files(source)]
     else:
+        problem = image_problem(source)
+        if problem is not None:
+            raise ValueError(
+                f"{source}: {problem}. Give an image, a folder of images, or a list of them "
+                f"({', '.join(TABLE_SUFFIXES)})."
+            )
         rows = [ImageRow(source.name, source)]
     if not rows:
-        raise ValueError(f"{source} holds no image ({', '.join(SUFFIXES)}).")
+        raise ValueError(f"{source} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
     return rows
 
 
 def _listed_images(path: Path) -> list[ImageRow]:
     rows: list[ImageRow] = []
     problems = []
-    lines: dict[str, int] = {}
-    for number, row in read_jsonl(path):
-        name = next((row[c] for c in IMAGE_COLUMNS if isinstance(row.get(c), str)), None)
-        if name is None:
+    places: dict[str, str] = {}
+    for where, row in read_rows(path):
+        try:
+            file = row_image(row, path.parent)
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+            continue
+        if file is None:
             problems.append(
-                f'{path}:{number}: the row has no "image" (it has {", ".join(row)}). Rename yours.'
+                f'{where}: the row has no "image" (it has {", ".join(row)}). Rename yours.'
             )
             continue
-        identity = str(row.get("id", Path(name).name))
-        if identity in lines:
+        identity = str(row.get("id", Path(first_of(row, IMAGE_COLUMNS)).name))
+        if identity in places:
             problems.append(
-                f"{path}:{number}: the id {identity!r} is already at line {lines[identity]}. Give each "
-                'row its own "id".'
+                f"{where}: the id {identity!r} is already at {places[identity]}. Give each row its "
+                'own "id".'
             )
             continue
-        lines[identity] = number
-        reference = row.get("reference")
-        rows.append(
-            ImageRow(
-                identity, path.parent / name, reference if isinstance(reference, str) else None
-            )
-        )
+        places[identity] = where
+        rows.append(ImageRow(identity, Path(file), _reference(row)))
     if problems:
         raise BadRowsError(problems)
     return rows
+
+
+def _reference(row: Mapping[str, Any]) -> str | None:
+    # What a model wrote into "caption" is no reference.
+    columns = ("reference",) if "model" in row else REFERENCE_COLUMNS
+    reference = first_of(row, columns)
+    return reference if isinstance(reference, str) else None
 
 
 def caption_images(
@@ -131,12 +157,15 @@ def caption_images(
     on_caption: Callable[[], None] | None = None,
 ) -> CaptionRun:
     """
-    Caption images into a JSONL file, one row as soon as it is there: "id", "image" (relative to the file), "caption",
-    "reference" where known, "model", "prompt". A run that was stopped goes on where it stopped.
+    Caption images into a JSONL file, one row as soon as it is there: "id", "image" (relative to the
+    file where it lies beneath it), "caption", "reference" where known, and how it was made:
+    "model", "prompt", "temperature", "max_new_tokens", "max_pixels". A run that was stopped goes on
+    where it stopped.
 
     Args:
         model (`str`):
-            A checkpoint or a PEFT adapter, on disk or on the Hub; for `"api"` a litellm model string.
+            A checkpoint or a PEFT adapter, on disk or on the Hub; for `"api"` a litellm model
+            string.
         images (`str`, `Path` or `Sequence[ImageRow]`):
             What to caption, see [`list_images`].
         out (`str` or `Path`):
@@ -144,18 +173,19 @@ def caption_images(
         prompt (`str`, *optional*, defaults to `"Describe the image in detail."`):
             The user's message.
         engine (`str`, *optional*, defaults to `"auto"`):
-            `"transformers"`, `"vllm"`, or `"api"` for an OpenAI-compatible server or any provider of litellm. `"auto"`
-            is the api where `api_base` is given, vLLM where it is installed, else transformers.
+            `"transformers"`, `"vllm"`, or `"api"` for an OpenAI-compatible server or any provider
+            of litellm. `"auto"` is the api where `api_base` is given, vLLM where it is installed,
+            else transformers.
         api_base (`str`, *optional*):
             URL of the server.
         max_new_tokens (`int`, *optional*, defaults to `512`):
-            Longest caption in tokens.
+            Longest caption in tokens; one that reaches it is kept as far as it goes.
         temperature (`float`, *optional*, defaults to `0.0`):
             0 is greedy.
         batch_size (`int`, *optional*, defaults to `8`):
             Images at a time (requests at a time for the api).
         max_pixels (`int`, *optional*, defaults to `401408`):
-            Larger images are made smaller, see [`~images.bounded_size`].
+            Larger images are made smaller, see [`~data.images.bounded_size`].
         on_total (`Callable`, *optional*):
             Called once with the number of images in all and of those done already.
         on_caption (`Callable`, *optional*):
@@ -165,35 +195,72 @@ def caption_images(
         [`CaptionRun`]
 
     Raises:
-        ValueError: If there is nothing to caption, or `out` holds captions of another model or prompt.
+        `FileNotFoundError`: If there are no images there, or no model.
+        `ValueError`: If there is nothing to caption, an argument is out of range, or `out` holds
+            captions made in another way.
+        [`~judge.JudgeConfigError`]: If the server of an api does not work.
     """
+    how = Generation(prompt, max_new_tokens, temperature, batch_size)
+    bounded_size(1, 1, max_pixels)
     out = Path(out)
-    rows = images if isinstance(images, Sequence) and not isinstance(images, str) else None
-    rows = list_images(images) if rows is None else list(rows)  # type: ignore[arg-type]
-    done = _captions_there(out, model, prompt)
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder: the captions go to a file, such as {out}/out.jsonl.")
+    start = _captioner(model, engine, api_base)
+    rows = list_images(images) if isinstance(images, str | Path) else list(images)
+    made = {
+        "model": model,
+        "prompt": prompt,
+        "temperature": temperature,
+        "max_new_tokens": max_new_tokens,
+        "max_pixels": max_pixels,
+    }
+    done = _captions_there(out, made, rows)
     left = [row for row in rows if row.id not in done]
     if on_total is not None:
         on_total(len(rows), len(rows) - len(left))
     skipped: list[str] = []
     written = 0
     if left:
-        captioner = _captioner(
-            model, prompt, engine, api_base, max_new_tokens, temperature, batch_size
-        )
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("a", encoding="utf-8") as file:
+            captioner = start(how)
             for batch in _readable_batches(left, batch_size, max_pixels, skipped, on_caption):
                 captions = captioner([image for _, image in batch])
                 for (row, _), caption in zip(batch, captions, strict=True):
                     if isinstance(caption, JudgeError):
                         skipped.append(f"{row.path}: no caption: {caption}")
                     else:
-                        file.write(_line(row, caption, out, model, prompt))
+                        file.write(_line(row, caption, out, made))
                         written += 1
                     if on_caption is not None:
                         on_caption()
                 file.flush()
     return CaptionRun(out, written, len(rows) - len(left), skipped)
+
+
+def _captioner(model: str, engine: Engine, api_base: str | None) -> Callable[..., Captioner]:
+    """What makes the captioner; what is wrong with model and engine is said now."""
+    if engine == "auto":
+        has_vllm = find_spec("vllm") is not None
+        engine = "api" if api_base is not None else "vllm" if has_vllm else "transformers"
+    if engine == "api":
+        from trl_balcap.captioning.api import api_captioner
+
+        return lambda how: api_captioner(model, how, api_base)
+    if api_base is not None:
+        raise ValueError(f"api_base {api_base!r} needs engine 'api', not {engine!r}.")
+    if (model.startswith((".", "/", "~")) or model.count("/") > 1) and not Path(model).exists():
+        raise FileNotFoundError(
+            f"There is no model {model}. Give a checkpoint's or an adapter's folder, or its name on "
+            "the Hub (owner/name)."
+        )
+    if engine == "vllm":
+        from trl_balcap.captioning.vllm import vllm_captioner
+
+        return lambda how: vllm_captioner(model, how)
+    from trl_balcap.captioning.transformers import transformers_captioner
+
+    return lambda how: transformers_captioner(model, how)
 
 
 def _readable_batches(
@@ -207,13 +274,15 @@ def _readable_batches(
     batch: list[tuple[ImageRow, Image.Image]] = []
     for row in rows:
         problem = image_problem(row.path)
+        if problem is None:
+            try:
+                batch.append((row, open_image(row.path, max_pixels)))
+            except ImageError as error:  # broken where only decoding looks
+                problem = str(error)
         if problem is not None:
             skipped.append(f"{row.path}: {problem}.")
             if on_skip is not None:
                 on_skip()
-            continue
-        with Image.open(row.path) as image:
-            batch.append((row, bounded_image(image, max_pixels)))
         if len(batch) == batch_size:
             yield batch
             batch = []
@@ -221,7 +290,7 @@ def _readable_batches(
         yield batch
 
 
-def _captions_there(out: Path, model: str, prompt: str) -> set[str]:
+def _captions_there(out: Path, made: Mapping[str, Any], rows: Sequence[ImageRow]) -> set[str]:
     """Ids that are captioned already. Half a row, left by a killed run, is cut off."""
     if not out.is_file():
         return set()
@@ -231,157 +300,34 @@ def _captions_there(out: Path, model: str, prompt: str) -> set[str]:
         temporary = out.with_name(out.name + ".part")
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(out)
+    paths = {row.id: os.path.realpath(row.path) for row in rows}
     done = set()
     for number, row in read_jsonl(out):
-        for name, value in (("model", model), ("prompt", prompt)):
+        for name, value in made.items():
             if row.get(name) != value:
                 raise ValueError(
-                    f"{out}:{number} was captioned with {name} {row.get(name)!r}, this run has {value!r}. "
-                    "Choose another --out, or remove that file."
+                    f"{out}:{number} was captioned with {name} {row.get(name)!r}, this run has "
+                    f"{value!r}. Choose another --out, or remove that file."
                 )
+        there = os.path.realpath(out.parent / row["image"])
+        if paths.get(row["id"], there) != there:
+            raise ValueError(
+                f"{out}:{number} is the caption of {there}, and {row['id']!r} is another image now. "
+                "Choose another --out, or remove that file."
+            )
         done.add(row["id"])
     return done
 
 
-def _line(row: ImageRow, caption: str, out: Path, model: str, prompt: str) -> str:
+def _line(row: ImageRow, caption: str, out: Path, made: Mapping[str, Any]) -> str:
+    # Beneath the file, the path is relative, so that both can be moved together.
+    path, folder = os.path.abspath(row.path), os.path.abspath(out.parent)
+    inside = os.path.commonpath([path, folder]) == folder
     fields = {
         "id": row.id,
-        "image": os.path.relpath(row.path, out.parent),
+        "image": os.path.relpath(path, folder) if inside else path,
         "caption": caption,
-        "reference": row.reference,
-        "model": model,
-        "prompt": prompt,
+        **({} if row.reference is None else {"reference": row.reference}),
+        **made,
     }
-    if row.reference is None:
-        del fields["reference"]
     return json.dumps(fields, ensure_ascii=False) + "\n"
-
-
-# ---- engines -----------------------------------------------------------------------------------
-
-
-def _captioner(
-    model: str,
-    prompt: str,
-    engine: Engine,
-    api_base: str | None,
-    max_new_tokens: int,
-    temperature: float,
-    batch_size: int,
-) -> Captioner:
-    if engine == "auto":
-        has_vllm = find_spec("vllm") is not None
-        engine = "api" if api_base is not None else "vllm" if has_vllm else "transformers"
-    if engine == "api":
-        return _api(model, prompt, api_base, max_new_tokens, temperature, batch_size)
-    if api_base is not None:
-        raise ValueError(f"api_base {api_base!r} needs engine 'api', not {engine!r}.")
-    if engine == "vllm":
-        return _vllm(model, prompt, max_new_tokens, temperature)
-    return _transformers(model, prompt, max_new_tokens, temperature, batch_size)
-
-
-def _transformers(
-    model: str, prompt: str, max_new_tokens: int, temperature: float, batch_size: int
-) -> Captioner:
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    from trl_balcap.captioning.local import generate_captions
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    # An adapter's folder loads as its base model with the adapter on it.
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(model, dtype="auto")
-    loaded.to(device)
-    processor = AutoProcessor.from_pretrained(_processor_source(model))
-
-    def captions(images: Sequence[Image.Image]) -> list[str | JudgeError]:
-        return [
-            *generate_captions(
-                loaded,
-                processor,
-                images,
-                prompt=prompt,
-                batch_size=batch_size,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-            )
-        ]
-
-    return captions
-
-
-def _vllm(model: str, prompt: str, max_new_tokens: int, temperature: float) -> Captioner:
-    if find_spec("vllm") is None:
-        raise ValueError("vLLM is not installed: pip install vllm, or take --engine transformers.")
-    from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
-    from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
-
-    base = _adapter_base(model)
-    if base is None:
-        llm, lora = LLM(model=model), None
-    else:
-        rank = json.loads((Path(model) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-        llm = LLM(model=base, enable_lora=True, max_lora_rank=max(8, rank))
-        lora = LoRARequest("adapter", 1, str(Path(model).resolve()))
-    sampling = SamplingParams(temperature=temperature, max_tokens=max_new_tokens)
-
-    def captions(images: Sequence[Image.Image]) -> list[str | JudgeError]:
-        conversations = [_user_turn(prompt, image) for image in images]
-        outputs = llm.chat(conversations, sampling, lora_request=lora, use_tqdm=False)
-        return [output.outputs[0].text.strip() for output in outputs]
-
-    return captions
-
-
-def _api(
-    model: str,
-    prompt: str,
-    api_base: str | None,
-    max_new_tokens: int,
-    temperature: float,
-    batch_size: int,
-) -> Captioner:
-    # Not a judge, but the same engine: retries, limits, one place that talks to litellm.
-    client = Judge(model, api_base=api_base, max_concurrency=batch_size)
-
-    async def caption(image: Image.Image) -> str | JudgeError:
-        try:
-            replies = await client.complete(
-                _user_turn(prompt, image),
-                temperature=temperature,
-                max_tokens=max_new_tokens,
-                tag="caption",
-            )
-        except JudgeError as error:
-            return error
-        return replies[0].strip()
-
-    async def all_captions(images: Sequence[Image.Image]) -> list[str | JudgeError]:
-        return list(await asyncio.gather(*map(caption, images)))
-
-    return lambda images: asyncio.run(all_captions(images))
-
-
-def _user_turn(prompt: str, image: Image.Image) -> list[dict[str, Any]]:
-    return chat("", prompt, image=encode_image(image).url)[1:]
-
-
-def _adapter_base(model: str) -> str | None:
-    """The base model of a PEFT adapter's folder, `None` for anything else."""
-    config = Path(model) / "adapter_config.json"
-    if not config.is_file():
-        return None
-    return json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
-
-
-def _processor_source(model: str) -> str:
-    """An adapter saved without its processor has its base model's."""
-    base = _adapter_base(model)
-    names = ("processor_config.json", "preprocessor_config.json")
-    if base is None or any((Path(model) / name).is_file() for name in names):
-        return model
-    return base
-
-
-# ---- command -----------------------------------------------------------------------------------

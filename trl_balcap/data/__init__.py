@@ -1,7 +1,19 @@
 """Captions from what users have: files, folders and datasets read, images opened by one rule."""
 
 from trl_balcap.data.captions import DEFAULT_PROMPT as DEFAULT_PROMPT
-from trl_balcap.data.captions import check_columns as check_columns
 from trl_balcap.data.captions import load_captions as load_captions
+from trl_balcap.data.checks import check_columns as check_columns
+from trl_balcap.data.checks import check_size as check_size
+from trl_balcap.data.jsonl import BadRowsError as BadRowsError
+from trl_balcap.data.scored import Caption as Caption
+from trl_balcap.data.scored import read_captions as read_captions
 
-__all__ = ["DEFAULT_PROMPT", "check_columns", "load_captions"]
+__all__ = [
+    "DEFAULT_PROMPT",
+    "BadRowsError",
+    "Caption",
+    "check_columns",
+    "check_size",
+    "load_captions",
+    "read_captions",
+]

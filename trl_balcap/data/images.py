@@ -1,15 +1,39 @@
-"""An image file as training needs it: upright, RGB, bounded in pixels, and known to be readable."""
+"""
+The one image rule: open, upright, to RGB, within a bound in pixels. Training, captioning, planning
+and judging all see an image through it, so the judge sees what the policy saw.
+"""
 
+import contextlib
 import io
 import math
-from os import PathLike
-from typing import BinaryIO
+from collections.abc import Iterator, Mapping
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
 
+import numpy as np
 import pyarrow as pa
-from PIL import Image, ImageOps
-from qwen_vl_utils.vision_process import MAX_RATIO, smart_resize, to_rgb
+from PIL import Image, ImageOps, UnidentifiedImageError
+from qwen_vl_utils.vision_process import MAX_RATIO, smart_resize
 
-__all__ = ["DEFAULT_MAX_PIXELS", "MIN_MAX_PIXELS", "bounded_image", "bounded_size", "image_problem"]
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "IMAGE_SUFFIXES",
+    "MIN_MAX_PIXELS",
+    "ImageError",
+    "NoImageError",
+    "bounded_size",
+    "image_problem",
+    "open_image",
+    "reading",
+    "stored_content",
+]
+
+ImageSource: TypeAlias = Image.Image | str | PathLike[str] | bytes | pa.Buffer | Mapping[str, Any]
+"""An image, its path, its bytes, or the `{"bytes": ..., "path": ...}` of a `datasets` row."""
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Files with one of these names are images, where a folder is searched."""
 
 # 28 px: one visual token of Qwen2-VL and Qwen2.5-VL (patch 14, merged 2 by 2).
 _FACTOR = 28
@@ -22,9 +46,79 @@ DEFAULT_MAX_PIXELS = 512 * _FACTOR**2
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
+class ImageError(ValueError):
+    """An image that cannot be used: missing, broken, without pixels, or nothing that is an image."""
+
+
+class NoImageError(ImageError):
+    """There is no image at all: nothing, an empty list, an empty path."""
+
+
+def open_image(source: ImageSource, max_pixels: int | None = None) -> Image.Image:
+    """
+    The image as everybody sees it: turned upright by its EXIF orientation, in RGB, and within
+    `max_pixels`.
+
+    Transparency is put on white. More than 8 bits a channel are scaled so that the darkest pixel is
+    black and the lightest white. Of an animation the first frame is taken.
+
+    Args:
+        source (`PIL.Image.Image`, `str`, `PathLike`, `bytes`, `pyarrow.Buffer` or `Mapping`):
+            An image, its path, its bytes, or the `{"bytes": ..., "path": ...}` of a `datasets` row.
+        max_pixels (`int`, *optional*):
+            Bound on width times height, see [`bounded_size`]. `None` keeps the size.
+
+    Returns:
+        `PIL.Image.Image`: An RGB image, loaded; never the object that was given.
+
+    Raises:
+        [`ImageError`]: If there is no image, it cannot be read, has no pixels, or is a URL.
+        `ValueError`: `max_pixels` below 3136.
+
+    Example:
+
+    ```python
+    >>> open_image(Image.new("RGBA", (2000, 1000)), max_pixels=401408).size
+    (896, 448)
+    >>> open_image(Image.new("LA", (4, 4))).getpixel((0, 0))
+    (255, 255, 255)
+
+    ```
+    """
+    if max_pixels is not None:
+        bounded_size(1, 1, max_pixels)  # a bad bound is no fault of the image
+    with reading(source):
+        content = stored_content(source)
+        if isinstance(content, Image.Image):
+            return _bounded(_upright_rgb(content), max_pixels)
+        with _open(content) as file, Image.open(file) as image:
+            return _bounded(_upright_rgb(image), max_pixels)
+
+
+def stored_content(source: ImageSource) -> Any:
+    """The image, path or bytes of what a dataset row holds."""
+    if not isinstance(source, Mapping):
+        return source
+    content = source.get("bytes")
+    return source.get("path") if content is None else content
+
+
+@contextlib.contextmanager
+def reading(source: ImageSource) -> Iterator[None]:
+    """Whatever goes wrong with an image inside becomes an [`ImageError`] that names its path."""
+    try:
+        yield
+    except NoImageError:
+        raise
+    except Exception as error:
+        path = source.get("path") if isinstance(source, Mapping) else source
+        named = f"the image {fspath(path)}: " if path and isinstance(path, str | PathLike) else ""
+        raise ImageError(f"{named}{_said(error)}") from error
+
+
 def bounded_size(width: int, height: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
     """
-    The size that an image is stored at: its own where it has at most `max_pixels` pixels, otherwise
+    The size that an image is shown at: its own where it has at most `max_pixels` pixels, otherwise
     what qwen-vl-utils' `smart_resize` gives (both sides multiples of 28, the aspect ratio kept as
     far as that allows).
 
@@ -37,15 +131,21 @@ def bounded_size(width: int, height: int, max_pixels: int = DEFAULT_MAX_PIXELS) 
         `tuple[int, int]`: Width and height in pixels.
 
     Raises:
-        ValueError: `max_pixels` below 3136, or an aspect ratio above 200 (the rule of
+        `ValueError`: `max_pixels` below 3136, or an aspect ratio above 200 (the rule of
             qwen-vl-utils).
 
     Example:
-        >>> bounded_size(640, 480)
-        (640, 480)
-        >>> bounded_size(4032, 3024)
-        (728, 532)
+
+    ```python
+    >>> bounded_size(640, 480)
+    (640, 480)
+    >>> bounded_size(4032, 3024)
+    (728, 532)
+
+    ```
     """
+    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int):
+        raise ValueError(f"max_pixels must be a whole number such as 401408, got {max_pixels!r}.")
     if max_pixels < MIN_MAX_PIXELS:
         raise ValueError(
             f"max_pixels must be at least {MIN_MAX_PIXELS} (4 visual tokens of 28 x 28 pixels), "
@@ -56,30 +156,6 @@ def bounded_size(width: int, height: int, max_pixels: int = DEFAULT_MAX_PIXELS) 
     new_height, new_width = smart_resize(height, width, factor=_FACTOR, max_pixels=max_pixels)
     # smart_resize rounds the short side of a very long image down to 0.
     return max(new_width, _FACTOR), max(new_height, _FACTOR)
-
-
-def bounded_image(image: Image.Image, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
-    """
-    The image upright (its EXIF orientation applied), in RGB (transparency on white) and within
-    `max_pixels`.
-
-    Args:
-        image (`PIL.Image.Image`): Any image that Pillow opened.
-        max_pixels (`int`, *optional*, defaults to `401408`): Bound on width times height.
-
-    Returns:
-        `PIL.Image.Image`: An RGB image; see [`bounded_size`] for its size.
-
-    Example:
-        >>> bounded_image(Image.new("RGBA", (2000, 1000))).size
-        (896, 448)
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    image = to_rgb(image)
-    size = bounded_size(*image.size, max_pixels)
-    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def image_problem(source: str | PathLike[str] | bytes | pa.Buffer) -> str | None:
@@ -97,31 +173,52 @@ def image_problem(source: str | PathLike[str] | bytes | pa.Buffer) -> str | None
         `str` or `None`: The reason, to be put behind "the image ...: ".
 
     Example:
-        >>> image_problem(b"")
-        'the file is empty'
-        >>> image_problem("no-such-file.png")
-        'there is no such file'
+
+    ```python
+    >>> image_problem(b"")
+    'the file is empty'
+    >>> image_problem("no-such-file.png")
+    'there is no such file'
+
+    ```
     """
     try:
         with _open(source) as file:
             return _file_problem(file)
-    except FileNotFoundError:
-        return "there is no such file"
-    except IsADirectoryError:
-        return "it is a folder"
-    except Image.UnidentifiedImageError:
-        return "it is not an image that Pillow can read"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow raises each of these for one kind of broken file or another.
-        return str(error)
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever broken bytes make
+        return _said(error)
 
 
-def _open(source: str | PathLike[str] | bytes | pa.Buffer) -> BinaryIO:
+# ---- opening -----------------------------------------------------------------------------------
+
+
+def _open(source: Any) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if isinstance(source, pa.Buffer):
         return pa.BufferReader(source)  # reads the header in place; the bytes are not copied
-    return open(source, "rb")
+    if source is None or source == "":
+        raise NoImageError("the image is missing")
+    if not isinstance(source, str | PathLike):
+        raise ImageError(
+            "an image must be a PIL image, a path, bytes or a datasets dict, got "
+            f"{type(source).__name__}"
+        )
+    path = Path(source)
+    # A pipe or a device would be waited for; a path that is not there is named by open().
+    if path.exists() and not path.is_file():
+        raise OSError("it is a folder" if path.is_dir() else "it is no regular file")
+    if "://" in fspath(source):
+        raise OSError("it is a URL, and URLs are not fetched")
+    return path.open("rb")
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not an image that Pillow can read"
+    return str(error) or type(error).__name__
 
 
 def _file_problem(file: BinaryIO) -> str | None:
@@ -147,3 +244,39 @@ def _file_problem(file: BinaryIO) -> str | None:
         image = Image.open(file)
     image.load()
     return None
+
+
+# ---- upright, RGB, bounded ---------------------------------------------------------------------
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    if not image.width or not image.height:
+        raise ImageError(f"an image of {image.width} x {image.height} pixels shows nothing")
+    image = ImageOps.exif_transpose(image)  # a copy, also where there is nothing to turn
+    if image.mode[0] == "I" or image.mode == "F":
+        return _eight_bits(image).convert("RGB")
+    if image.mode == "La":  # premultiplied, and Pillow's way from it goes by LA
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scaled by what is in the image: cameras of 10, 12 or 14 bits fill a part of 16."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))  # (H, W)
+    low, high = values.min(), values.max()
+    if low == high:  # nothing to scale by: the format's own range, where it has one
+        scaled = values / 257 if image.mode.startswith("I;16") else values
+    else:
+        scaled = (values - low) * (255 / (high - low))
+    return Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8))
+
+
+def _bounded(image: Image.Image, max_pixels: int | None) -> Image.Image:
+    if max_pixels is None:
+        return image
+    size = bounded_size(*image.size, max_pixels)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)

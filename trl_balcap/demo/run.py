@@ -17,7 +17,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from trl_balcap.captioning.local import generate_captions
+from trl_balcap.captioning.transformers import generate_captions
 from trl_balcap.data import load_captions
 from trl_balcap.demo.curves import plot_reward_curves
 from trl_balcap.demo.recipe import demo_config, demo_scenes

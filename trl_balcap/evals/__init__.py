@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from trl_balcap.data.jsonl import BadRowsError as BadRowsError
+from trl_balcap.data.scored import Caption as Caption
+from trl_balcap.data.scored import read_captions as read_captions
 from trl_balcap.evals.agree import agreement as agreement
-from trl_balcap.evals.captions import BadRowsError as BadRowsError
-from trl_balcap.evals.captions import Caption as Caption
-from trl_balcap.evals.captions import read_captions as read_captions
 from trl_balcap.evals.compare import compare_rows as compare_rows
 from trl_balcap.evals.compare import read_rows as read_rows
 from trl_balcap.evals.results import Comparison as Comparison

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from trl_balcap.evals.captions import read_captions
+from trl_balcap.data.scored import read_captions
 from trl_balcap.evals.compare import read_rows
 from trl_balcap.evals.retest import Agreement, agreement, retest_spread
 from trl_balcap.evals.run import DeclinedError, Plan, score_captions

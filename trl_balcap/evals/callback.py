@@ -10,10 +10,10 @@ from accelerate.utils import broadcast_object_list, gather_object
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.models import unwrap_model_for_generation
 
-from trl_balcap.captioning.local import generate_captions
+from trl_balcap.captioning.transformers import generate_captions
 from trl_balcap.data import DEFAULT_PROMPT
 from trl_balcap.data.completions import is_empty
-from trl_balcap.evals.captions import Caption
+from trl_balcap.data.scored import Caption
 from trl_balcap.evals.results import MetricResult
 from trl_balcap.evals.run import evaluate_captions
 from trl_balcap.judge import Judge, JudgeConfigError

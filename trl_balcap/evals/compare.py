@@ -5,8 +5,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from trl_balcap.data.jsonl import BadRowsError, read_jsonl
 from trl_balcap.evals.bootstrap import difference, resampling_weights
-from trl_balcap.evals.captions import BadRowsError, read_jsonl
 from trl_balcap.evals.metrics import b_capscore, caparena, captionqa, dcscore
 from trl_balcap.evals.results import Comparison
 

@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from trl_balcap.data.jsonl import BadRowsError
+from trl_balcap.data.scored import Caption, caption_words, read_captions
 from trl_balcap.evals.asking import Workload, ask_judge
 from trl_balcap.evals.bootstrap import estimate, resampling_weights
-from trl_balcap.evals.captions import BadRowsError, Caption, caption_words, read_captions
 from trl_balcap.evals.compare import MODULES, strata_of
 from trl_balcap.evals.metrics import caparena, captionqa, dcscore
 from trl_balcap.evals.metrics.b_capscore import BCapScore

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from trl_balcap.cli import main
-from trl_balcap.evals.captions import Caption
+from trl_balcap.data.scored import Caption
 from trl_balcap.evals.metrics import b_capscore as b_capscore_metric
 from trl_balcap.evals.run import evaluate_captions
 from trl_balcap.judge import Judge

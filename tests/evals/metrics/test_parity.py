@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from trl_balcap.data.scored import Caption
 from trl_balcap.evals import arena
 from trl_balcap.evals.asking import ask_judge
 from trl_balcap.evals.bootstrap import estimate, resampling_weights
-from trl_balcap.evals.captions import Caption
 from trl_balcap.evals.metrics import caparena, captionqa, dcscore
 from trl_balcap.evals.prompting import own_prompts
 from trl_balcap.judge import Judge, JudgeError

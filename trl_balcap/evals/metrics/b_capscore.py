@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from trl_balcap.data.completions import is_empty
+from trl_balcap.data.scored import Caption
 from trl_balcap.evals.asking import Workload, workload
 from trl_balcap.evals.bootstrap import Statistic, mean_statistic
-from trl_balcap.evals.captions import Caption
 from trl_balcap.judge import Judge, JudgeError
 from trl_balcap.judge.questions import prompt, prompts_hash
 from trl_balcap.metrics import b_capscore

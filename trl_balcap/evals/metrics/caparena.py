@@ -21,9 +21,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from trl_balcap.data.jsonl import BadRowsError
+from trl_balcap.data.scored import Caption, image_file, image_name
 from trl_balcap.evals.asking import Ask, Workload, chat, image_url, is_reply_failure, workload
 from trl_balcap.evals.bootstrap import Statistic, mean_statistic, ratio
-from trl_balcap.evals.captions import BadRowsError, Caption, image_file, image_name
 from trl_balcap.evals.prompting import Prompts
 from trl_balcap.judge import JudgeError
 

@@ -24,9 +24,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from trl_balcap.data.jsonl import read_jsonl
+from trl_balcap.data.scored import Caption
 from trl_balcap.evals.asking import Ask, Workload, chat, is_reply_failure, workload
 from trl_balcap.evals.bootstrap import Statistic, ratio
-from trl_balcap.evals.captions import Caption, read_jsonl
 from trl_balcap.evals.prompting import Prompts
 from trl_balcap.judge import JudgeError
 

@@ -1,12 +1,54 @@
-"""Captions out of a model, a batch of images at a time."""
+"""Captions out of a model of transformers, a batch of images at a time."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL.Image import Image
 
-__all__ = ["generate_captions"]
+from trl_balcap.captioning.engine import Captioner, Generation, adapter_base
+
+__all__ = ["generate_captions", "transformers_captioner"]
+
+
+def transformers_captioner(model: str, how: Generation) -> Captioner:
+    """
+    A captioner by a model of transformers, on the GPU where there is one.
+
+    Args:
+        model (`str`): A checkpoint or a PEFT adapter, on disk or on the Hub.
+        how ([`Generation`]): Prompt, bounds, temperature and batch size.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # An adapter's folder loads as its base model with the adapter on it.
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(model, dtype="auto")
+    loaded.to(device)
+    processor = AutoProcessor.from_pretrained(_processor_source(model))
+
+    def captions(images: Sequence[Image]) -> list[str]:
+        return generate_captions(
+            loaded,
+            processor,
+            images,
+            prompt=how.prompt,
+            batch_size=how.batch_size,
+            max_new_tokens=how.max_new_tokens,
+            temperature=how.temperature,
+        )
+
+    return captions
+
+
+def _processor_source(model: str) -> str:
+    """An adapter saved without its processor has its base model's."""
+    base = adapter_base(model)
+    names = ("processor_config.json", "preprocessor_config.json")
+    if base is None or any((Path(model) / name).is_file() for name in names):
+        return model
+    return base
 
 
 @torch.no_grad()

@@ -1,32 +1,23 @@
 """
-Captions to be scored, as a user has them: a JSONL file, or the JSON object that other benchmarks exchange.
+Captions to be scored, as a user has them: a JSONL file, or the JSON object that other benchmarks
+exchange.
 
-Everything that is wrong with the file is found here, before any judge is asked: one line per bad row, each with the
-file, the line, and what to do.
+Everything that is wrong with the file is found here, before any judge is asked: one line for each
+bad row, with the file, the line, and what to do.
 """
 
-import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image as PILImage
 
+from trl_balcap.data.folders import row_image
 from trl_balcap.data.images import image_problem
+from trl_balcap.data.jsonl import CAPTION_COLUMNS, IMAGE_COLUMNS, BadRowsError, first_of
+from trl_balcap.data.tables import read_rows
 
-__all__ = [
-    "BadRowsError",
-    "Caption",
-    "caption_words",
-    "image_file",
-    "image_name",
-    "read_captions",
-    "read_jsonl",
-]
-
-IMAGE_COLUMNS = ("image", "image_path", "image_name", "file_name")
-SHOWN_PROBLEMS = 50
+__all__ = ["Caption", "caption_words", "image_file", "image_name", "read_captions"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +34,7 @@ class Caption:
             The image, or its file.
         reference (`str`, *optional*):
             The reference caption.
-        where (`str`):
+        where (`str`, *optional*, defaults to `""`):
             File and line, for messages.
     """
 
@@ -54,23 +45,12 @@ class Caption:
     where: str = ""
 
 
-class BadRowsError(ValueError):
-    """Rows that cannot be scored. `problems` has one message per bad row, each naming file and line."""
-
-    def __init__(self, problems: Sequence[str]):
-        self.problems = list(problems)
-        shown = self.problems[:SHOWN_PROBLEMS]
-        more = len(self.problems) - len(shown)
-        lines = shown + ([f"... and {more} more"] if more else [])
-        super().__init__("\n".join(lines))
-
-
 def image_file(caption: Caption) -> Path:
     """
     The file of a caption's image.
 
     Raises:
-        ValueError: If it has none.
+        `ValueError`: If it has none.
     """
     if not isinstance(caption.image, Path):
         raise ValueError(f"{caption.where}: the image file of {caption.id!r} is needed.")
@@ -84,8 +64,10 @@ def image_name(caption: Caption) -> str:
     Example:
 
     ```python
-    >>> image_name(Caption("7", "A cup.", Path("images/test_7.jpg"))), image_name(Caption("7", "A cup."))
-    ('test_7.jpg', '7')
+    >>> image_name(Caption("7", "A cup.", Path("images/test_7.jpg")))
+    'test_7.jpg'
+    >>> image_name(Caption("7", "A cup."))
+    '7'
 
     ```
     """
@@ -107,38 +89,6 @@ def caption_words(caption: str) -> int:
     return len(caption.split())
 
 
-def read_jsonl(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
-    """
-    Objects of a JSONL file with their line numbers. Empty lines are skipped.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        BadRowsError: If a line is no JSON object.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    rows, problems = [], []
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                problems.append(f"{path}:{number}: not JSON ({error.msg} at {error.pos}).")
-                continue
-            if not isinstance(row, dict):
-                problems.append(
-                    f"{path}:{number}: a row must be a JSON object, not {type(row).__name__}."
-                )
-                continue
-            rows.append((number, row))
-    if problems:
-        raise BadRowsError(problems)
-    return rows
-
-
 def read_captions(
     path: str | Path,
     *,
@@ -150,9 +100,9 @@ def read_captions(
     """
     Read and check captions.
 
-    A `.jsonl` file has one object a line: "caption", "image" (a path, relative to the file or to `images`), and
-    optionally "id" and "reference". A `.json` file is one object from id to caption, as CaptionQA and CapArena
-    exchange it; there the id is the image's file name where an image is needed.
+    A row has "caption", "image" (a path, relative to the file or to `images`), and perhaps "id" and
+    "reference". Files are read by [`~data.tables.read_rows`]: JSONL, CSV, or a `.json` object from
+    id to caption, where the id is the image's file name where an image is needed.
 
     Args:
         path (`str` or `Path`):
@@ -170,8 +120,9 @@ def read_captions(
         `list[Caption]`: in the file's order.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder.
-        BadRowsError: If any row cannot be scored, with one message per bad row; or if there is no row.
+        `FileNotFoundError`: If there is no such file or folder.
+        [`BadRowsError`]: If any row cannot be scored, with one message for each; or if there is no
+            row.
     """
     path = Path(path)
     folder = Path(images) if images is not None else path.parent
@@ -180,7 +131,7 @@ def read_captions(
     captions: list[Caption] = []
     problems: list[str] = []
     seen: dict[str, str] = {}
-    for where, row in _rows_of(path):
+    for where, row in read_rows(path):
         problem, caption = _read_row(where, row, folder, need_images, need_references, allow_empty)
         if caption is not None and caption.id in seen:
             problem = (
@@ -199,25 +150,6 @@ def read_captions(
     return captions
 
 
-def _rows_of(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    if path.suffix != ".json":
-        return [(f"{path}:{number}", row) for number, row in read_jsonl(path)]
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise BadRowsError([f"{path}:{error.lineno}: not JSON ({error.msg})."]) from error
-    if not isinstance(content, dict):
-        raise BadRowsError(
-            [f"{path}:1: a .json file must be one object from id to caption. Use .jsonl for rows."]
-        )
-    return [
-        (f"{path}: {name!r}", {"id": name, "image": name, "caption": caption})
-        for name, caption in content.items()
-    ]
-
-
 def _read_row(
     where: str,
     row: dict[str, Any],
@@ -228,12 +160,12 @@ def _read_row(
 ) -> tuple[str | None, Caption | None]:
     """The row's problem, or the caption; the first problem of a row is the only one told."""
     columns = ", ".join(row) or "no column"
-    text = row.get("caption")
+    text = first_of(row, CAPTION_COLUMNS)
     if not isinstance(text, str):
         said = "has no" if "caption" not in row else "must have text in its"
         return f'the row {said} "caption" column (it has {columns}). Rename yours.', None
-    name = next((row[column] for column in IMAGE_COLUMNS if isinstance(row.get(column), str)), None)
-    identity = row.get("id", None if name is None else Path(name).name)
+    name = first_of(row, IMAGE_COLUMNS)
+    identity = row.get("id", Path(name).name if isinstance(name, str) else None)
     if identity is None:
         return f'the row has neither "id" nor "image" (it has {columns}). Add one of them.', None
     identity = str(identity)
@@ -243,7 +175,12 @@ def _read_row(
             "score it as it is with --empty-captions score.",
             Caption(identity, text),
         )
-    image = None if name is None else folder / name
+    try:
+        image = row_image(row, folder)
+    except ValueError as error:
+        if need_images:
+            return f"{error}", Caption(identity, text)
+        image = None  # nobody will open it
     if need_images:
         if image is None:
             return f'the row has no "image" column (it has {columns}). Rename yours.', None
@@ -261,4 +198,4 @@ def _read_row(
             "out the metric that needs it.",
             Caption(identity, text),
         )
-    return None, Caption(identity, text, image, reference, where)
+    return None, Caption(identity, text, None if image is None else Path(image), reference, where)

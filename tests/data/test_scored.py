@@ -5,7 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from trl_balcap.evals.captions import BadRowsError, read_captions
+from trl_balcap.data.jsonl import BadRowsError
+from trl_balcap.data.scored import read_captions
 
 
 @pytest.fixture

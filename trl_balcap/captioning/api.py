@@ -1,0 +1,73 @@
+"""Captions from a server: OpenAI's form, or any provider that litellm knows."""
+
+import asyncio
+from collections.abc import Sequence
+
+from PIL import Image
+
+from trl_balcap.captioning.engine import Captioner, Generation, user_turn
+from trl_balcap.judge import Judge, JudgeConfigError, JudgeError
+
+__all__ = ["api_captioner"]
+
+_PREFLIGHT_TOKENS = 64
+# The server is there and the key is good; what it said of a white square does not matter.
+_WORKS = ("truncated", "unreadable", "rate_limited")
+
+
+def api_captioner(model: str, how: Generation, api_base: str | None = None) -> Captioner:
+    """
+    A captioner that asks a server, `how.batch_size` requests at a time. It asks one cheap question
+    at once, so that a wrong address or a missing key is not found out image by image.
+
+    Args:
+        model (`str`): A litellm model string.
+        how ([`Generation`]): Prompt, bounds and temperature.
+        api_base (`str`, *optional*): URL of the server.
+
+    Raises:
+        [`~judge.JudgeConfigError`]: If the server does not answer, or there is no key for it.
+    """
+    # Not a judge, but the same engine: retries, limits, one place that talks to litellm.
+    client = Judge(model, api_base=api_base, max_concurrency=how.batch_size)
+    _preflight(Judge(model, api_base=api_base, max_retries=1), how)
+
+    async def caption(image: Image.Image) -> str | JudgeError:
+        try:
+            [reply] = await client.complete(
+                user_turn(how.prompt, image),
+                temperature=how.temperature,
+                max_tokens=how.max_new_tokens,
+                tag="caption",
+            )
+        except JudgeError as error:
+            return error
+        return reply.strip()
+
+    async def all_captions(images: Sequence[Image.Image]) -> list[str | JudgeError]:
+        return list(await asyncio.gather(*map(caption, images)))
+
+    return lambda images: asyncio.run(all_captions(images))
+
+
+def _preflight(client: Judge, how: Generation) -> None:
+    deployment = client.settings.text[0]
+    deployment.check()
+    white = Image.new("RGB", (56, 56), "white")
+    asking = client.complete(
+        user_turn(how.prompt, white),
+        temperature=how.temperature,
+        max_tokens=min(how.max_new_tokens, _PREFLIGHT_TOKENS),
+        tag="preflight",
+    )
+    try:
+        asyncio.run(_awaited(asking))
+    except JudgeError as error:
+        if error.reason not in _WORKS:
+            raise JudgeConfigError(
+                f"the captioner {deployment.where()} does not work: {error}"
+            ) from error
+
+
+async def _awaited(asking):
+    return await asking

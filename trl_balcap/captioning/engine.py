@@ -1,0 +1,66 @@
+"""What every captioning engine is given, and what it gives back."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from PIL.Image import Image
+
+from trl_balcap.judge import JudgeError
+from trl_balcap.judge.images import encode_image
+
+__all__ = ["Captioner", "Generation", "adapter_base", "user_turn"]
+
+Captioner: TypeAlias = Callable[[Sequence[Image]], Sequence[str | JudgeError]]
+"""A batch of images to their captions; an error in place of a caption that was not given."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """
+    How captions are generated.
+
+    Args:
+        prompt (`str`):
+            The user's message.
+        max_new_tokens (`int`, *optional*, defaults to `512`):
+            Longest caption in tokens.
+        temperature (`float`, *optional*, defaults to `0.0`):
+            0 is greedy.
+        batch_size (`int`, *optional*, defaults to `8`):
+            Images at a time (requests at a time for the api).
+
+    Raises:
+        `ValueError`: If one of them is out of range.
+    """
+
+    prompt: str
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    batch_size: int = 8
+
+    def __post_init__(self):
+        for name in ("max_new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        if not self.temperature >= 0.0:
+            raise ValueError(f"temperature must be 0 (greedy) or more, got {self.temperature}.")
+        if not self.prompt.strip():
+            raise ValueError("The prompt is empty: it is what the model is asked.")
+
+
+def user_turn(prompt: str, image: Image) -> list[dict[str, Any]]:
+    """Chat messages that ask `prompt` about an image, as servers of OpenAI's form take them."""
+    shown = {"url": encode_image(image).url, "detail": "high"}
+    content = [{"type": "image_url", "image_url": shown}, {"type": "text", "text": prompt}]
+    return [{"role": "user", "content": content}]
+
+
+def adapter_base(model: str) -> str | None:
+    """The base model of a PEFT adapter's folder, `None` for anything else."""
+    config = Path(model) / "adapter_config.json"
+    if not config.is_file():
+        return None
+    return json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]

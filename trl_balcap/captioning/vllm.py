@@ -1,0 +1,45 @@
+"""Captions by vLLM in this process, where it is installed."""
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL.Image import Image
+
+from trl_balcap.captioning.engine import Captioner, Generation, adapter_base, user_turn
+
+__all__ = ["vllm_captioner"]
+
+
+def vllm_captioner(model: str, how: Generation) -> Captioner:
+    """
+    A captioner by vLLM.
+
+    Args:
+        model (`str`): A checkpoint or a PEFT adapter, on disk or on the Hub.
+        how ([`Generation`]): Prompt, bounds and temperature.
+
+    Raises:
+        `ValueError`: If vLLM is not installed.
+    """
+    if find_spec("vllm") is None:
+        raise ValueError("vLLM is not installed: pip install vllm, or take --engine transformers.")
+    from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
+    from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
+
+    base = adapter_base(model)
+    if base is None:
+        llm, lora = LLM(model=model), None
+    else:
+        rank = json.loads((Path(model) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+        llm = LLM(model=base, enable_lora=True, max_lora_rank=max(8, rank))
+        lora = LoRARequest("adapter", 1, str(Path(model).resolve()))
+    sampling = SamplingParams(temperature=how.temperature, max_tokens=how.max_new_tokens)
+
+    def captions(images: Sequence[Image]) -> list[str]:
+        conversations = [user_turn(how.prompt, image) for image in images]
+        outputs = llm.chat(conversations, sampling, lora_request=lora, use_tqdm=False)
+        return [output.outputs[0].text.strip() for output in outputs]
+
+    return captions

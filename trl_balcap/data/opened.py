@@ -1,0 +1,54 @@
+"""The transform of a loaded dataset: images stay stored, and are opened as rows are read."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+from PIL import Image
+
+from trl_balcap.data.images import DEFAULT_MAX_PIXELS, open_image, reading, stored_content
+
+__all__ = ["OpenedImages"]
+
+
+@dataclass(frozen=True)
+class OpenedImages:
+    """
+    Opens the column `image` of a batch by the one image rule, for `Dataset.with_transform`.
+
+    Args:
+        max_pixels (`int`, *optional*, defaults to `401408`):
+            Bound on width times height.
+        allow_urls (`bool`, *optional*, defaults to `False`):
+            Whether an image that is a URL is fetched.
+
+    Example:
+
+    ```python
+    >>> batch = {"image": [Image.new("L", (8, 8))], "reference": ["Nothing."]}
+    >>> OpenedImages()(batch)["image"][0].mode
+    'RGB'
+
+    ```
+    """
+
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    allow_urls: bool = False
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """
+        The batch with opened images.
+
+        Raises:
+            [`~data.images.ImageError`]: If one cannot be read, naming its path.
+        """
+        if "image" not in batch:
+            return batch
+        return {**batch, "image": [self._opened(image) for image in batch["image"]]}
+
+    def _opened(self, image: Any) -> Image.Image:
+        content = stored_content(image)
+        if self.allow_urls and isinstance(content, str) and "://" in content:
+            with reading(image):
+                image = datasets.Image().decode_example({"path": content, "bytes": None})
+        return open_image(image, self.max_pixels)
