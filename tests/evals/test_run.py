@@ -9,7 +9,7 @@ from datasets import Dataset
 from PIL import Image
 
 from trl_balcap.cli import main
-from trl_balcap.evals.metrics.captionqa import load_questions
+from trl_balcap.evals.questions import load_questions
 from trl_balcap.scenes.server import serve
 
 WORDS = "large red cup on the left"
@@ -144,7 +144,9 @@ def test_dcscore_end_to_end(folder, facts, capsys):
     judge = Scripted(dcscore_rule)
     out = folder / "out"
     with serve(answer=judge) as server:
-        assert score(captions, server, out, "--metrics", "dcscore", "--dcscore-facts", facts) == 0
+        assert (
+            score(captions, server, out, "--metrics", "dcscore", "--data", f"dcscore={facts}") == 0
+        )
     expected = 100 * (0.8 + 0.5 + (0.8 + 2 / 3) / 2) / 3
     assert scores(out, "dcscore")["DCScore"] == pytest.approx(expected, abs=1e-4)
     assert len(judge.asked) == 3 * 7  # one extraction, three matchings, three verifications
@@ -162,7 +164,7 @@ def test_dcscore_end_to_end(folder, facts, capsys):
 
 def test_dcscore_failures_are_dropped_officially_and_scored_strictly(folder, facts):
     captions = write_captions(folder, {"test_0.jpg": "cup. table.", "test_1.jpg": "   "})
-    arguments = ("--metrics", "dcscore", "--dcscore-facts", facts, "--empty-captions", "score")
+    arguments = ("--metrics", "dcscore", "--data", f"dcscore={facts}", "--empty-captions", "score")
     judge = Scripted(dcscore_rule)
     with serve(answer=judge) as server:
         assert score(captions, server, folder / "official", *arguments) == 0
@@ -216,7 +218,7 @@ def test_captionqa_end_to_end(folder, questions, capsys):
     judge = Scripted(captionqa_rule)
     out = folder / "out"
     with serve(answer=judge) as server:
-        more = ("--metrics", "captionqa", "--captionqa-questions", questions)
+        more = ("--metrics", "captionqa", "--data", f"captionqa={questions}")
         assert score(captions, server, out, *more) == 0
     # nat_1: red is right, the side is not told (1/3 + 0.05 = 0.3833), "?" for yes or no is wrong; doc_1: blue is wrong.
     found = scores(out, "captionqa")
@@ -226,7 +228,9 @@ def test_captionqa_end_to_end(folder, questions, capsys):
     assert found["cannot answer"] == 25.0
     assert len(judge.asked) == 4
     assert "34.58" in capsys.readouterr().out
-    assert summary(out, "captionqa")["breakdown"]["Kind - Two"] == {"score": 0.0, "n": 1}
+    part = summary(out, "captionqa")["breakdown"]["Kind - One"]
+    assert (part["n"], part["score"]) == (3, pytest.approx(100 * 1.3833 / 3))
+    assert (part["accuracy"], part["cannot answer"]) == (pytest.approx(100 / 3),) * 2
     first = rows(out, "captionqa")[0]["questions"][1]
     assert first["answer"] == "Cannot answer from the caption"
     assert first["score"] == 0.3833
@@ -238,7 +242,7 @@ def test_captionqa_strict_leaves_an_unreadable_reply_unscored(folder, questions)
     judge = Scripted(captionqa_rule)
     out = folder / "out"
     with serve(answer=judge) as server:
-        more = ("--metrics", "captionqa", "--captionqa-questions", questions, "--mode", "strict")
+        more = ("--metrics", "captionqa", "--data", f"captionqa={questions}", "--mode", "strict")
         assert score(captions, server, out, *more) == 0
     # "?" is asked once more and then left out of the three others.
     assert len(judge.asked) == 5
@@ -288,7 +292,7 @@ def test_caparena_end_to_end(folder, references, capsys):
     judge = Scripted(caparena_rule)
     out = folder / "out"
     with serve(answer=judge) as server:
-        more = ("--metrics", "caparena", "--caparena-references", references)
+        more = ("--metrics", "caparena", "--data", f"caparena={references}")
         assert score(captions, server, out, *more) == 0
         assert score(captions, server, folder / "strict", *more, "--mode", "strict") == 0
     found = scores(out, "caparena")
@@ -310,8 +314,8 @@ def test_caparena_needs_all_captions_officially(folder, references, capsys):
             folder / "out",
             "--metrics",
             "caparena",
-            "--caparena-references",
-            references,
+            "--data",
+            f"caparena={references}",
         )
     assert judge.asked == []
     message = capsys.readouterr().err
@@ -325,7 +329,7 @@ def test_a_baseline_does_not_fight_itself(folder, references):
     )
     judge = Scripted(caparena_rule)
     out = folder / "out"
-    more = ("--metrics", "caparena", "--caparena-references", references)
+    more = ("--metrics", "caparena", "--data", f"caparena={references}")
     with serve(answer=judge) as server:
         # test_2 is MiniCPM's own image: it needs no caption, and test_0 and test_1 are its battles.
         assert score(captions, server, out, *more, "--model-name", "MiniCPM-V2.6-8B") == 0
@@ -363,8 +367,8 @@ def test_official_prompts_official_judge_official_rules_compare(folder, question
                 "--out",
                 str(out),
                 "--yes",
-                "--captionqa-questions",
-                str(questions),
+                "--data",
+                f"captionqa={questions}",
                 "--official-prompts",
                 str(checkout),
                 "--judge",
@@ -383,7 +387,7 @@ def test_official_prompts_official_judge_official_rules_compare(folder, question
 def test_a_stopped_run_goes_on_and_pays_nothing_twice(folder, facts, capsys):
     captions = write_captions(folder, {f"test_{i}.jpg": f"cup. thing {i}." for i in range(3)})
     out = folder / "out"
-    arguments = ("--metrics", "dcscore", "--dcscore-facts", facts)
+    arguments = ("--metrics", "dcscore", "--data", f"dcscore={facts}")
     judge = Scripted(dcscore_rule)
     with serve(answer=judge) as server:
         assert score(captions, server, out, *arguments, "--budget-calls", 10) == 0
@@ -402,7 +406,7 @@ def test_a_row_that_a_killed_run_half_wrote_is_asked_again(folder, questions):
     captions = folder / "captions.json"
     captions.write_text(json.dumps({"nat_1": "A red cup.", "doc_1": "A blue cup."}))
     out = folder / "out"
-    more = ("--metrics", "captionqa", "--captionqa-questions", questions)
+    more = ("--metrics", "captionqa", "--data", f"captionqa={questions}")
     with serve(answer=Scripted(captionqa_rule)) as server:
         score(captions, server, out, *more)
         whole = (out / "captionqa.jsonl").read_text()
@@ -422,7 +426,7 @@ def test_a_row_that_a_killed_run_half_wrote_is_asked_again(folder, questions):
 def test_rows_of_other_settings_are_not_mixed(folder, questions, capsys, change, message):
     captions = folder / "captions.json"
     captions.write_text(json.dumps({"nat_1": "A red cup.", "doc_1": "A blue cup."}))
-    more = ("--metrics", "captionqa", "--captionqa-questions", questions)
+    more = ("--metrics", "captionqa", "--data", f"captionqa={questions}")
     with serve(answer=Scripted(captionqa_rule)) as server:
         score(captions, server, folder / "out", *more)
         with pytest.raises(SystemExit):
@@ -446,7 +450,7 @@ def test_bad_rows_are_told_before_any_question(folder, facts, capsys):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     judge = Scripted(dcscore_rule)
     with serve(answer=judge) as server, pytest.raises(SystemExit) as caught:
-        score(path, server, folder / "out", "--metrics", "dcscore", "--dcscore-facts", facts)
+        score(path, server, folder / "out", "--metrics", "dcscore", "--data", f"dcscore={facts}")
     assert caught.value.code == 1
     assert judge.asked == []
     told = capsys.readouterr().err.removeprefix("trl-balcap: ").splitlines()
@@ -469,7 +473,7 @@ def test_a_judge_that_fails_leaves_captions_unscored_with_the_reason(folder, ref
         return "I would rather not say."
 
     with serve(answer=Scripted(stubborn)) as server:
-        more = ("--metrics", "caparena", "--caparena-references", references, "--mode", "strict")
+        more = ("--metrics", "caparena", "--data", f"caparena={references}", "--mode", "strict")
         assert score(captions, server, out, *more) == 0
     result = summary(out, "caparena")
     assert (result["n_scored"], result["missing"]) == (0, {"no verdict": 3})
@@ -480,7 +484,7 @@ def test_a_judge_that_fails_leaves_captions_unscored_with_the_reason(folder, ref
 def test_unscored_rows_are_tried_again_with_new_replies(folder, references):
     captions = write_captions(folder, {f"test_{i}.jpg": "a cup" for i in range(3)})
     out = folder / "out"
-    more = ("--metrics", "caparena", "--caparena-references", references)
+    more = ("--metrics", "caparena", "--data", f"caparena={references}")
     with serve(answer=Scripted(lambda messages: "?")) as server:
         score(captions, server, out, *more)
         server_url = server.url
@@ -496,7 +500,7 @@ def test_two_captioners_are_compared_in_pairs(folder, questions, capsys):
     worse.write_text(json.dumps({"nat_1": "A cup.", "doc_1": "A blue cup."}))
     better.write_text(json.dumps({"nat_1": "A red cup.", "doc_1": "A red cup."}))
     out = folder / "out"
-    more = ("--metrics", "captionqa", "--captionqa-questions", questions)
+    more = ("--metrics", "captionqa", "--data", f"captionqa={questions}")
     with serve(answer=Scripted(captionqa_rule)) as server:
         assert score(None, server, out, "--compare", worse, better, *more) == 0
     # worse: 0.55 + 0.3833 + 0 and 0; better: 1 + 0.3833 + 0 and 1, of 4 questions.
@@ -551,13 +555,13 @@ def test_nothing_is_spent_without_a_yes(folder, questions, capsys, monkeypatch):
     captions.write_text(json.dumps({"nat_1": "A red cup.", "doc_1": "A blue cup."}))
     judge = Scripted(captionqa_rule)
     command = ["score", str(captions), "--metrics", "captionqa", "--judge", "openai/scripted"]
-    command += ["--captionqa-questions", str(questions), "--out", str(folder / "out")]
+    command += ["--data", f"captionqa={questions}", "--out", str(folder / "out")]
     command += ["--price", "2.5", "10"]
     with serve(answer=judge) as server:
         with pytest.raises(SystemExit):
             main([*command, "--api-base", server.url])
         told = capsys.readouterr()
-        assert "nobody to confirm the cost: pass --yes" in told.err
+        assert "Agree to it with --yes" in told.err
         assert "0.00" in told.out  # four short questions cost less than a cent
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
         monkeypatch.setattr("builtins.input", lambda *_: "n")
@@ -570,10 +574,12 @@ def test_nothing_is_spent_without_a_yes(folder, questions, capsys, monkeypatch):
     ("arguments", "message"),
     [
         (("--metrics", "bleu"), "no metric 'bleu'"),
-        (("--metrics", "dcscore"), "--dcscore-facts"),
-        (("--metrics", "captionqa"), "--captionqa-questions"),
-        (("--metrics", "caparena"), "--caparena-references"),
+        (("--metrics", "dcscore"), "give --data dcscore=PATH"),
+        (("--metrics", "captionqa"), "Borise/CaptionQA"),
+        (("--metrics", "caparena"), "caparena_auto_600.json"),
         (("--metrics", "dcscore", "--official-prompts", "."), "is no checkout of a benchmark"),
+        (("--data", "facts.jsonl"), "--data takes METRIC=PATH, got 'facts.jsonl'"),
+        (("--data", "bleu=facts.jsonl"), "no metric 'bleu'"),
     ],
 )
 def test_arguments_that_do_not_fit(folder, capsys, arguments, message, monkeypatch):

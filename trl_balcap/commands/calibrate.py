@@ -12,7 +12,7 @@ from trl_balcap.commands.showing import confirm, make_console, make_progress, ma
 
 if TYPE_CHECKING:
     from trl_balcap.evals.calibration import Calibration
-    from trl_balcap.evals.run import Plan
+    from trl_balcap.evals.jobs import ScorePlan
     from trl_balcap.judge import Judge
 
 __all__ = ["add_parser", "run"]
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from trl_balcap.evals.asking import cost
     from trl_balcap.evals.calibration import METRIC, calibrate
-    from trl_balcap.evals.run import DeclinedError
+    from trl_balcap.evals.jobs import DeclinedError
     from trl_balcap.judge import Judge
 
     console = make_console()
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     with make_progress(console) as progress:
         bars: dict[str, Any] = {}
 
-        def agree(plans: "Mapping[str, tuple[Plan, Judge]]") -> bool:
+        def agree(plans: "Mapping[str, tuple[ScorePlan, Judge]]") -> bool:
             console.print(_plan_table(plans))
             costs = [
                 cost(judge, plan.workloads[METRIC]) for plan, judge in plans.values() if plan.left
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plan_table(plans: "Mapping[str, tuple[Plan, Judge]]") -> Table:
+def _plan_table(plans: "Mapping[str, tuple[ScorePlan, Judge]]") -> Table:
     from trl_balcap.evals.asking import cost
     from trl_balcap.evals.calibration import METRIC
 

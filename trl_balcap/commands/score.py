@@ -14,8 +14,9 @@ from rich.table import Table
 from trl_balcap.commands.showing import confirm, make_console, make_progress, make_table, say
 
 if TYPE_CHECKING:
+    from trl_balcap.evals.jobs import ScorePlan
     from trl_balcap.evals.results import Comparison, Evaluation
-    from trl_balcap.evals.run import Plan
+    from trl_balcap.evals.tables import Grid
     from trl_balcap.judge import Judge
 
 __all__ = ["add_parser", "run"]
@@ -96,12 +97,15 @@ def add_parser(subparsers: Any) -> None:
         metavar="PATH",
         help="checkouts of the benchmarks' repositories, whose prompts are used in place of ours",
     )
-    benchmarks.add_argument("--dcscore-facts", help="human_annotated_oracle_facts.jsonl")
     benchmarks.add_argument(
-        "--captionqa-questions", help="file, folder or Hub name (Borise/CaptionQA)"
+        "--data",
+        nargs="+",
+        default=(),
+        metavar="METRIC=PATH",
+        help="dcscore=human_annotated_oracle_facts.jsonl, captionqa=Borise/CaptionQA (or a file, or a "
+        "folder), caparena=caparena_auto_600.json",
     )
-    benchmarks.add_argument("--captionqa-split", default="all", help="domain (default: all)")
-    benchmarks.add_argument("--caparena-references", help="caparena_auto_600.json")
+    benchmarks.add_argument("--split", default="all", help="domain of CaptionQA (default: all)")
     benchmarks.add_argument(
         "--model-name", default="captions", help="name of the tested model in CapArena-Auto"
     )
@@ -121,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: If the arguments do not fit together, or rows cannot be scored.
     """
-    from trl_balcap.evals.run import DeclinedError
+    from trl_balcap.evals.jobs import DeclinedError
 
     console = make_console()
     try:
@@ -139,8 +143,9 @@ def _score(
     args: argparse.Namespace, captions: str | None, out: Path | None, console: Console
 ) -> "Evaluation":
     from trl_balcap.evals.asking import cost
-    from trl_balcap.evals.results import result_lines, results_table
-    from trl_balcap.evals.run import Benchmarks, score_captions
+    from trl_balcap.evals.metrics.protocol import Benchmarks
+    from trl_balcap.evals.run import score_captions
+    from trl_balcap.evals.tables import result_lines, results_grid
     from trl_balcap.judge import Judge
 
     if captions is None or out is None or args.judge is None:
@@ -159,10 +164,8 @@ def _score(
     )
     benchmarks = Benchmarks(
         mode=args.mode,
-        dcscore_facts=args.dcscore_facts,
-        captionqa_questions=args.captionqa_questions,
-        captionqa_split=args.captionqa_split,
-        caparena_references=args.caparena_references,
+        data=_by_name("--data", args.data),
+        split=args.split,
         model=args.model_name,
         checkouts=args.official_prompts,
         seed=args.seed,
@@ -170,7 +173,7 @@ def _score(
     with make_progress(console) as progress:
         bars: dict[str, Any] = {}
 
-        def agree(plan: "Plan") -> bool:
+        def agree(plan: "ScorePlan") -> bool:
             console.print(_plan_table(plan, judge))
             costs = [cost(judge, work) for work in plan.workloads.values()]
             known = [dollars for dollars in costs if dollars is not None]
@@ -197,7 +200,7 @@ def _score(
                 on_row=lambda name: progress.advance(bars[name]),
             )
         )
-    console.print(results_table(evaluation))
+    console.print(_table(results_grid(evaluation), n_columns=6))
     for result in evaluation.results:
         for line in result_lines(result):
             say(console, f"{result.metric}: {line}")
@@ -207,7 +210,26 @@ def _score(
     return evaluation
 
 
-def _plan_table(plan: "Plan", judge: "Judge") -> Table:
+def _by_name(flag: str, given: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` arguments by name."""
+    pairs = [entry.partition("=") for entry in given]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise ValueError(f"{flag} takes METRIC=PATH, got {name + equals + value!r}.")
+    return {name: value for name, _, value in pairs}
+
+
+def _table(grid: "Grid", n_columns: int | None = None) -> Table:
+    """A grid for a terminal, its first `n_columns` columns."""
+    table = make_table(grid.title, grid.head[:n_columns], left=grid.n_left)
+    for place, row in enumerate(grid.rows):
+        if place in grid.breaks:
+            table.add_section()
+        table.add_row(*row[:n_columns])
+    return table
+
+
+def _plan_table(plan: "ScorePlan", judge: "Judge") -> Table:
     from trl_balcap.evals.asking import cost
 
     table = make_table(
@@ -235,8 +257,9 @@ def _plan_table(plan: "Plan", judge: "Judge") -> Table:
 
 
 def _compare(args: argparse.Namespace, console: Console) -> "list[Comparison]":
-    from trl_balcap.evals.compare import compare_rows, is_scored, read_rows
-    from trl_balcap.evals.results import comparison_markdown, comparison_table
+    from trl_balcap.evals.compare import compare_rows
+    from trl_balcap.evals.rows import is_scored, read_rows
+    from trl_balcap.evals.tables import comparison_grid, comparison_markdown
 
     first, second = args.compare
     if args.captions is not None:
@@ -258,7 +281,7 @@ def _compare(args: argparse.Namespace, console: Console) -> "list[Comparison]":
     for a, b in pairs:
         found = compare_rows(read_rows(a), read_rows(b), names=(str(first), str(second)))
         comparisons.append(found)
-        console.print(comparison_table(found))
+        console.print(_table(comparison_grid(found)))
         say(
             console,
             f"{found.second} minus {found.first}, on the {found.n_common} captions that both have "

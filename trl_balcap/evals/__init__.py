@@ -1,22 +1,23 @@
 """Captions measured as the field does: b-CapScore, DCScore, CaptionQA, CapArena-Auto."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from trl_balcap.data.jsonl import BadRowsError as BadRowsError
-from trl_balcap.data.scored import Caption as Caption
-from trl_balcap.data.scored import read_captions as read_captions
-from trl_balcap.evals.agree import agreement as agreement
-from trl_balcap.evals.compare import compare_rows as compare_rows
-from trl_balcap.evals.compare import read_rows as read_rows
-from trl_balcap.evals.results import Comparison as Comparison
-from trl_balcap.evals.results import Evaluation as Evaluation
-from trl_balcap.evals.results import MetricResult as MetricResult
-from trl_balcap.evals.run import Benchmarks as Benchmarks
-from trl_balcap.evals.run import evaluate_captions as evaluate_captions
-from trl_balcap.evals.run import score_captions as score_captions
-
 if TYPE_CHECKING:
+    from trl_balcap.data.scored import BadRowsError as BadRowsError
+    from trl_balcap.data.scored import Caption as Caption
+    from trl_balcap.data.scored import read_captions as read_captions
+    from trl_balcap.evals.agree import agreement as agreement
     from trl_balcap.evals.callback import CaptionEvalCallback as CaptionEvalCallback
+    from trl_balcap.evals.compare import compare_rows as compare_rows
+    from trl_balcap.evals.metrics.protocol import Benchmarks as Benchmarks
+    from trl_balcap.evals.metrics.protocol import Metric as Metric
+    from trl_balcap.evals.results import Comparison as Comparison
+    from trl_balcap.evals.results import Evaluation as Evaluation
+    from trl_balcap.evals.results import MetricResult as MetricResult
+    from trl_balcap.evals.rows import read_rows as read_rows
+    from trl_balcap.evals.run import evaluate_captions as evaluate_captions
+    from trl_balcap.evals.run import score_captions as score_captions
 
 __all__ = [
     "BadRowsError",
@@ -25,6 +26,7 @@ __all__ = [
     "CaptionEvalCallback",
     "Comparison",
     "Evaluation",
+    "Metric",
     "MetricResult",
     "agreement",
     "compare_rows",
@@ -34,11 +36,26 @@ __all__ = [
     "score_captions",
 ]
 
+# Imported on first use: agreement needs no judge, scoring no TRL.
+_LAZY = {
+    "BadRowsError": "data.jsonl",
+    "Benchmarks": "evals.metrics.protocol",
+    "Caption": "data.scored",
+    "CaptionEvalCallback": "evals.callback",
+    "Comparison": "evals.results",
+    "Evaluation": "evals.results",
+    "Metric": "evals.metrics.protocol",
+    "MetricResult": "evals.results",
+    "agreement": "evals.agree",
+    "compare_rows": "evals.compare",
+    "evaluate_captions": "evals.run",
+    "read_captions": "data.scored",
+    "read_rows": "evals.rows",
+    "score_captions": "evals.run",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # Not before it is asked for: it imports TRL, which scoring needs nothing of.
-    if name == "CaptionEvalCallback":
-        from trl_balcap.evals.callback import CaptionEvalCallback
-
-        return CaptionEvalCallback
-    raise AttributeError(f"module 'trl_balcap.evals' has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'trl_balcap.evals' has no attribute {name!r}")
+    return getattr(import_module(f"trl_balcap.{_LAZY[name]}"), name)

@@ -5,22 +5,20 @@ Battles of two models' captions of one image, judged by people (`winner`) and by
 on njucckevin/CapArena at c251cdd.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import stats
 
-from trl_balcap.evals.metrics.caparena import verdict_of
+from trl_balcap.evals.rules.caparena import verdict_of
 
 __all__ = [
     "HUMAN_RANKING",
-    "Agreement",
+    "CaptionAgreement",
     "EloRanking",
     "RankAgreement",
     "bootstrap_ranking",
-    "bradley_terry",
     "caption_agreement",
     "elo_ratings",
     "model_agreement",
@@ -67,7 +65,7 @@ class EloRanking(NamedTuple):
         return {model: int(self.median[model] + 0.5) for model in self.models}
 
 
-class Agreement(NamedTuple):
+class CaptionAgreement(NamedTuple):
     """Share of battles in which metric and people say the same; `None` where there is no battle."""
 
     overall: float | None
@@ -168,51 +166,9 @@ def bootstrap_ranking(fights: Sequence[Fight], *, rounds: int = 1000, seed: int 
     )
 
 
-def bradley_terry(
-    fights: Sequence[Fight], *, scale: float = 400, initial: float = 1000
-) -> dict[str, float]:
-    """
-    Bradley-Terry ratings: the optimum of a logistic regression on who fought whom, best first.
-
-    As in the script: no intercept, an L2 penalty of one half of the squared coefficients, features of +-ln 10, and a
-    tie counts as lost by the first model.
-
-    Raises:
-        ValueError: If the first model won all fights, or none.
-    """
-    won = np.array([score == 1 for _, _, score in fights], dtype=bool)
-    if len(set(won.tolist())) < 2:
-        raise ValueError(
-            "Bradley-Terry needs fights that the first model won and fights that it did not; "
-            f"it won {int(won.sum())} of {len(fights)}."
-        )
-    models = list(dict.fromkeys([a for a, _, _ in fights] + [b for _, b, _ in fights]))
-    place = {model: i for i, model in enumerate(models)}
-    features = np.zeros((len(fights), len(models)))  # (N, M)
-    for row, (first, second, _) in zip(features, fights, strict=True):
-        row[place[first]] = math.log(10)
-        row[place[second]] = -math.log(10)
-    signs = np.where(won, 1.0, -1.0)  # (N,)
-
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        margins = signs * (features @ weights)  # (N,)
-        gradient = weights - features.T @ (signs * special.expit(-margins))  # (M,)
-        return float(weights @ weights / 2 + np.logaddexp(0, -margins).sum()), gradient
-
-    found = optimize.minimize(
-        loss,
-        np.zeros(len(models)),
-        jac=True,
-        method="L-BFGS-B",
-        options={"gtol": 1e-10, "ftol": 1e-15},
-    )
-    ratings = {model: float(initial + scale * found.x[place[model]]) for model in models}
-    return dict(sorted(ratings.items(), key=lambda item: -item[1]))
-
-
 def caption_agreement(
     battles: Sequence[Mapping[str, Any]], *, include_tie: bool = True, in_400: bool = False
-) -> Agreement:
+) -> CaptionAgreement:
     """
     Share of battles in which the metric's verdict is the people's.
 
@@ -228,7 +184,7 @@ def caption_agreement(
             Only the subset of 400 images.
 
     Returns:
-        [`Agreement`]
+        [`CaptionAgreement`]
 
     Raises:
         KeyError: If a battle has a level beyond the four.
@@ -260,7 +216,7 @@ def caption_agreement(
             continue
         agreed[battle["cluster"]].append(metric == people)
     everything = [same for level in LEVELS for same in agreed[level]]
-    return Agreement(
+    return CaptionAgreement(
         overall=_share(everything),
         n=len(everything),
         levels={level: _share(agreed[level]) for level in LEVELS},

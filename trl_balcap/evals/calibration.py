@@ -16,9 +16,10 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from trl_balcap.data.scored import read_captions
-from trl_balcap.evals.compare import read_rows
-from trl_balcap.evals.retest import Agreement, agreement, retest_spread
-from trl_balcap.evals.run import DeclinedError, Plan, score_captions
+from trl_balcap.evals.jobs import DeclinedError, ScorePlan
+from trl_balcap.evals.retest import JudgeAgreement, agreement, retest_spread
+from trl_balcap.evals.rows import read_rows
+from trl_balcap.evals.run import score_captions
 from trl_balcap.judge import Judge
 
 __all__ = ["Calibration", "RewardCalibration", "calibrate"]
@@ -41,9 +42,9 @@ class RewardCalibration:
             Of the judge's scores over the captions.
         retest_spread (`float` or `None`):
             See [`retest_spread`]; what `std_floor` takes.
-        retest ([`Agreement`]):
+        retest ([`JudgeAgreement`]):
             The judge with itself: no other judge can be expected to agree with it more.
-        against ([`Agreement`], *optional*):
+        against ([`JudgeAgreement`], *optional*):
             The judge with the other one.
     """
 
@@ -52,8 +53,8 @@ class RewardCalibration:
     mean: float | None
     spread: float | None
     retest_spread: float | None
-    retest: Agreement
-    against: Agreement | None
+    retest: JudgeAgreement
+    against: JudgeAgreement | None
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ async def calibrate(
     images: str | Path | None = None,
     n: int = 100,
     seed: int = 0,
-    confirm: Callable[[Mapping[str, tuple[Plan, Judge]]], bool] | None = None,
+    confirm: Callable[[Mapping[str, tuple[ScorePlan, Judge]]], bool] | None = None,
     on_row: Callable[[str], None] | None = None,
 ) -> Calibration:
     """
@@ -171,11 +172,11 @@ def _write_sample(
     return sample
 
 
-async def _plan(sample: Path, judge: Judge, out: Path) -> Plan:
+async def _plan(sample: Path, judge: Judge, out: Path) -> ScorePlan:
     """What a round would ask: scoring shows its plan before the first call, and is declined there."""
-    seen = [Plan({}, {}, {})]  # as it stays where every row is there already
+    seen = [ScorePlan({}, {}, {})]  # as it stays where every row is there already
 
-    def decline(plan: Plan) -> bool:
+    def decline(plan: ScorePlan) -> bool:
         seen.append(plan)
         return False
 

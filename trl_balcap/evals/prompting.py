@@ -8,54 +8,44 @@ of the benchmark's repository, without running any of it. Scores under our words
 import ast
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Formatter, Template
-from typing import Literal
+from typing import Literal, NamedTuple
 
-__all__ = ["Prompts", "official_prompts", "own_prompts"]
+__all__ = ["Place", "PromptFiles", "Prompts", "official_prompts", "own_prompts", "prompts_of"]
 
-PARTS = {
-    "dcscore": ("extract", "match", "verify"),
-    "captionqa": ("system",),
-    "caparena": ("system", "battle"),
-}
-"""Prompts of each benchmark."""
 
-# The file of each repository, and for each part the function (None: top level) and the name assigned there.
-OFFICIAL = {
-    "dcscore": (
-        "eval/evaluation_decapbench.py",
-        {
-            "extract": (None, "extract_prompt"),
-            "match": (None, "match_prompt"),
-            "verify": (None, "verify_prompt"),
-        },
-    ),
-    "captionqa": ("qa.py", {"system": ("evaluate_qa_with_captions", "system_prompt")}),
-    "caparena": (
-        "vlm_as_a_judge.py",
-        {
-            "system": (None, "system_prompt_with_ref"),
-            "battle": ("mllm_judge_pairs", "compare_prompt"),
-        },
-    ),
-}
-REPOSITORIES = {
-    "dcscore": "MAGAer13/DeCapBench",
-    "captionqa": "bronyayang/CaptionQA",
-    "caparena": "njucckevin/CapArena",
-}
-FIELDS = {
-    "extract": ("caption",),
-    "match": ("predicted_atomic_facts", "oracle_atomic_facts"),
-    "verify": ("reference_caption", "atomic_facts"),
-    "battle": ("caption_1", "caption_2", "caption_ref"),
-    "system": (),
-}
-"""What each prompt is filled with; the official names."""
+class Place(NamedTuple):
+    """Where a repository assigns a prompt, and what the prompt is filled with."""
+
+    variable: str
+    fields: tuple[str, ...] = ()
+    function: str | None = None  # None: at top level
+
+
+@dataclass(frozen=True)
+class PromptFiles:
+    """
+    The prompts of one benchmark: ours are `prompts/<metric>_<part>.txt`.
+
+    Args:
+        metric (`str`):
+            Name of the metric.
+        repository (`str`):
+            Where the original ones are.
+        file (`str`):
+            The file there that holds them.
+        places (`Mapping[str, Place]`):
+            Each part's place in that file.
+    """
+
+    metric: str
+    repository: str
+    file: str
+    places: Mapping[str, Place]
 
 
 @dataclass(frozen=True)
@@ -99,34 +89,49 @@ class Prompts:
             digest.update(f"{part}\0{self.texts[part]}\0".encode())
         return digest.hexdigest()
 
+    @property
+    def label(self) -> str:
+        """Whose prompts they are, in words."""
+        official = self.origin == "official"
+        return f"official, from {self.source}" if official else "trl-balcap's own words"
 
-def own_prompts(metric: str) -> Prompts:
+
+def prompts_of(prompts: PromptFiles, checkouts: Sequence[str | Path] = ()) -> Prompts:
+    """The official prompts where one of the checkouts has them, else ours."""
+    for checkout in checkouts:
+        if (Path(checkout) / prompts.file).is_file():
+            return official_prompts(prompts, checkout)
+    return own_prompts(prompts)
+
+
+def own_prompts(prompts: PromptFiles) -> Prompts:
     """
     Our prompts of a benchmark.
 
     Example:
 
     ```python
-    >>> "Cannot answer" in own_prompts("captionqa").fill("system")
+    >>> from trl_balcap.evals.metrics.captionqa import PROMPTS
+    >>> "Cannot answer" in own_prompts(PROMPTS).fill("system")
     True
 
     ```
     """
     folder = files("trl_balcap.evals").joinpath("prompts")
     texts = {
-        part: folder.joinpath(f"{metric}_{part}.txt").read_text(encoding="utf-8").strip()
-        for part in PARTS[metric]
+        part: folder.joinpath(f"{prompts.metric}_{part}.txt").read_text(encoding="utf-8").strip()
+        for part in prompts.places
     }
     return Prompts("trl-balcap", texts, "trl_balcap.evals")
 
 
-def official_prompts(metric: str, checkout: str | Path) -> Prompts:
+def official_prompts(prompts: PromptFiles, checkout: str | Path) -> Prompts:
     """
     A benchmark's own prompts, read from the source code in a checkout of its repository.
 
     Args:
-        metric (`str`):
-            `"dcscore"`, `"captionqa"` or `"caparena"`.
+        prompts ([`PromptFiles`]):
+            Which prompts, and where they are.
         checkout (`str` or `Path`):
             Root of the checkout.
 
@@ -134,34 +139,32 @@ def official_prompts(metric: str, checkout: str | Path) -> Prompts:
         [`Prompts`]
 
     Raises:
-        FileNotFoundError: If the checkout has not the file that holds them.
-        ValueError: If the file has not the prompts, or they have other placeholders than expected.
+        `FileNotFoundError`: if the checkout has not the file that holds them.
+        `ValueError`: if the file has not the prompts, or they have other placeholders than expected.
     """
-    name, places = OFFICIAL[metric]
-    path = Path(checkout) / name
+    path = Path(checkout) / prompts.file
     if not path.is_file():
         raise FileNotFoundError(
-            f"{checkout} has no {name}, so it is no checkout of {REPOSITORIES[metric]}, which holds "
-            f"the official prompts of {metric}."
+            f"{checkout} has no {prompts.file}, so it is no checkout of {prompts.repository}, which "
+            f"holds the official prompts of {prompts.metric}."
         )
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     texts = {}
-    for part, (function, variable) in places.items():
-        template = _assigned_text(tree, function, variable, FIELDS[part])
+    for part, place in prompts.places.items():
+        template = _assigned_text(tree, place)
         if template is None:
             raise ValueError(
-                f"{path} assigns no text with {', '.join(FIELDS[part]) or 'no placeholder'} to "
-                f"{variable!r}{f' in {function}' if function else ''}. Check out a revision of "
-                f"{REPOSITORIES[metric]} that does, or leave --official-prompts out."
+                f"{path} assigns no text with {', '.join(place.fields) or 'no placeholder'} to "
+                f"{place.variable!r}{f' in {place.function}' if place.function else ''}. Check out "
+                f"a revision of {prompts.repository} that does, or leave --official-prompts out."
             )
         texts[part] = template
     return Prompts("official", texts, str(path))
 
 
-def _assigned_text(
-    tree: ast.Module, function: str | None, variable: str, fields: tuple[str, ...]
-) -> str | None:
-    """The first text assigned to the variable that has exactly these placeholders, as a `str.format` template."""
+def _assigned_text(tree: ast.Module, place: Place) -> str | None:
+    """The first text assigned there that has exactly its fields, as a `str.format` template."""
+    function, variable, fields = place.function, place.variable, place.fields
     scope: ast.AST = tree
     if function is not None:
         scope = next(

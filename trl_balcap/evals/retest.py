@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from scipy.stats import spearmanr
 
-__all__ = ["Agreement", "agreement", "retest_spread"]
+__all__ = ["JudgeAgreement", "agreement", "retest_spread"]
 
 Score = float | None
 
 
-class Agreement(NamedTuple):
+class JudgeAgreement(NamedTuple):
     """
     Two judges on the same captions.
 
@@ -67,7 +67,7 @@ def retest_spread(first: Sequence[Score], second: Sequence[Score]) -> float | No
 
 def agreement(
     first: Sequence[Score], second: Sequence[Score], *, tolerance: float = 0.1
-) -> Agreement:
+) -> JudgeAgreement:
     """
     How two judges compare on the same captions.
 
@@ -78,7 +78,7 @@ def agreement(
             How far apart two scores may be to count as the same.
 
     Returns:
-        [`Agreement`]
+        [`JudgeAgreement`]
 
     Raises:
         ValueError: If the two differ in length.
@@ -94,7 +94,7 @@ def agreement(
     """
     pairs = _both(first, second)
     if not pairs:
-        return Agreement(0, None, None, None)
+        return JudgeAgreement(0, None, None, None)
     n = len(pairs)
     # A score is a ratio of small counts: 0.9 and 0.8 are 0.1 apart, whatever float64 makes of it.
     within = sum(abs(a - b) <= tolerance + 1e-9 for a, b in pairs) / n
@@ -102,9 +102,9 @@ def agreement(
     columns = [list(column) for column in zip(*pairs, strict=True)]
     ranked = n > 2 and all(len(set(column)) > 1 for column in columns)
     if not ranked:
-        return Agreement(n, bias, within, None)
+        return JudgeAgreement(n, bias, within, None)
     ranks: Any = spearmanr(columns[0], columns[1])
-    return Agreement(n, bias, within, float(ranks.statistic))
+    return JudgeAgreement(n, bias, within, float(ranks.statistic))
 
 
 def _both(first: Sequence[Score], second: Sequence[Score]) -> list[tuple[float, float]]:

@@ -8,7 +8,8 @@ import pytest
 
 from trl_balcap.cli import main
 from trl_balcap.data.scored import Caption
-from trl_balcap.evals.metrics import b_capscore as b_capscore_metric
+from trl_balcap.evals.asking import ask_judge
+from trl_balcap.evals.metrics.b_capscore import BCapScore
 from trl_balcap.evals.run import evaluate_captions
 from trl_balcap.judge import Judge
 from trl_balcap.metrics import b_capscore
@@ -149,12 +150,13 @@ def test_a_judge_that_is_down_for_one_view_leaves_the_others():
 
     with serve(answer=answer) as server:
         judge = Judge("openai/scripted", vision_model="openai/seer", api_base=server.url)
-        metric = b_capscore_metric.BCapScore(judge)
-        row = asyncio.run(metric.score(Caption("1", "A cup.", draw(SCENE), "A cup.")))
+        metric = BCapScore(judge)
+        caption = Caption("1", "A cup.", draw(SCENE), "A cup.")
+        row = asyncio.run(metric.score(caption, ask_judge(judge)))
     assert (row["score"], row["reason"]) == (None, "unreadable")
     assert (row["precision"], row["recall"]) == (None, 1.0)
     assert row["linguistic"] == pytest.approx(0.6)
-    statistics = {s.name: s for s in b_capscore_metric.statistics([row])}
+    statistics = {s.name: s for s in BCapScore.statistics([row])}
     assert statistics["recall"].scored.tolist() == [True]
     assert statistics["b-CapScore"].scored.tolist() == [False]
 

@@ -1,13 +1,14 @@
 """What `mode="strict"` corrects, each beside the official number."""
 
 import json
-import math
 import random
 
 import pytest
 
 from trl_balcap.evals import arena
-from trl_balcap.evals.metrics import caparena, captionqa, dcscore
+from trl_balcap.evals.bootstrap import estimate, resampling_weights
+from trl_balcap.evals.metrics.caparena import CapArenaAuto
+from trl_balcap.evals.rules import caparena, captionqa, dcscore
 
 
 def verified(**facts: int) -> list[dict]:
@@ -158,7 +159,7 @@ def test_letters(reply, official, strict):
 def test_a_native_option_that_says_cannot_answer_earns_credit_officially_alone():
     choices = ("cat", captionqa.CANNOT_ANSWER)
     options = (*choices, captionqa.CANNOT_ANSWER)
-    question = captionqa.Question("i", 0, "What?", choices, 0, options, (0, 1, 2), "")
+    question = captionqa.ChoiceQuestion("i", 0, "What?", choices, 0, options, (0, 1, 2), "")
     assert captionqa.score_reply(question, "B").score == 0.55
     assert captionqa.score_reply(question, "B", "strict").score == 0.0
     assert captionqa.score_reply(question, "C", "strict").score == pytest.approx(0.55)
@@ -198,21 +199,26 @@ def test_verdicts(words, official, strict):
 
 
 def test_strict_percent_rests_on_the_battles_that_were_judged():
-    def battle(baseline, judge):
-        return caparena.Battle("i", "mine", baseline, "a", "b", "", baseline, judge)
+    outcomes = [("GPT-4o-0806", 1), ("GPT-4o-0806", None)]
+    outcomes += [("MiniCPM-V2.6-8B", -1), ("MiniCPM-V2.6-8B", 0)]
 
-    battles = [
-        battle("GPT-4o-0806", "Caption 1 is better"),
-        battle("GPT-4o-0806", None),
-        battle("MiniCPM-V2.6-8B", "Caption 2 is better"),
-        battle("MiniCPM-V2.6-8B", "Tie"),
-    ]
-    official = caparena.arena_scores(battles, "mine")
-    assert list(official.by_baseline.values()) == [0.5, 0.0, -0.5]
-    assert official.score_avg == 0.0
-    strict = caparena.arena_scores(battles, "mine", "strict")
-    assert list(strict.by_baseline.values()) == [100.0, None, -50.0]
-    assert strict.score_avg == 25.0
+    def scores(mode):
+        rows = [
+            {
+                "caption": "a",
+                "ref_model": baseline,
+                "score": outcome,
+                "reason": None if outcome is not None else "no verdict",
+                "mode": mode,
+            }
+            for baseline, outcome in outcomes
+        ]
+        weights = resampling_weights(len(rows), rounds=1)
+        found = {s.name: estimate(s, weights).value for s in CapArenaAuto.statistics(rows)}
+        return [found[f"Score_{name}"] for name in ("gpt", "cog", "cpm", "Avg")]
+
+    assert scores("official") == [0.5, 0.0, -0.5, 0.0]
+    assert scores("strict") == [100.0, None, -50.0, 25.0]
 
 
 # ---- human arena -------------------------------------------------------------------------------
@@ -223,21 +229,6 @@ def test_elo_gives_what_it_takes():
     fights = [(*rng.sample("ABCDE", 2), rng.choice([0.0, 0.5, 1.0])) for _ in range(200)]
     ratings = arena.elo_ratings(fights)
     assert sum(ratings.values()) == pytest.approx(1000 * len(ratings))
-
-
-def test_bradley_terry_by_hand():
-    # A wins 3 of 4. The weights are opposite, w and -w, so the loss is one of w alone: search it on a grid.
-    fights = [("A", "B", 1.0)] * 3 + [("A", "B", 0.0)]
-
-    def loss(weight):
-        margin = 2 * math.log(10) * weight
-        return weight**2 + 3 * math.log1p(math.exp(-margin)) + math.log1p(math.exp(margin))
-
-    best = min((i / 1e4 for i in range(10_000)), key=loss)
-    ratings = arena.bradley_terry(fights)
-    assert ratings["A"] == pytest.approx(1000 + 400 * best, abs=0.1)
-    assert ratings["B"] == pytest.approx(1000 - 400 * best, abs=0.1)
-    assert list(ratings) == ["A", "B"]
 
 
 def test_a_metric_that_reverses_people_correlates_with_minus_one():

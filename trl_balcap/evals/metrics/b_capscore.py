@@ -4,25 +4,27 @@ units of the reference are covered, how well the caption is written.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 
 from trl_balcap.data.completions import is_empty
 from trl_balcap.data.scored import Caption
-from trl_balcap.evals.asking import Workload, workload
+from trl_balcap.evals.asking import Ask, Workload, workload
 from trl_balcap.evals.bootstrap import Statistic, mean_statistic
-from trl_balcap.judge import Judge, JudgeError
+from trl_balcap.evals.metrics.protocol import Benchmarks, Metric, Row
+from trl_balcap.judge import Judge, JudgeError, Linguistic, Verification
 from trl_balcap.judge.questions import prompt, prompts_hash
-from trl_balcap.metrics import b_capscore
+from trl_balcap.metrics import b_capscore, linguistic_score, precision_score, recall_score
 
-__all__ = ["BCapScore", "statistics"]
+__all__ = ["BCapScore"]
 
 REWARDS = ("precision", "recall", "linguistic")
+NO_UNITS = "the reference states nothing"
 
 
-class BCapScore:
+class BCapScore(Metric):
     """
     The metric, ready to score captions.
 
@@ -40,23 +42,31 @@ class BCapScore:
     """
 
     name = "b-capscore"
+    needs_image = True
+    needs_reference = True
+    incomparable = (
+        "Not comparable with published b-CapScores: the paper's judge prompts are not public."
+    )
+    final_reasons = frozenset({NO_UNITS})
 
     def __init__(self, judge: Judge):
         self.judge = judge
+        self.mode = judge.settings.profile
 
-    @property
-    def mode(self) -> str:
-        """The judge's profile."""
-        return self.judge.settings.profile
+    @classmethod
+    def build(cls, judge: Judge, benchmarks: Benchmarks) -> Self:
+        """The metric of this judge; it needs no data."""
+        return cls(judge)
 
     @property
     def prompts_sha256(self) -> str:
         """Hash over the judge's prompt files."""
         return prompts_hash()
 
-    def problems(self, captions: Sequence[Caption]) -> list[str]:
-        """Nothing beyond what reading the captions has checked."""
-        return []
+    @property
+    def prompts_source(self) -> str:
+        """Those of training."""
+        return "trl-balcap's, as in training"
 
     def workload(self, captions: Sequence[Caption]) -> Workload:
         """Four calls per caption (two with the fused profile) and one per distinct reference."""
@@ -95,9 +105,9 @@ class BCapScore:
             total += workload(prompt_chars=sizes["linguistic"] + text, completion_chars=60)
         return total
 
-    async def score(self, caption: Caption) -> dict[str, Any]:
+    async def score(self, caption: Caption, ask: Ask, earlier: Row | None = None) -> dict[str, Any]:
         """
-        Judge one caption.
+        Judge one caption, by the questions of training in place of `ask`.
 
         Returns:
             `dict`: "score" (b-CapScore, `None` unless all three rewards are there), "precision", "recall",
@@ -118,7 +128,7 @@ class BCapScore:
         score = b_capscore(**rewards)
         reason = None
         if score is None:
-            reason = next(iter(reasons), "the reference states nothing")
+            reason = next(iter(reasons), NO_UNITS)
         return {
             "score": score,
             "reason": reason,
@@ -134,9 +144,7 @@ class BCapScore:
 
         async def precision() -> dict[str, Any]:
             said = await assertions
-            verdicts = await self.judge.verify(caption.image, said)
-            pairs = zip(said, verdicts, strict=True)
-            return _precision([(text, v.correct, v.pointable) for text, v in pairs])
+            return _precision(said, await self.judge.verify(caption.image, said))
 
         async def recall() -> dict[str, Any]:
             said, wanted = await asyncio.gather(assertions, units)
@@ -150,7 +158,7 @@ class BCapScore:
     async def _fused(self, caption: Caption) -> list[dict[str, Any] | JudgeError]:
         async def look() -> dict[str, Any]:
             looked = await self.judge.look(caption.image, caption.caption)
-            return _precision([(text, v.correct, v.pointable) for text, v in looked])
+            return _precision([text for text, _ in looked], [verdict for _, verdict in looked])
 
         async def read() -> dict[str, Any]:
             units = await self.judge.decompose(caption.reference or "")
@@ -161,28 +169,28 @@ class BCapScore:
 
         return await _all_parts(look(), read())
 
+    @staticmethod
+    def statistics(rows: Sequence[Row]) -> list[Statistic]:
+        """
+        Corpus scores of scored rows, percent: "b-CapScore", the mean over captions; "b-CapScore of means", the harmonic
+        mean of the three corpus means; and these means, each over the captions that have it.
+        """
+        values = {name: [row.get(name) for row in rows] for name in REWARDS}
+        means = [mean_statistic(name, values[name], 100) for name in REWARDS]
+        columns = np.concatenate([mean.columns for mean in means], axis=-1)  # (N, 6)
 
-def statistics(rows: Sequence[Mapping[str, Any]]) -> list[Statistic]:
-    """
-    Corpus scores of scored rows, percent: "b-CapScore", the mean over captions; "b-CapScore of means", the harmonic
-    mean of the three corpus means; and these means, each over the captions that have it.
-    """
-    values = {name: [row.get(name) for row in rows] for name in REWARDS}
-    means = [mean_statistic(name, values[name], 100) for name in REWARDS]
-    columns = np.concatenate([mean.columns for mean in means], axis=-1)  # (N, 6)
+        def of_means(sums: np.ndarray) -> np.ndarray:
+            pairs = sums.reshape(*sums.shape[:-1], len(REWARDS), 2)  # (..., 3, 2)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                inverse = pairs[..., 1] / pairs[..., 0]  # 1 / mean: inf at 0, NaN where nothing is
+                return len(REWARDS) / inverse.sum(axis=-1)
 
-    def of_means(sums: np.ndarray) -> np.ndarray:
-        pairs = sums.reshape(*sums.shape[:-1], len(REWARDS), 2)  # (..., 3, 2)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            inverse = pairs[..., 1] / pairs[..., 0]  # 1 / mean: inf at 0, NaN where nothing is
-            return len(REWARDS) / inverse.sum(axis=-1)
-
-    scored = np.logical_or.reduce([mean.scored for mean in means])
-    return [
-        mean_statistic("b-CapScore", [row["score"] for row in rows], 100),
-        Statistic("b-CapScore of means", columns, of_means, scored),
-        *means,
-    ]
+        scored = np.logical_or.reduce([mean.scored for mean in means])
+        return [
+            mean_statistic("b-CapScore", [row["score"] for row in rows], 100),
+            Statistic("b-CapScore of means", columns, of_means, scored),
+            *means,
+        ]
 
 
 async def _all_parts(*parts: Any) -> list[dict[str, Any] | JudgeError]:
@@ -194,31 +202,24 @@ async def _all_parts(*parts: Any) -> list[dict[str, Any] | JudgeError]:
     return done  # type: ignore[return-value]
 
 
-def _precision(verdicts: Sequence[tuple[str, bool, bool]]) -> dict[str, Any]:
-    true = sum(correct and pointable for _, correct, pointable in verdicts)
+def _precision(said: Sequence[str], verdicts: Sequence[Verification]) -> dict[str, Any]:
     return {
-        "precision": true / len(verdicts) if verdicts else 0.0,
+        "precision": precision_score(verdicts),
         "assertions": [
-            {"text": text, "correct": correct, "pointable": pointable}
-            for text, correct, pointable in verdicts
+            {"text": text, "correct": verdict.correct, "pointable": verdict.pointable}
+            for text, verdict in zip(said, verdicts, strict=True)
         ],
     }
 
 
 def _recall(units: Sequence[str], covered: Sequence[bool]) -> dict[str, Any]:
     return {
-        "recall": sum(covered) / len(units) if units else None,
+        "recall": recall_score(covered),
         "units": [
             {"text": text, "covered": verdict} for text, verdict in zip(units, covered, strict=True)
         ],
     }
 
 
-def _linguistic(grades: tuple[float, float, float]) -> dict[str, Any]:
-    clarity, fluency, coherency = grades
-    return {
-        "linguistic": (clarity + fluency + coherency) / 30,
-        "clarity": clarity,
-        "fluency": fluency,
-        "coherency": coherency,
-    }
+def _linguistic(grades: Linguistic) -> dict[str, Any]:
+    return {"linguistic": linguistic_score(*grades), **grades._asdict()}

@@ -1,0 +1,31 @@
+"""All metrics by name. A new metric is a file beside this one and a line here."""
+
+from trl_balcap.evals.metrics.b_capscore import BCapScore
+from trl_balcap.evals.metrics.caparena import CapArenaAuto
+from trl_balcap.evals.metrics.captionqa import CaptionQA
+from trl_balcap.evals.metrics.dcscore import DCScore
+from trl_balcap.evals.metrics.protocol import Metric
+
+__all__ = ["METRICS", "metric_of"]
+
+METRICS: dict[str, type[Metric]] = {
+    metric.name: metric
+    for metric in (
+        BCapScore,
+        DCScore,
+        CaptionQA,
+        CapArenaAuto,
+    )
+}
+
+
+def metric_of(name: str) -> type[Metric]:
+    """
+    The metric of that name.
+
+    Raises:
+        `ValueError`: if there is none.
+    """
+    if name not in METRICS:
+        raise ValueError(f"There is no metric {name!r}; choose from {', '.join(METRICS)}.")
+    return METRICS[name]
