@@ -415,16 +415,26 @@ def test_score_agrees_with_the_questions_asked_one_by_one(noise, scene, seed, ju
     else:
         assert scores == Scores(0.0, 0.0, 0.0)
     if noise is None:  # the fused questions say the same
-        looked = ask({"question": "look", "text": caption}, image)["assertions"]
-        assert looked == [
-            {"text": a["text"], "correct": v["correct"], "pointable": v["pointable"]}
-            for a, v in zip(assertions, verified, strict=True)
-        ]
+        looked = ask({"question": "look", "text": caption}, image)
+        assert looked == {"assertions": [a["text"] for a in assertions], "verdicts": verified}
         fused = ask({"question": "read", "text": caption, "units": units})
         assert fused == {"verdicts": covered, **read}
 
 
 # --- noise -------------------------------------------------------------------------------------
+
+
+def test_the_ticket_is_repeated_last_and_changes_no_error():
+    question = {"question": "linguistic", "text": "The mood is cosy."}
+    noisy = Oracle(Noise(linguistic=2.0, seed=1))
+
+    plain, first, second = (
+        json.loads(noisy(chat(question | ticket, None)))
+        for ticket in ({}, {"ticket": "bcdfghjk"}, {"ticket": "zxwvtsrq"})
+    )
+
+    assert list(first.items()) == [*plain.items(), ("ticket", "bcdfghjk")]
+    assert second == plain | {"ticket": "zxwvtsrq"}
 
 
 def test_noise_has_the_size_it_is_given():

@@ -72,10 +72,11 @@ async def test_the_reply_is_the_exact_answer_in_the_openai_format():
     usage = payload["usage"]
     assert usage["prompt_tokens"] + usage["completion_tokens"] == usage["total_tokens"]
     assert json.loads(content(payload)) == {
-        "assertions": [
-            {"text": "There is one thing.", "correct": True, "pointable": True},
-            {"text": "The top left shows a star.", "correct": False, "pointable": True},
-        ]
+        "assertions": ["There is one thing.", "The top left shows a star."],
+        "verdicts": [
+            {"id": 1, "correct": True, "pointable": True},
+            {"id": 2, "correct": False, "pointable": True},
+        ],
     }
 
 
@@ -299,6 +300,17 @@ async def test_refusals_come_in_three_kinds():
             )
         )
     assert seen == {(REFUSAL, None, "stop"), (None, REFUSAL, "stop"), ("", None, "content_filter")}
+
+
+async def test_a_question_meets_the_same_faults_whatever_its_ticket():
+    async def statuses(ticket):
+        met = await ask_with(ServerFaults(server_error=0.5), {**COVER, "ticket": ticket}, times=16)
+        return [status for status, _, _ in met]
+
+    met = await statuses("bcdfghjk")
+
+    assert set(met) == {200, 500, 503}
+    assert await statuses("zxwvtsrq") == met
 
 
 async def test_fenced_replies_hold_the_right_answer():

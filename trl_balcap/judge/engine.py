@@ -21,13 +21,15 @@ from trl_balcap.judge.image_store import ImageStore
 from trl_balcap.judge.images import EncodedImage
 from trl_balcap.judge.keys import Keys
 from trl_balcap.judge.preflight import Preflight
-from trl_balcap.judge.questions import Question
-from trl_balcap.judge.replies import UnreadableReply
+from trl_balcap.judge.questions import Answer, Question
 from trl_balcap.judge.settings import JudgeSettings
 from trl_balcap.judge.single_flight import SingleFlight
 from trl_balcap.judge.stats import JudgeStats
+from trl_balcap.judge.tickets import TruncatedReply, UnreadableReply
 
 Verdict = TypeVar("Verdict")
+
+_READ_IN_PLACE = 16_384  # characters of question and reply, a millisecond or two
 
 
 class JudgeEngine:
@@ -112,32 +114,33 @@ class JudgeEngine:
         cached = await self._from_disk(key)
         if cached is not None:
             with contextlib.suppress(UnreadableReply):  # stored by a release that read it
-                return question.parse(cached)
-        messages = question.messages()
+                return question.recall(cached)
         schema = question.response_format() if endpoints[0].has_schema else None
         problem: JudgeError | None = None
         for _ in range(2):  # a reply that cannot be read is asked for once more
+            ticket = question.new_ticket()
             try:
                 reply = await self._dispatcher.send(
                     endpoints,
-                    messages,
+                    question.messages(ticket),
                     tag=question.name,
                     priority=question.priority,
                     temperature=self.settings.temperature,
                     max_tokens=self.settings.max_tokens,
                     response_format=schema,
                 )
-                verdict = question.parse(reply.text)
+                answer = await _read(question, reply.text, ticket)
             except UnreadableReply as error:
                 shown = scrub(reply.text, *_deployments(endpoints))
-                problem = JudgeError("unreadable", str(error), shown)
+                reason = "truncated" if isinstance(error, TruncatedReply) else "unreadable"
+                problem = JudgeError(reason, str(error), shown)
             except JudgeError as error:
                 if error.reason not in ("truncated", "unreadable"):
                     raise
                 problem = error
             else:
-                await self._to_disk(key, reply.text, endpoints)
-                return verdict
+                await self._to_disk(key, answer.stored, endpoints)
+                return answer.verdict
         assert problem is not None
         raise problem
 
@@ -164,6 +167,13 @@ class JudgeEngine:
         provider_of(deployment)
         self._others[model] = [Endpoint(deployment, self.settings)]
         return self._others[model]
+
+
+async def _read(question: Question[Verdict], reply: str, ticket: str) -> Answer[Verdict]:
+    """The answer in a reply. Long ones are read in a thread: the judge loop has others to serve."""
+    if len(reply) + len(question.text) <= _READ_IN_PLACE:
+        return question.read(reply, ticket)
+    return await asyncio.to_thread(question.read, reply, ticket)
 
 
 def _deployments(endpoints: Sequence[Endpoint]) -> list[Deployment]:

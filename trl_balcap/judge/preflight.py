@@ -1,6 +1,7 @@
 """The trial at start: one cheap question to each deployment, once for all rewards of a judge."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from PIL import Image
@@ -12,8 +13,10 @@ from trl_balcap.judge.errors import JudgeConfigError, JudgeError
 from trl_balcap.judge.failures import scrub
 from trl_balcap.judge.image_store import ImageStore
 from trl_balcap.judge.questions import Question
-from trl_balcap.judge.replies import UnreadableReply
 from trl_balcap.judge.settings import JudgeSettings
+from trl_balcap.judge.tickets import UnreadableReply, repeats_ticket
+
+logger = logging.getLogger(__name__)
 
 
 class Preflight:
@@ -53,6 +56,7 @@ class Preflight:
     async def _trial(self, endpoint: Endpoint, question: Question[bool]) -> str | None:
         """What is wrong with an endpoint, or `None`."""
         deployment, settings = endpoint.deployment, self._settings
+        ticket = question.new_ticket()
         deployment.check()
         if settings.budget_usd is not None and endpoint.price is None:
             raise JudgeConfigError(
@@ -63,7 +67,7 @@ class Preflight:
         try:
             reply = await self._dispatcher.send(
                 [endpoint],
-                question.messages(),
+                question.messages(ticket),
                 tag=question.name,
                 priority=0,
                 max_retries=min(2, settings.max_retries),
@@ -71,8 +75,15 @@ class Preflight:
                 max_tokens=settings.max_tokens,
                 response_format=question.response_format() if endpoint.has_schema else None,
             )
-            if not question.parse(reply.text):
+            if not question.read(reply.text, ticket).verdict:
                 return f"the judge {deployment.where()} says that it is not ready"
+            if not repeats_ticket(reply.text, ticket):
+                logger.warning(
+                    "The judge %s does not repeat the ticket of a request as the last key of its "
+                    "reply. Of its replies, only those count that are one JSON object and nothing "
+                    "else, and none whose value stands in the judged text.",
+                    deployment.where(),
+                )
         except JudgeError as error:
             if error.reason == "rate_limited":
                 return None  # it is there, and the key is good

@@ -1,21 +1,25 @@
 """The questions: their prompt files, the JSON that carries the data, and the reply's schema.
 
 Text from the policy and from the dataset travels only as string values of one JSON object in the
-user's message. It is never part of a prompt, so no caption can close, extend or imitate one.
+user's message. It is never part of a prompt, so no caption can close, extend or imitate one, and it
+is spelt so that no tokenizer finds a control token in it.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.resources import files
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from trl_balcap.judge import replies
+from pydantic import ValidationError
+
+from trl_balcap.judge import replies, tickets
 from trl_balcap.judge.images import EncodedImage
-from trl_balcap.judge.replies import Linguistic, Verification
+from trl_balcap.judge.replies import Form, Linguistic, Verification
+from trl_balcap.judge.tickets import UnreadableReply
 
 Verdict = TypeVar("Verdict")
 
@@ -33,6 +37,13 @@ QUESTIONS = (
 _PRIORITY = {"decompose": 0, "look": 0, "verify": 1, "cover": 1, "read": 1, "linguistic": 2}
 
 
+class Answer(NamedTuple, Generic[Verdict]):
+    """A verdict, and the JSON from which it can be had again."""
+
+    verdict: Verdict
+    stored: str
+
+
 @dataclass(frozen=True)
 class Question(Generic[Verdict]):
     """One question to a judge, ready to be sent.
@@ -41,16 +52,19 @@ class Question(Generic[Verdict]):
         name (`str`):
             One of `QUESTIONS`.
         data (`dict`):
-            The JSON object of the user's message.
-        parse (`Callable`):
-            From the reply's text to the verdict; raises `UnreadableReply`.
+            The JSON object of the user's message, without the ticket.
+        form (`type`):
+            What a reply consists of.
+        judge (`Callable`):
+            From a reply of that form to the verdict; raises `UnreadableReply`.
         images (`tuple` of `EncodedImage`):
             What the judge is shown.
     """
 
     name: str
     data: dict[str, Any]
-    parse: Callable[[str], Verdict] = field(compare=False)
+    form: type[Form] = field(compare=False)
+    judge: Callable[[Any], Verdict] = field(compare=False)
     images: tuple[EncodedImage, ...] = ()
 
     @property
@@ -59,15 +73,25 @@ class Question(Generic[Verdict]):
 
     @cached_property
     def text(self) -> str:
-        """The user's message: one JSON object and nothing else."""
+        """What is asked, as JSON: equal texts (and images) are equal questions."""
         return json_text(self.data)
 
-    def messages(self) -> list[dict[str, Any]]:
-        """The chat messages, in the OpenAI format."""
-        content: Any = self.text
+    @cached_property
+    def said(self) -> str:
+        """All text that the judge is to judge, or to compare, in the clear."""
+        return _SURROGATE.sub("\ufffd", "\n".join(_strings(self.data)))
+
+    def new_ticket(self) -> str:
+        """A ticket for one request, which nothing in the question can know."""
+        return tickets.new_ticket(self.text)
+
+    def messages(self, ticket: str) -> list[dict[str, Any]]:
+        """The chat messages, in the OpenAI format; the image first, for it is the same for many."""
+        text = f'{self.text[:-1]}, "ticket": "{ticket}"}}'
+        content: Any = text
         if self.images:
-            parts = [{"type": "image_url", "image_url": {"url": i.url}} for i in self.images]
-            content = [{"type": "text", "text": content}, *parts]
+            content = [{"type": "image_url", "image_url": {"url": i.url}} for i in self.images]
+            content.append({"type": "text", "text": text})
         return [
             {"role": "system", "content": prompt(self.name)},
             {"role": "user", "content": content},
@@ -78,21 +102,54 @@ class Question(Generic[Verdict]):
         schema = {"name": self.name, "strict": True, "schema": _SCHEMAS[self.name]}
         return {"type": "json_schema", "json_schema": schema}
 
+    def read(self, reply: str, ticket: str) -> Answer[Verdict]:
+        """The judge's verdict in its reply to the request with this ticket.
+
+        Raises:
+            `UnreadableReply`: if the reply holds no answer to the question.
+        """
+        form = replies.read(reply, self.form, ticket, self.said)
+        return Answer(self.judge(form), form.model_dump_json())
+
+    def recall(self, stored: str) -> Verdict:
+        """The verdict that was stored, checked against the question once more.
+
+        Raises:
+            `UnreadableReply`: if it is no answer to the question.
+        """
+        try:
+            form = self.form.model_validate_json(stored)
+        except ValidationError as error:
+            raise UnreadableReply("what was stored has another form") from error
+        return self.judge(form)
+
 
 def json_text(data: dict[str, Any]) -> str:
-    """`data` as JSON that is valid UTF-8, whatever its strings hold.
+    """`data` as JSON that is valid UTF-8 and holds no control token, whatever its strings hold.
 
-    A lone surrogate is no character and cannot be sent; it becomes U+FFFD.
+    A lone surrogate is no character and cannot be sent; it becomes U+FFFD. Characters of which
+    tokenizers make control tokens (`<|im_start|>`, `[INST]`, `<start_of_turn>`, `<｜User｜>`) are
+    escaped: the same JSON, but ordinary tokens.
 
     ```python
-    >>> json_text({"text": 'red "}" \\ud800'})
-    '{"text": "red \\\\"}\\\\" \\ufffd"}'
+    >>> print(json_text({"text": "A [sign] says <s>."}))
+    {"text": "A \\u005bsign\\u005d says \\u003cs\\u003e."}
 
     ```
     """
-    return _SURROGATE.sub("\ufffd", json.dumps(data, ensure_ascii=False))
+    dumped = _SURROGATE.sub("\ufffd", json.dumps(data, ensure_ascii=False))
+    return _STRING.sub(lambda string: _OF_TOKENS.sub(_escaped, string.group()), dumped)
 
 
+def _escaped(character: re.Match[str]) -> str:
+    return f"\\u{ord(character.group()):04x}"
+
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"')
+# Every control token of the families above has one of these in it: <...>, [...], |||...|||,
+# >>...<<. With them the characters that become one of them where a tokenizer normalizes (NFKC), and
+# the space of SentencePiece.
+_OF_TOKENS = re.compile("[<>\\[\\]|＜＞［］｜﹤﹥﹇﹈▁]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -120,7 +177,8 @@ def decompose(text: str) -> Question[tuple[str, ...]]:
     return Question(
         "decompose",
         {"question": "decompose", "text": text},
-        lambda reply: replies.parse_decompose(reply, text),
+        replies.SplitForm,
+        lambda form: replies.split(form, text),
     )
 
 
@@ -130,8 +188,9 @@ def verify(
     return Question(
         "verify",
         {"question": "verify", "assertions": _numbered(assertions)},
-        lambda reply: replies.parse_verify(reply, len(assertions), "\n".join(assertions)),
-        images,
+        replies.VerifyForm,
+        lambda form: replies.verifications(form, len(assertions)),
+        _shown("verify", images),
     )
 
 
@@ -139,13 +198,14 @@ def cover(assertions: Sequence[str], units: Sequence[str]) -> Question[tuple[boo
     return Question(
         "cover",
         {"question": "cover", "assertions": _numbered(assertions), "units": _numbered(units)},
-        lambda reply: replies.parse_cover(reply, len(units), "\n".join(assertions)),
+        replies.CoverForm,
+        lambda form: replies.coverage(form, len(units)),
     )
 
 
 def linguistic(text: str) -> Question[Linguistic]:
     data = {"question": "linguistic", "text": text}
-    return Question("linguistic", data, lambda reply: replies.parse_linguistic(reply, text))
+    return Question("linguistic", data, replies.LinguisticForm, replies.grades)
 
 
 def look(
@@ -154,8 +214,9 @@ def look(
     return Question(
         "look",
         {"question": "look", "text": text},
-        lambda reply: replies.parse_look(reply, text),
-        images,
+        replies.LookForm,
+        lambda form: replies.looked(form, text),
+        _shown("look", images),
     )
 
 
@@ -163,12 +224,32 @@ def read(text: str, units: Sequence[str]) -> Question[tuple[tuple[bool, ...], Li
     return Question(
         "read",
         {"question": "read", "text": text, "units": _numbered(units)},
-        lambda reply: replies.parse_read(reply, len(units), text),
+        replies.ReadForm,
+        lambda form: replies.coverage_and_grades(form, len(units)),
     )
 
 
 def preflight(images: tuple[EncodedImage, ...] = ()) -> Question[bool]:
-    return Question("preflight", {"question": "preflight"}, replies.parse_preflight, images)
+    data = {"question": "preflight"}
+    return Question("preflight", data, replies.PreflightForm, lambda form: form.ready, images)
+
+
+def _shown(name: str, images: tuple[EncodedImage, ...]) -> tuple[EncodedImage, ...]:
+    if not images:
+        raise ValueError(
+            f"{name} is a question about an image, and there is none. A completion without an image "
+            "has no verdict: score it None"
+        )
+    return images
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All strings in the data of a question."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _strings(inner)
 
 
 def _numbered(texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -189,16 +270,18 @@ def _array(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
 
 
+# The ticket comes last: see tickets.
 _TEXT, _TRUTH, _NUMBER = {"type": "string"}, {"type": "boolean"}, {"type": "number"}
 _ID = {"type": "integer"}
 _GRADES = {"clarity": _NUMBER, "fluency": _NUMBER, "coherency": _NUMBER}
+_VERIFIED = _array(_object(id=_ID, correct=_TRUTH, pointable=_TRUTH))
 _COVERED = _array(_object(id=_ID, covered=_TRUTH))
 _SCHEMAS: dict[str, dict[str, Any]] = {
-    "decompose": _object(assertions=_array(_TEXT)),
-    "verify": _object(verdicts=_array(_object(id=_ID, correct=_TRUTH, pointable=_TRUTH))),
-    "cover": _object(verdicts=_COVERED),
-    "linguistic": _object(**_GRADES),
-    "look": _object(assertions=_array(_object(text=_TEXT, correct=_TRUTH, pointable=_TRUTH))),
-    "read": _object(verdicts=_COVERED, **_GRADES),
-    "preflight": _object(ready=_TRUTH),
+    "decompose": _object(assertions=_array(_TEXT), ticket=_TEXT),
+    "verify": _object(verdicts=_VERIFIED, ticket=_TEXT),
+    "cover": _object(verdicts=_COVERED, ticket=_TEXT),
+    "linguistic": _object(**_GRADES, ticket=_TEXT),
+    "look": _object(assertions=_array(_TEXT), verdicts=_VERIFIED, ticket=_TEXT),
+    "read": _object(verdicts=_COVERED, **_GRADES, ticket=_TEXT),
+    "preflight": _object(ready=_TRUTH, ticket=_TEXT),
 }

@@ -1,25 +1,17 @@
-"""From a judge's reply to verdicts: find the one JSON object, check it against the question.
+"""From a judge's reply to a verdict: the form that a reply must have, and what it then says.
 
-Fences, prose around the JSON and trailing commas are read. Anything else is a judge failure
-(`UnreadableReply`), never a score: a verdict that is missing, doubled or invented, a number that is
-out of range or not a number, a boolean that is not one, two objects that contradict each other. The
-text that is judged comes from an adversary, and a reply may quote it. So where a reply holds more
-than one object that would count, they must agree; beside a broken object none counts; and an object
-that stands in the judged text is a quotation, unless it is the whole reply.
+A reply counts only if it answers the question: exactly the keys that were asked for, one verdict for
+each id, no id invented, booleans that are booleans, grades from 0 to 10. Anything else is a judge
+failure (`UnreadableReply`), never a score. Which object of a reply is the judge's own, and not a
+quotation from the text that it judges, is told in `tickets`.
 """
 
-import json
-import re
 from typing import Annotated, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-MAX_REPLY_SIZE = 1_000_000  # characters; a longer reply is a judge that runs wild
-_MAX_OBJECTS = 64  # in one reply; a judge gives one, and may quote some
-
-
-class UnreadableReply(ValueError):
-    """The reply does not answer the question in the form that was asked for."""
+from trl_balcap.judge.errors import shorten
+from trl_balcap.judge.tickets import UnreadableReply, own_objects
 
 
 class Verification(NamedTuple):
@@ -37,286 +29,177 @@ class Linguistic(NamedTuple):
     coherency: float
 
 
-class _Reply(BaseModel):
-    # Strict: "true", 1 and "8" are not verdicts. Unknown keys (an explanation) do no harm.
-    model_config = ConfigDict(strict=True, extra="ignore")
+# ---- forms --------------------------------------------------------------------------------------
 
 
-Grade = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+class Form(BaseModel):
+    """What a reply consists of."""
+
+    # "true", 1 and "8" are not verdicts. No other keys: a judge that quotes the text there, and does
+    # not escape it, would let the text write keys of the verdict.
+    model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class _Assertions(_Reply):
+_Grade = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+_Id = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class SplitForm(Form):
     assertions: list[str]
 
 
-class _Verify(_Reply):
-    id: int
+class _Verified(Form):
+    id: _Id
     correct: bool
     pointable: bool
 
 
-class _VerifyReply(_Reply):
-    verdicts: list[_Verify]
+class VerifyForm(Form):
+    verdicts: list[_Verified]
 
 
-class _Cover(_Reply):
-    id: int
+class _Covered(Form):
+    id: _Id
     covered: bool
 
 
-class _CoverReply(_Reply):
-    verdicts: list[_Cover]
+class CoverForm(Form):
+    verdicts: list[_Covered]
 
 
-class _LinguisticReply(_Reply):
-    clarity: Grade
-    fluency: Grade
-    coherency: Grade
+class LinguisticForm(Form):
+    clarity: _Grade
+    fluency: _Grade
+    coherency: _Grade
 
 
-class _Looked(_Reply):
-    text: str
-    correct: bool
-    pointable: bool
+class LookForm(Form):
+    # The verdicts stand apart from the texts, so that no text can write one beside itself.
+    assertions: list[str]
+    verdicts: list[_Verified]
 
 
-class _LookReply(_Reply):
-    assertions: list[_Looked]
+class ReadForm(Form):
+    verdicts: list[_Covered]
+    clarity: _Grade
+    fluency: _Grade
+    coherency: _Grade
 
 
-class _ReadReply(_LinguisticReply):
-    verdicts: list[_Cover]
-
-
-class _PreflightReply(_Reply):
+class PreflightForm(Form):
     ready: bool
 
 
-ReplyModel = TypeVar("ReplyModel", bound=_Reply)
+AnyForm = TypeVar("AnyForm", bound=Form)
 
 
-def parse_decompose(reply: str, text: str) -> tuple[str, ...]:
-    """Read the assertions of `text`. An assertion that is stated twice counts once.
+def read(reply: str, form: type[AnyForm], ticket: str, said: str = "") -> AnyForm:
+    """The judge's own object in `reply`, if it has the form.
+
+    Args:
+        reply (`str`):
+            What the judge replied.
+        form (`type`):
+            What was asked for.
+        ticket (`str`):
+            The ticket of the request.
+        said (`str`, *optional*, defaults to `""`):
+            The text that is judged.
+
+    Raises:
+        `UnreadableReply`: if there is no such object, or two that contradict each other.
 
     ```python
-    >>> parse_decompose('{"assertions": ["A dog.", "A cat.", "a  dog."]}', "A dog and a cat.")
+    >>> read('Here: {"ready": true, "ticket": "bcdf"}', PreflightForm, "bcdf")
+    PreflightForm(ready=True)
+
+    ```
+    """
+    found: list[AnyForm] = []
+    problem = ""
+    for candidate in own_objects(reply, ticket, said):
+        try:
+            parsed = form.model_validate(candidate)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            problem = problem or shorten(f"{where}: {first['msg']}")
+        else:
+            if parsed not in found:
+                found.append(parsed)
+    if not found:
+        raise UnreadableReply(problem)
+    if len(found) > 1:
+        raise UnreadableReply(f"{len(found)} verdicts that contradict each other")
+    return found[0]
+
+
+# ---- verdicts -----------------------------------------------------------------------------------
+
+
+def split(form: SplitForm, text: str) -> tuple[str, ...]:
+    """The assertions of `text`. An assertion that is stated twice counts once.
+
+    ```python
+    >>> split(SplitForm(assertions=["A dog.", "A cat.", "a  dog."]), "A dog and a cat.")
     ('A dog.', 'A cat.')
 
     ```
     """
-    assertions = _read(reply, _Assertions, text).assertions
-    _check_count(len(assertions), text)
-    return tuple(_distinct(assertions))
+    _check_count(form.assertions, text)
+    return tuple(_distinct(form.assertions).values())
 
 
-def parse_verify(reply: str, count: int, said: str = "") -> tuple[Verification, ...]:
-    """Read one verification for each of the assertions 1 to `count`, in their order.
-
-    ```python
-    >>> parse_verify('{"verdicts": [{"id": 1, "correct": true, "pointable": false}]}', 1)
-    (Verification(correct=True, pointable=False),)
-
-    ```
-    """
-    verdicts = _by_id(_read(reply, _VerifyReply, said).verdicts, count)
-    return tuple(Verification(verdict.correct, verdict.pointable) for verdict in verdicts)
+def verifications(form: VerifyForm, count: int) -> tuple[Verification, ...]:
+    """One verification for each of the assertions 1 to `count`, in their order."""
+    return tuple(_verifications(form.verdicts, count))
 
 
-def parse_cover(reply: str, count: int, said: str = "") -> tuple[bool, ...]:
-    """Read for each of the reference units 1 to `count` whether it is covered.
-
-    ```python
-    >>> parse_cover('{"verdicts": [{"id": 2, "covered": true}, {"id": 1, "covered": false}]}', 2)
-    (False, True)
-
-    ```
-    """
-    return tuple(v.covered for v in _by_id(_read(reply, _CoverReply, said).verdicts, count))
+def coverage(form: CoverForm | ReadForm, count: int) -> tuple[bool, ...]:
+    """For each of the reference units 1 to `count` whether it is covered."""
+    return tuple(verdict.covered for verdict in _by_id(form.verdicts, count))
 
 
-def parse_linguistic(reply: str, text: str = "") -> Linguistic:
-    """Read the three grades, each from 0 to 10.
+def grades(form: LinguisticForm | ReadForm) -> Linguistic:
+    """The three grades."""
+    return Linguistic(form.clarity, form.fluency, form.coherency)
+
+
+def looked(form: LookForm, text: str) -> tuple[tuple[str, Verification], ...]:
+    """The assertions of `text` with their verifications (the fused decompose and verify).
 
     ```python
-    >>> parse_linguistic('```json\\n{"clarity": 8, "fluency": 9.5, "coherency": 7,}\\n```')
-    Linguistic(clarity=8.0, fluency=9.5, coherency=7.0)
-
-    ```
-    """
-    grades = _read(reply, _LinguisticReply, text)
-    return Linguistic(grades.clarity, grades.fluency, grades.coherency)
-
-
-def parse_look(reply: str, text: str) -> tuple[tuple[str, Verification], ...]:
-    """Read the assertions of `text` with their verifications (the fused decompose and verify).
-
-    ```python
-    >>> parse_look('{"assertions": [{"text": "A dog.", "correct": true, "pointable": true}]}', "Dog")
+    >>> verdict = {"id": 1, "correct": True, "pointable": True}
+    >>> looked(LookForm(assertions=["A dog."], verdicts=[verdict]), "Dog")
     (('A dog.', Verification(correct=True, pointable=True)),)
 
     ```
     """
-    looked = _read(reply, _LookReply, text).assertions
-    _check_count(len(looked), text)
-    kept = _distinct([assertion.text for assertion in looked])
-    verdicts = {kept_text: [] for kept_text in kept}
-    for assertion in looked:
-        for kept_text in kept:
-            if _normal(kept_text) == _normal(assertion.text):
-                verdicts[kept_text].append(Verification(assertion.correct, assertion.pointable))
-    for kept_text, given in verdicts.items():
-        if len(set(given)) > 1:
-            raise UnreadableReply(f"contradicting verdicts for the assertion {kept_text!r}")
-    return tuple((kept_text, given[0]) for kept_text, given in verdicts.items())
+    _check_count(form.assertions, text)
+    kept = _distinct(form.assertions)
+    given: dict[str, Verification] = {}
+    verdicts = _verifications(form.verdicts, len(form.assertions))
+    for assertion, verdict in zip(form.assertions, verdicts, strict=True):
+        if given.setdefault(_normal(assertion), verdict) != verdict:
+            raise UnreadableReply(
+                f"contradicting verdicts for the assertion {shorten(assertion, 80)!r}"
+            )
+    return tuple((assertion, given[normal]) for normal, assertion in kept.items())
 
 
-def parse_read(reply: str, count: int, text: str = "") -> tuple[tuple[bool, ...], Linguistic]:
-    """Read coverage of the units 1 to `count` and the grades (the fused cover and linguistic)."""
-    read = _read(reply, _ReadReply, text)
-    covered = tuple(v.covered for v in _by_id(read.verdicts, count))
-    return covered, Linguistic(read.clarity, read.fluency, read.coherency)
+def coverage_and_grades(form: ReadForm, count: int) -> tuple[tuple[bool, ...], Linguistic]:
+    """Coverage of the units 1 to `count` and the grades (the fused cover and linguistic)."""
+    return coverage(form, count), grades(form)
 
 
-def parse_preflight(reply: str) -> bool:
-    """Read whether the judge answers in JSON at all."""
-    return _read(reply, _PreflightReply).ready
+def _verifications(verdicts: list[_Verified], count: int) -> list[Verification]:
+    return [Verification(v.correct, v.pointable) for v in _by_id(verdicts, count)]
 
 
-def _read(reply: str, model: type[ReplyModel], said: str = "") -> ReplyModel:
-    """The one object of `reply` that has the model's form. `said` is the text that is judged."""
-    if len(reply) > MAX_REPLY_SIZE:
-        raise UnreadableReply(f"the reply has {len(reply)} characters; at most {MAX_REPLY_SIZE}")
-    objects = json_objects(reply)
-    # Among prose, an object that stands word for word in the judged text is a quotation.
-    if len(objects) != 1 or _without_fence(reply) != objects[0][1]:
-        objects = [(value, source) for value, source in objects if source not in said]
-    if not objects:
-        raise UnreadableReply("no JSON object in the reply")
-    read: list[ReplyModel] = []
-    problem = ""
-    for candidate, _ in objects:
-        try:
-            parsed = model.model_validate(candidate)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            problem = problem or f"{where}: {first['msg']}"
-        else:
-            if parsed not in read:
-                read.append(parsed)
-    if not read:
-        raise UnreadableReply(problem)
-    if len(read) > 1:
-        raise UnreadableReply(f"{len(read)} JSON objects that contradict each other")
-    return read[0]
+_WithId = TypeVar("_WithId", _Verified, _Covered)
 
 
-def json_objects(reply: str) -> list[tuple[dict, str]]:
-    """All top-level JSON objects in `reply`, each with its source; trailing commas do not matter.
-
-    Braces in prose are passed over, but only where they hold nothing that could be JSON: a broken
-    object may be the judge's own verdict with a caption in it that breaks it, and then what stands
-    beside it is the caption's.
-
-    Raises:
-        `UnreadableReply`: if there is such a broken object.
-
-    ```python
-    >>> json_objects('Sure {as always}! {"ready": true,} Anything else?')
-    [({'ready': True}, '{"ready": true,}')]
-    >>> json_objects("I cannot help with that.")
-    []
-
-    ```
-    """
-    found: list[tuple[dict, str]] = []
-    start = reply.find("{")
-    for _ in range(_MAX_OBJECTS):
-        if start < 0:
-            return found
-        decoded = _decode_at(reply, start)
-        if decoded is not None:
-            value, end = decoded
-            found.append((value, reply[start:end]))
-        else:
-            end = reply.find("}", start) + 1
-            inside = reply[start + 1 : end]
-            if not end or "{" in inside or '"' in inside:
-                raise UnreadableReply("a broken JSON object")
-        start = reply.find("{", end)
-    raise UnreadableReply(f"more than {_MAX_OBJECTS} objects in braces")
-
-
-def _without_fence(reply: str) -> str:
-    """The reply without space and a Markdown fence around it.
-
-    ```python
-    >>> _without_fence('\\ufeff```json\\n{"ready": true}\\n``` ')
-    '{"ready": true}'
-
-    ```
-    """
-    bare = reply.strip("\ufeff \t\r\n")
-    match = _FENCED.fullmatch(bare)
-    return match.group(1) if match else bare
-
-
-_FENCED = re.compile(r"```\w*\s*(.*?)\s*```", re.DOTALL)
-
-
-def _decode_at(text: str, start: int) -> tuple[dict, int] | None:
-    try:
-        return _DECODER.raw_decode(text, start)
-    except (ValueError, RecursionError):
-        pass  # perhaps a trailing comma; try without
-    relaxed, ends = _without_trailing_commas(text, start)
-    if relaxed is None:
-        return None
-    try:
-        value, end = _DECODER.raw_decode(relaxed)
-    except (ValueError, RecursionError):
-        return None
-    # Every removed comma before the object's end shifts that end by one in the original text.
-    return value, start + end + sum(1 for position in ends if position < end)
-
-
-# A JSON string, or a comma with nothing but space before the bracket that closes.
-_STRING_OR_TRAILING_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[}\]])', re.DOTALL)
-
-
-def _without_trailing_commas(text: str, start: int) -> tuple[str | None, list[int]]:
-    """`text[start:]` without trailing commas, and where each stood in the shortened text."""
-    pieces: list[str] = []
-    removed: list[int] = []
-    last = start
-    length = 0
-    for match in _STRING_OR_TRAILING_COMMA.finditer(text, start):
-        if match.group() == ",":
-            pieces.append(text[last : match.start()])
-            length += match.start() - last
-            removed.append(length)
-            last = match.end()
-    if not removed:
-        return None, removed
-    pieces.append(text[last:])
-    return "".join(pieces), removed
-
-
-def _object_without_doubles(pairs: list[tuple[str, object]]) -> dict:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one JSON object")
-    return found
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object_without_doubles, parse_constant=_no_constant)
-
-
-def _by_id(verdicts: list, count: int) -> list:
+def _by_id(verdicts: list[_WithId], count: int) -> list[_WithId]:
     """The verdicts ordered by id, which must be exactly 1 to `count`."""
     ordered = sorted(verdicts, key=lambda verdict: verdict.id)
     if [verdict.id for verdict in ordered] != list(range(1, count + 1)):
@@ -326,22 +209,26 @@ def _by_id(verdicts: list, count: int) -> list:
     return ordered
 
 
-def _check_count(count: int, text: str) -> None:
+def _check_count(assertions: list[str], text: str) -> None:
     # An assertion needs a few characters of caption, even in Chinese.
     limit = 16 + len(text) // 2
-    if count > limit:
+    if len(assertions) > limit:
         raise UnreadableReply(
-            f"{count} assertions for a text of {len(text)} characters; at most {limit} are believed"
+            f"{len(assertions)} assertions for a text of {len(text)} characters; at most {limit} are "
+            "believed"
         )
+    # No score comes from a split that never happened.
+    if not any(map(_normal, assertions)) and any(map(str.isalnum, text)):
+        raise UnreadableReply("no assertions for a text with words")
 
 
-def _distinct(assertions: list[str]) -> list[str]:
-    """The first of each set of equal assertions, blank ones left out."""
+def _distinct(assertions: list[str]) -> dict[str, str]:
+    """The first of each set of equal assertions by its normal form, blank ones left out."""
     first: dict[str, str] = {}
     for assertion in assertions:
         if normal := _normal(assertion):
             first.setdefault(normal, assertion.strip())
-    return list(first.values())
+    return first
 
 
 def _normal(assertion: str) -> str:

@@ -75,14 +75,14 @@ class Noise:
         if not self.linguistic and not self.flip:
             return reply
         seen = scene if question["question"] in LOOKING else None
-        dice = random.Random(f"{self.seed}:{call}:{json.dumps(question)}:{seen}")
+        asked = {key: value for key, value in question.items() if key != "ticket"}
+        dice = random.Random(f"{self.seed}:{call}:{json.dumps(asked)}:{seen}")
         spoilt = dict(reply)
         for key in ("clarity", "fluency", "coherency"):
             if key in reply:
                 spoilt[key] = min(10.0, max(0.0, reply[key] + dice.gauss(0, self.linguistic)))
-        for key in ("verdicts", "assertions"):
-            if key in reply and question["question"] != "decompose":
-                spoilt[key] = [self._flipped(verdict, dice) for verdict in reply[key]]
+        if "verdicts" in reply:
+            spoilt["verdicts"] = [self._flipped(verdict, dice) for verdict in reply["verdicts"]]
         return spoilt
 
     def _flipped(self, verdict: dict[str, Any], dice: random.Random) -> dict[str, Any]:

@@ -22,7 +22,15 @@ from trl_balcap.scenes.rules import covered, decompose, linguistic, verdict
 from trl_balcap.scenes.sight import read_scene
 from trl_balcap.scenes.world import Scene
 
-__all__ = ["Oracle", "QuestionError", "Scores", "answer", "question_name", "score"]
+__all__ = [
+    "Oracle",
+    "QuestionError",
+    "Scores",
+    "answer",
+    "question_name",
+    "score",
+    "ticket_of",
+]
 
 
 class QuestionError(ValueError):
@@ -40,7 +48,8 @@ def answer(question: dict[str, Any], image: Image.Image | Scene | None = None) -
     Args:
         question (`dict`):
             The user's JSON: `{"question": "decompose", "text": ...}` and so on for `verify`,
-            `cover`, `linguistic`, `look`, `read` and `preflight`.
+            `cover`, `linguistic`, `look`, `read` and `preflight`. Its `ticket`, if it has one, is
+            the reply's last key.
         image (`PIL.Image.Image` or [`Scene`], *optional*):
             What `verify` and `look` look at.
 
@@ -66,28 +75,25 @@ def answer(question: dict[str, Any], image: Image.Image | Scene | None = None) -
 
     ```
     """
+    reply = _answered(question, image)
+    return {**reply, "ticket": question["ticket"]} if "ticket" in question else reply
+
+
+def _answered(question: dict[str, Any], image: Image.Image | Scene | None) -> dict[str, Any]:
     name = question.get("question")
     if name == "decompose":
         return {"assertions": decompose(_text(question))}
     if name == "verify":
-        scene = _seen(image)
-        verdicts = []
-        for number, text in _numbered(question, "assertions"):
-            correct, pointable = verdict(text, scene)
-            verdicts.append({"id": number, "correct": correct, "pointable": pointable})
-        return {"verdicts": verdicts}
+        return {"verdicts": _verdicts(_numbered(question, "assertions"), _seen(image))}
     if name == "cover":
         assertions = [text for _, text in _numbered(question, "assertions")]
         return {"verdicts": _cover_verdicts(question, assertions)}
     if name == "linguistic":
         return linguistic(_text(question))._asdict()
     if name == "look":
-        scene = _seen(image)
-        looked = []
-        for text in decompose(_text(question)):
-            correct, pointable = verdict(text, scene)
-            looked.append({"text": text, "correct": correct, "pointable": pointable})
-        return {"assertions": looked}
+        assertions = decompose(_text(question))
+        verdicts = _verdicts(enumerate(assertions, start=1), _seen(image))
+        return {"assertions": assertions, "verdicts": verdicts}
     if name == "read":
         text = _text(question)
         verdicts = _cover_verdicts(question, decompose(text))
@@ -98,6 +104,14 @@ def answer(question: dict[str, Any], image: Image.Image | Scene | None = None) -
         f"unknown question {name!r}; the judge of scenes knows decompose, verify, cover, "
         "linguistic, look, read and preflight."
     )
+
+
+def _verdicts(assertions: Iterable[tuple[Any, str]], scene: Scene) -> list[dict[str, Any]]:
+    verdicts = []
+    for number, text in assertions:
+        correct, pointable = verdict(text, scene)
+        verdicts.append({"id": number, "correct": correct, "pointable": pointable})
+    return verdicts
 
 
 def _cover_verdicts(question: dict[str, Any], assertions: list[str]) -> list[dict[str, Any]]:
@@ -271,6 +285,14 @@ def question_name(messages: Sequence[dict[str, Any]]) -> str:
         return str(_read_messages(messages)[0]["question"])
     except QuestionError:
         return "other"
+
+
+def ticket_of(messages: Sequence[dict[str, Any]]) -> str:
+    """The ticket that the messages carry, `""` where they carry none: each request has another."""
+    try:
+        return str(_read_messages(messages)[0].get("ticket", ""))
+    except QuestionError:
+        return ""
 
 
 def _read_messages(messages: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
