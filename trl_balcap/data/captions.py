@@ -32,9 +32,10 @@ _TAKEN = (
 
 
 def load_captions(
-    path: str | Path,
+    path: Any,
     *,
     split: str | None = None,
+    name: str | None = None,
     prompt: str | None = None,
     image_column: str | None = None,
     reference_column: str | None = None,
@@ -48,22 +49,27 @@ def load_captions(
 
     `path` is one of
 
-    - a JSONL or CSV file, one row a line, with the image's path relative to that file;
+    - a JSONL, CSV or JSON file of rows, with the image's path relative to that file; rows may have
+      the form of LLaVA, ShareGPT4V or COCO captions ([`~data.formats.known_row`]);
     - a folder with `metadata.jsonl`, `captions.jsonl` or `metadata.csv` in it (`datasets`'
       "imagefolder" layout), or with one `.txt` file of the same name beside each image;
-    - a dataset saved by `Dataset.save_to_disk`, a parquet file or a folder of them;
-    - the name of a dataset on the Hub (the only source that needs a network).
+    - a dataset saved by `Dataset.save_to_disk`, Parquet files or WebDataset shards, one or a folder
+      of them;
+    - the name of a dataset on the Hub (the only source that needs a network);
+    - a `Dataset` or `DatasetDict`, a list of rows, or a list of images (with `references=False`).
 
     Images stay where they are. A row's image is opened by [`~data.images.open_image`] when the row
     is read: upright, in RGB, bounded. Before that, every image is checked: header, sides, and
     whether the file ends where its format ends ([`~data.images.image_problem`]).
 
     Args:
-        path (`str` or `Path`):
-            File, folder or dataset name.
+        path (`str`, `Path`, `Dataset` or `list`):
+            File, folder, dataset name, or rows in memory.
         split (`str`, *optional*):
             Split to load. In a folder, a sub-folder or a JSONL file of that name. `None` is the
             whole of a source that has no splits, and `"train"` of one that has.
+        name (`str`, *optional*):
+            Configuration of a dataset on the Hub, as in `datasets.load_dataset`.
         prompt (`str`, *optional*):
             The user's message. `None` takes each row's own `prompt` column, and where there is none
             `"Describe the image in detail."`.
@@ -115,6 +121,7 @@ def load_captions(
     dataset, rows = read_source(
         path,
         split=split,
+        name=name,
         image_columns=IMAGE_COLUMNS if image_column is None else (image_column,),
         image_folder=image_folder,
         allow_urls=allow_urls,
@@ -126,7 +133,7 @@ def load_captions(
     taken = [name for name in _TAKEN if name in dataset.column_names]
     if taken:
         raise ValueError(
-            f"{path} has the columns {', '.join(taken)}: TRL keeps these names for itself. Rename "
+            f"{rows.source} has the columns {', '.join(taken)}: TRL keeps these names for itself. Rename "
             "them."
         )
     first = [name for name in ("prompt", "image", "reference") if name in dataset.column_names]

@@ -1,19 +1,31 @@
 """Where rows come from: a file, a folder, a saved dataset, the Hub."""
 
 import itertools
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
+from datasets.exceptions import DatasetGenerationError
+from PIL import Image
 
-from trl_balcap.data.folders import image_files, list_of, row_image
+from trl_balcap.data.checks import raise_for, stored
+from trl_balcap.data.folders import image_files, image_path, list_of, row_image
+from trl_balcap.data.formats import known_dataset
+from trl_balcap.data.images import IMAGE_SUFFIXES
 from trl_balcap.data.jsonl import BadRowsError
 from trl_balcap.data.tables import TABLE_SUFFIXES, read_rows
 from trl_balcap.data.text import read_text
 
 __all__ = ["Rows", "read_source"]
+
+logger = logging.getLogger(__name__)
+
+_BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}  # of `datasets`
+_KNOWN_SUFFIXES = (*TABLE_SUFFIXES, *_BUILDERS, *IMAGE_SUFFIXES, ".txt", ".zip")
 
 
 class Rows:
@@ -47,14 +59,15 @@ class Rows:
             raise ValueError(f"{self.source} has no column {asked[0]!r} for {what}_column: {have}.")
         raise ValueError(
             f"{self.source} has no {what} column, none of {', '.join(asked)}: {have}. Name it with "
-            f"{what}_column."
+            f"{what}_column{'' if what == 'image' else ', or load images alone: references=False'}."
         )
 
 
 def read_source(
-    path: str | Path,
+    source: Any,
     *,
     split: str | None,
+    name: str | None,
     image_columns: Sequence[str],
     image_folder: str | Path | None,
     allow_urls: bool,
@@ -63,29 +76,31 @@ def read_source(
     The rows of a source, with a column `image` of paths or stored images.
 
     Args:
-        path, split, image_folder, allow_urls:
+        source, split, name, image_folder, allow_urls:
             As for [`load_captions`].
         image_columns (`Sequence[str]`):
             Where the image is looked for.
 
     Raises:
-        `FileNotFoundError`: If nothing is at `path`.
+        `FileNotFoundError`: If nothing is at `source`.
         `ValueError`: If it is no source, or has no such split or column.
     """
+    if image_folder is not None and not Path(image_folder).is_dir():
+        raise FileNotFoundError(f"There is no folder {image_folder} to look for images in.")
     reader = _Reader(image_columns, image_folder, allow_urls)
-    source = Path(path)
-    if source.is_file():
-        _no_split(source, split)
-        return reader.file(source)
-    if source.is_dir():
-        return reader.folder(source, split or "train")
-    name = str(path)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or source.suffix:
-        raise FileNotFoundError(
-            f"There is nothing at {name}. Give a JSONL file, a folder with images and captions, or "
-            "the name of a dataset on the Hub (owner/name)."
-        )
-    return reader.named(datasets.load_dataset(name, split=split or "train"), name)
+    if not isinstance(source, str | PathLike):
+        return reader.given(source, split)
+    path = Path(source)
+    if name is not None and path.exists():
+        raise ValueError(f"name={name!r} is for a dataset on the Hub, and {path} is on this disk.")
+    if path.is_file():
+        _no_split(path, split)
+        return reader.file(path)
+    if path.is_dir():
+        return reader.folder(path, split or "train")
+    if path.exists():
+        raise ValueError(f"{path} is neither a file nor a folder.")
+    return reader.hub(str(source), split or "train", name)
 
 
 def _no_split(source: Path, split: str | None) -> None:
@@ -106,14 +121,15 @@ class _Reader:
 
     def file(self, file: Path) -> tuple[datasets.Dataset, Rows]:
         suffix = file.suffix.lower()
-        if suffix == ".parquet":
-            return self.named(datasets.Dataset.from_parquet(str(file)), str(file))
         if suffix in TABLE_SUFFIXES:
             return self.table(file)
-        raise ValueError(
-            f"{file} holds no captions that can be read: give one of {', '.join(TABLE_SUFFIXES)}, "
-            ".parquet, or a folder."
-        )
+        builder = _BUILDERS.get(suffix)
+        if builder is None:
+            raise ValueError(
+                f"{file} is no file of captions: those are {', '.join(TABLE_SUFFIXES)}, "
+                f"{', '.join(_BUILDERS)}, by their names. A folder of images is one, too."
+            )
+        return self.built(builder, [file], str(file), file.parent)
 
     def folder(self, folder: Path, split: str) -> tuple[datasets.Dataset, Rows]:
         if (folder / "dataset_dict.json").is_file():
@@ -121,10 +137,10 @@ class _Reader:
             if split not in saved:
                 have = ", ".join(map(str, saved))
                 raise ValueError(f"{folder} has no split {split!r}, only {have}.")
-            return self.named(saved[split], f"{folder}, split {split}")
+            return self.named(saved[split], f"{folder}, split {split}", folder)
         if (folder / "state.json").is_file():
             _no_split(folder, split)
-            return self.named(datasets.load_from_disk(folder), str(folder))
+            return self.named(datasets.load_from_disk(folder), str(folder), folder)
         if (folder / split).is_dir():
             return self.folder(folder / split, "train")
         if (folder / f"{split}.jsonl").is_file():
@@ -134,17 +150,89 @@ class _Reader:
             _no_split(folder, split)
             return self.table(listed)
         if any(folder.rglob("*.parquet")):
-            return self.named(datasets.load_dataset(str(folder), split=split), str(folder))
+            return self.named(datasets.load_dataset(str(folder), split=split), str(folder), folder)
         _no_split(folder, split)
+        shards = sorted(folder.rglob("*.tar"))
+        if shards:
+            return self.built("webdataset", shards, str(folder), folder)
         return self.sidecars(folder)
 
-    def named(self, dataset: Any, source: str) -> tuple[datasets.Dataset, Rows]:
+    def built(
+        self, builder: str, files: Sequence[Path], source: str, folder: Path
+    ) -> tuple[datasets.Dataset, Rows]:
+        try:
+            dataset = datasets.load_dataset(builder, data_files=list(map(str, files)))["train"]
+        except (OSError, ValueError, DatasetGenerationError) as error:
+            cause = error.__cause__ or error
+            raise ValueError(f"{source} cannot be read as {builder}: {cause}") from error
+        return self.named(dataset, source, folder)
+
+    def hub(self, repo: str, split: str, name: str | None) -> tuple[datasets.Dataset, Rows]:
+        """A dataset of the Hub, asked for only where the name can be one and no path was meant."""
+        nothing = (
+            f"There is no file or folder {repo}. Give a JSONL file, a folder with images and "
+            "captions, or the name of a dataset on the Hub (owner/name)."
+        )
+        owner = repo.partition("/")[0]
+        is_name = repo.count("/") == 1 and not repo.startswith((".", "/", "~"))
+        if not is_name or Path(repo).suffix in _KNOWN_SUFFIXES or Path(owner).is_dir():
+            raise FileNotFoundError(nothing)
+        logger.warning("There is no folder %s here; asking the Hub for a dataset %s.", repo, repo)
+        try:
+            dataset = datasets.load_dataset(repo, name, split=split)
+        except (OSError, ValueError) as error:  # no such dataset, no network, no such split or name
+            said = str(error).strip().partition("\n")[0]
+            raise FileNotFoundError(f"{nothing} The Hub gave none: {said}") from error
+        return self.named(dataset, repo, None)
+
+    def given(self, source: Any, split: str | None) -> tuple[datasets.Dataset, Rows]:
+        """A dataset, rows or images in memory."""
+        if isinstance(source, datasets.IterableDataset | datasets.IterableDatasetDict):
+            raise ValueError(
+                "load_captions checks every row before training, and an IterableDataset is read as "
+                "it goes. Give it to the trainer as it is, with the columns prompt, image and "
+                "reference; or load it with streaming=False."
+            )
+        if isinstance(source, datasets.DatasetDict):
+            split = split or "train"
+            if split not in source:
+                have = ", ".join(map(str, source))
+                raise ValueError(f"The DatasetDict has no split {split!r}, only {have}.")
+            source, split = source[split], None
+        if isinstance(source, list | tuple) and source:
+            source = datasets.Dataset.from_list([self._storable(row) for row in source])
+        if not isinstance(source, datasets.Dataset):
+            raise ValueError(
+                "load_captions takes a file, a folder, the name of a dataset, a Dataset, or a list "
+                f"of rows or images; got {type(source).__name__}."
+            )
+        _no_split(Path("The dataset"), split)
+        return self.named(source, "the dataset", Path())
+
+    def named(
+        self, dataset: Any, source: str, folder: Path | None
+    ) -> tuple[datasets.Dataset, Rows]:
         rows = Rows(source)
+        dataset = known_dataset(dataset.with_format(None))
+        columns = dataset.column_names
+        if "images" in columns and not any(name in columns for name in self.image_columns):
+            dataset = _single_images(dataset, rows)
         column = rows.column("image", self.image_columns, dataset.column_names)
-        dataset = dataset.with_format(None)
         if column != "image":
             kept = [other for other in dataset.column_names if other != "image"]
             dataset = dataset.select_columns(kept).rename_column(column, "image")
+        if dataset.features["image"] == datasets.Value("string"):
+            found = [
+                (rows(row), {"image": p.as_py()}) for row, p in enumerate(stored(dataset, "image"))
+            ]
+            folder = Path(self.image_folder) if self.image_folder is not None else folder
+            if folder is None:
+                raise ValueError(
+                    f"The images of {source} are paths: name the folder that they are relative to "
+                    "with image_folder."
+                )
+            images: Any = self._images(folder, found, ("image",))
+            dataset = dataset.remove_columns("image").add_column("image", images)  # type: ignore[call-arg]
         return dataset, rows
 
     def sidecars(self, folder: Path) -> tuple[datasets.Dataset, Rows]:
@@ -176,7 +264,8 @@ class _Reader:
         rows.column("image", self.image_columns, names)
         columns = {name: [row.get(name) for _, row in found] for name in names}
         # The path as it was written rides along under its own name.
-        columns["image"] = self._images(file, found)
+        folder = Path(self.image_folder) if self.image_folder is not None else file.parent
+        columns["image"] = self._images(folder, found, self.image_columns)
         for name, values in columns.items():
             try:
                 pa.array(values)
@@ -187,17 +276,53 @@ class _Reader:
                 ) from error
         return datasets.Dataset.from_dict(columns), rows
 
-    def _images(self, file: Path, found: Sequence[tuple[str, dict[str, Any]]]) -> list[str | None]:
-        folder = self.image_folder or file.parent
+    def _storable(self, row: Any) -> dict[str, Any]:
+        """A row, or an image as a row, with an image that Arrow can hold."""
+        row = row if isinstance(row, Mapping) else {"image": row}
+        if "image" not in row:
+            return dict(row)
+        image = row["image"]
+        if isinstance(image, PathLike | str):
+            path = image_path(fspath(image), self.image_folder or "", allow_urls=self.allow_urls)
+            image = {"bytes": None, "path": path}
+        elif isinstance(image, bytes):
+            image = {"bytes": image, "path": None}
+        elif isinstance(image, Image.Image):
+            image = datasets.Image().encode_example(image)
+        elif not isinstance(image, Mapping):
+            raise ValueError(
+                f"A list for load_captions holds images, paths or rows; this one has {image!r}."
+            )
+        return {**row, "image": image}
+
+    def _images(
+        self, folder: Path, found: Sequence[tuple[str, Mapping[str, Any]]], columns: Sequence[str]
+    ) -> list[str | None]:
         images: list[str | None] = []
         problems: list[str] = []
         for place, row in found:
             try:
-                images.append(
-                    row_image(row, folder, self.image_columns, allow_urls=self.allow_urls)
-                )
+                images.append(row_image(row, folder, columns, allow_urls=self.allow_urls))
             except ValueError as error:
                 problems.append(f"{place}: {error}")
         if problems:
             raise BadRowsError(problems)
         return images
+
+
+def _single_images(dataset: Any, rows: Rows) -> datasets.Dataset:
+    """The column `images` with one image in each row, as `image`."""
+    images = [value.as_py() for value in stored(dataset, "images")]
+    raise_for(
+        (
+            f"{rows(row)}: {len(found or ())} images"
+            for row, found in enumerate(images)
+            if not found or len(found) != 1
+        ),
+        f"Captions are of one image each in {rows.source}",
+        "Leave these rows out, or give the dataset to the trainer as it is.",
+    )
+    features = datasets.Image(decode=False)
+    single: Any = [found[0] for found in images]
+    dataset = dataset.remove_columns("images").add_column("image", single)  # type: ignore[call-arg]
+    return dataset if isinstance(single[0], str) else dataset.cast_column("image", features)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trl_balcap.data.formats import coco_rows, known_row
 from trl_balcap.data.jsonl import BadRowsError, read_jsonl
 from trl_balcap.data.text import read_text
 
@@ -20,8 +21,9 @@ def read_rows(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     Rows of a text file, each with its place in it ("captions.jsonl:3").
 
     JSONL has one object a line, CSV one row a line under a header. A `.json` file is a list of
-    objects, or one object from id to caption, as CaptionQA and CapArena exchange it; there the id
-    is also the image's file name.
+    objects, a COCO captions file ([`~data.formats.coco_rows`]), or one object from id to caption, as
+    CaptionQA and CapArena exchange it; there the id is also the image's file name. Objects may have
+    a form of [`~data.formats.known_row`].
 
     Args:
         path (`str` or `Path`): The file, in UTF-8 or with a byte-order mark.
@@ -46,7 +48,7 @@ def read_rows(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
         return _csv_rows(path, "\t" if suffix == ".tsv" else ",")
     if suffix == ".json":
         return _json_rows(path)
-    return [(f"{path}:{number}", row) for number, row in read_jsonl(path)]
+    return [(f"{path}:{number}", known_row(row)) for number, row in read_jsonl(path)]
 
 
 def _csv_rows(path: Path, delimiter: str) -> list[tuple[str, dict[str, Any]]]:
@@ -77,6 +79,13 @@ def _json_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
         raise BadRowsError(
             [f"{path}:{error.lineno}: not JSON ({error.msg}). Use .jsonl for an object a line."]
         ) from error
+    if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
+        try:
+            return [(f"{path}: {place}", row) for place, row in coco_rows(content)]
+        except (KeyError, TypeError) as error:
+            raise BadRowsError(
+                [f"{path}: it has images and annotations, and is no COCO captions file: {error!r}."]
+            ) from error
     if isinstance(content, dict):
         return [
             (f"{path}: {name!r}", {"id": name, "image": name, "caption": caption})
@@ -93,4 +102,4 @@ def _json_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     ]
     if problems:
         raise BadRowsError(problems)
-    return [(f"{path}[{place}]", row) for place, row in enumerate(content)]
+    return [(f"{path}[{place}]", known_row(row)) for place, row in enumerate(content)]

@@ -1,0 +1,127 @@
+"""Rows as other projects write them, with the columns that this one reads."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import datasets
+
+from trl_balcap.data.checks import stored
+
+__all__ = ["coco_rows", "known_dataset", "known_row"]
+
+_TALKS = ("conversations", "messages")  # LLaVA, ShareGPT4V and ALLaVA; OpenAI and TRL
+_QUESTIONS = "reward_model"  # CapRL-QA-75K
+_SHARD_IMAGES = ("jpg", "jpeg", "png", "webp")  # members of a WebDataset sample
+_MARK = re.compile(r"\s*<image>\s*")
+_LETTER = re.compile(r"^([A-Z])[).:]\s*")
+
+
+def known_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The row with `prompt`, `reference` and `questions` where they are written in another form.
+
+    - `conversations` of `{"from": "human" | "gpt", "value": ...}` (LLaVA, ShareGPT4V, ALLaVA) and
+      `messages` of `{"role": "user" | "assistant", "content": ...}`: the first of each;
+    - `reward_model` with `ground_truth` (CapRL-QA-75K): `questions` of `question`, `choices` and
+      `answer`, the choices without their letters and the answer as one of them.
+
+    Example:
+
+    ```python
+    >>> talk = [{"from": "human", "value": "<image>\\nWhat is it?"}, {"from": "gpt", "value": "Tea."}]
+    >>> known_row({"image": "1.jpg", "conversations": talk})
+    {'image': '1.jpg', 'prompt': 'What is it?', 'reference': 'Tea.'}
+
+    ```
+    """
+    known = {name: value for name, value in row.items() if name not in (*_TALKS, _QUESTIONS)}
+    talk = next((row[name] for name in _TALKS if isinstance(row.get(name), list)), None)
+    if talk is not None:
+        # What is missing is empty, and named with the empty ones.
+        known.setdefault("prompt", _MARK.sub(" ", _said(talk, ("human", "user"))).strip())
+        known.setdefault("reference", _said(talk, ("gpt", "assistant")).strip())
+    if isinstance(row.get(_QUESTIONS), Mapping):
+        known["questions"] = [_question(asked) for asked in row[_QUESTIONS]["ground_truth"]]
+        known["prompt"] = [_unmarked(message) for message in row.get("prompt") or ()]
+    return known
+
+
+def known_dataset(dataset: datasets.Dataset) -> datasets.Dataset:
+    """A dataset of such rows, or of WebDataset samples (`jpg` and `txt`), with the columns read."""
+    columns = dataset.column_names
+    if "__key__" in columns:
+        image = next((name for name in _SHARD_IMAGES if name in columns), None)
+        renamed = {"txt": "reference", **({image: "image"} if image else {})}
+        dataset = dataset.rename_columns({k: v for k, v in renamed.items() if k in columns})
+        return dataset.remove_columns([name for name in ("__url__",) if name in columns])
+    changed = [name for name in (*_TALKS, _QUESTIONS) if name in columns]
+    if not changed:
+        return dataset
+    if "prompt" in columns:
+        changed.append("prompt")
+    stores = [stored(dataset, name) for name in changed]
+    rows = [
+        known_row({name: value.as_py() for name, value in zip(changed, values, strict=True)})
+        for values in zip(*stores, strict=True)
+    ]
+    dataset = dataset.remove_columns(changed)
+    made = dict.fromkeys(name for row in rows for name in row)
+    for name in made:
+        if name not in dataset.column_names:
+            column: Any = [row.get(name) for row in rows]
+            dataset = dataset.add_column(name, column)  # type: ignore[call-arg]
+    return dataset
+
+
+def coco_rows(content: Mapping[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+    """
+    Place and row for each image of a COCO captions file: the longest of its captions is the
+    reference, and all of them are in `captions`.
+
+    Example:
+
+    ```python
+    >>> images = [{"id": 9, "file_name": "000000000009.jpg"}]
+    >>> said = [{"image_id": 9, "caption": "A meal."}, {"image_id": 9, "caption": "A box of food."}]
+    >>> [(place, row)] = coco_rows({"images": images, "annotations": said})
+    >>> row["reference"], row["captions"]
+    ('A box of food.', ['A meal.', 'A box of food.'])
+
+    ```
+    """
+    captions: dict[Any, list[str]] = {}
+    for annotation in content["annotations"]:
+        captions.setdefault(annotation["image_id"], []).append(str(annotation["caption"]).strip())
+    for image in content["images"]:
+        said = captions.get(image["id"], [])
+        row = {"id": str(image["id"]), "image": image["file_name"], "captions": said}
+        yield f"image {image['file_name']!r}", row | {"reference": max(said, key=len, default="")}
+
+
+def _said(talk: list[Any], speakers: tuple[str, ...]) -> str:
+    for turn in talk:
+        if isinstance(turn, Mapping) and (turn.get("from") or turn.get("role")) in speakers:
+            said = turn.get("value") or turn.get("content") or ""
+            if isinstance(said, str):
+                return said
+            return "".join(part.get("text") or "" for part in said if isinstance(part, Mapping))
+    return ""
+
+
+def _unmarked(message: Mapping[str, Any]) -> dict[str, Any]:
+    content = message["content"]
+    text = _MARK.sub(" ", content).strip() if isinstance(content, str) else content
+    return {**message, "content": text}
+
+
+def _question(asked: Mapping[str, Any]) -> dict[str, Any]:
+    choices = [_LETTER.sub("", choice) for choice in asked["choices"]]
+    letters = {found[1]: text for choice, text in zip(asked["choices"], choices, strict=True)
+               if (found := _LETTER.match(choice))}  # fmt: skip
+    answer = asked["answer"]
+    return {
+        "question": asked["question"],
+        "choices": choices,
+        "answer": letters.get(answer.strip(" ).:"), answer),
+    }
