@@ -8,11 +8,13 @@ RUN := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false .venv/bin/python
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
 
+STEPS ?= 120
 demo: .venv/installed  ## train the tiny captioner on drawn scenes and show before | after
-	.venv/bin/trl-balcap demo
+	.venv/bin/trl-balcap demo --steps $(STEPS)
 
-test: .venv/installed-dev  ## the suite, at most 10 minutes on 2 cores
-	$(RUN) -m pytest -q -n 2 --dist worksteal
+TESTS ?=
+test: .venv/installed-dev  ## the suite, at most 10 minutes on 2 cores; or TESTS=tests/test_gating.py
+	$(RUN) -m pytest -q -n 2 --dist worksteal $(TESTS)
 
 test-all: .venv/installed-dev  ## the slow tests too
 	$(RUN) -m pytest -q -n 2 --dist worksteal -m "slow or not slow"

@@ -1,5 +1,6 @@
 """The wheel holds all that the package needs, and works away from the source tree."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -25,7 +26,17 @@ def test_the_wheel_works_from_elsewhere(tmp_path):
     assert source <= names
     assert "trl_balcap/judge/prompts/verify.txt" in names
     assert "trl_balcap/scenes/captioner/model.safetensors" in names
+    assert "trl_balcap/examples/configs/qwen2.5-vl-3b.yaml" in names
     assert wheel.stat().st_size < 5_000_000
+
+    [metadata] = [name for name in names if name.endswith(".dist-info/METADATA")]
+    page = archive.read(metadata).decode()
+    assert "Project-URL: Homepage, https://" in page
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page)
+    links = re.findall(r"\]\(([^)#][^)]*)\)", page)
+    assert pictures
+    assert len(links) > 10
+    assert [link for link in links if not link.startswith("https://")] == []
 
     archive.extractall(tmp_path / "site")
     code = (
@@ -43,3 +54,15 @@ def test_the_wheel_works_from_elsewhere(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(tmp_path / "site/trl_balcap/__init__.py"), "True"]
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "trl_balcap", "examples"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    written = {path.relative_to(tmp_path) for path in (tmp_path / "examples").rglob("*.*")}
+    kept = {path.relative_to(ROOT) for path in (ROOT / "examples").rglob("*.*")}
+    assert written == {path for path in kept if path.suffix != ".pyc"}

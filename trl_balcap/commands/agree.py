@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--human-ranking",
         type=Path,
-        help="JSON list of models, best first (default: CapArena's 15)",
+        help="JSON list of models, best first (default: CapArena's 15 captioners)",
     )
     parser.add_argument(
         "--lower-is-better", action="store_true", help="{model: score} where a low score is good"

@@ -27,7 +27,7 @@ def plot_reward_curves(
         path (`str` or `Path`):
             PNG to write.
         window (`int`, *optional*, defaults to `10`):
-            Steps in the moving mean, drawn over the faint raw values.
+            Steps in the moving mean, drawn over the faint raw values; fewer at the start.
 
     Raises:
         `ValueError`: where the log has no reward.
@@ -47,7 +47,7 @@ def plot_reward_curves(
     for name in names:
         label = name.removesuffix("_reward")
         _curve(axes[0, 0], steps, f"rewards/{name}/mean", label, COLOURS.get(name), window)
-    axes[0, 0].set(xlabel="step", ylabel="mean reward of the batch", ylim=(0, 1))
+    axes[0, 0].set(xlabel="step", ylabel="mean reward of the batch", ylim=(0, 1.02))
     axes[0, 0].legend(frameon=False)
     if has_ratio:
         _curve(axes[0, 1], steps, "length_gate/ratio", "length ratio", "#555555", window)
@@ -64,6 +64,9 @@ def _curve(
     points = [(log["step"], log[key]) for log in steps if log.get(key) is not None]
     x, y = np.array(points).T
     (raw,) = axis.plot(x, y, color=colour, alpha=0.25, linewidth=1)
-    width = min(window, len(y))
-    smooth = np.convolve(y, np.ones(width) / width, mode="valid")
-    axis.plot(x[width - 1 :], smooth, color=raw.get_color(), linewidth=2, label=label)
+    sums = np.concatenate([[0.0], np.cumsum(y)])
+    last = np.arange(1, len(y) + 1)
+    first = np.maximum(last - window, 0)
+    smooth = (sums[last] - sums[first]) / (last - first)  # over fewer steps where a run begins
+    marker = "o" if len(y) == 1 else None  # a line of one point is not seen
+    axis.plot(x, smooth, color=raw.get_color(), linewidth=2, marker=marker, label=label)

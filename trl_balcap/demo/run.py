@@ -7,6 +7,7 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -122,8 +123,8 @@ def run_demo(
 
     Args:
         output_dir (`str` or `Path`):
-            The run folder. Gets `scenes/`, `checkpoint/`, `captions_before_after.jsonl`,
-            `reward_curves.png`, `table.json`.
+            The run folder. Gets `scenes/`, `before/` (the captioner as it comes), `checkpoint/`
+            (as it was trained), `captions_before_after.jsonl`, `reward_curves.png`, `table.json`.
         seed (`int`, *optional*, defaults to `0`):
             The same seed gives the same table.
         max_steps (`int`, *optional*, defaults to `120`):
@@ -138,7 +139,10 @@ def run_demo(
 
     Raises:
         `FileExistsError`: where `output_dir` holds a run already.
+        `ValueError`: for fewer steps than one.
     """
+    if max_steps < 1:
+        raise ValueError(f"The demo trains for 1 step or more, got {max_steps}.")
     output_dir = Path(output_dir)
     if output_dir.exists() and any(output_dir.iterdir()):
         raise FileExistsError(
@@ -149,6 +153,7 @@ def run_demo(
         write_scenes(output_dir / "scenes/held_out", HELD_OUT_SCENES, seed=HELD_OUT_SEED),
         prompt=PROMPT,
     )
+    shutil.copytree(captioner_path(), output_dir / "before")
     judge = Judge("scenes/oracle")
     temperatures = {"sampled": 1.0, "greedy": 0.0}
 
@@ -184,6 +189,8 @@ def run_demo(
         before = evaluate("before")
         trainer.train()
         trainer.save_model(str(output_dir / "checkpoint"))
+        trainer.create_model_card(model_name="trl-balcap demo captioner")
+        shutil.move(output_dir / "trainer" / "README.md", output_dir / "checkpoint" / "README.md")
         after = evaluate("after")
 
     results = {name: (before[name], after[name]) for name in temperatures}

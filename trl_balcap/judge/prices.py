@@ -9,7 +9,7 @@ def price_of(deployment: Deployment) -> tuple[float, float] | None:
     Dollars per million prompt tokens and per million completion tokens, `None` where litellm's
     table has no price.
 
-    An OpenAI-like endpoint of one's own (`api_base`) has no known price, whatever its model is
+    The exact judge of scenes costs nothing. An OpenAI-like endpoint of one's own (`api_base`) has no known price, whatever its model is
     called.
 
     Example:
@@ -17,11 +17,13 @@ def price_of(deployment: Deployment) -> tuple[float, float] | None:
     ```python
     >>> price_of(Deployment("openai/gpt-4o-2024-08-06"))
     (2.5, 10.0)
-    >>> price_of(Deployment("scenes/oracle")) is None
-    True
+    >>> price_of(Deployment("scenes/oracle"))
+    (0.0, 0.0)
 
     ```
     """
+    if provider_of(deployment) == "scenes":
+        return 0.0, 0.0
     if deployment.api_base is not None and provider_of(deployment) == "openai":
         return None
     table = litellm_module().model_cost

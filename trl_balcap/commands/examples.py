@@ -1,0 +1,44 @@
+"""`trl-balcap examples`: the example scripts and recipes as files of one's own."""
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+import trl_balcap
+from trl_balcap.commands.showing import make_console, say
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `examples` to the command line."""
+    parser = subparsers.add_parser(
+        "examples", help="write the training scripts, recipes and accelerate files into a folder"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("examples"), help="folder to write (default: examples)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """
+    Copy the examples that came with the package.
+
+    Raises:
+        `FileExistsError`: where `--out` holds files already.
+    """
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise FileExistsError(f"{args.out} holds files already. Name another folder with --out.")
+    package = Path(trl_balcap.__file__).parent
+    # In the wheel they are part of the package; a clone has them beside it.
+    inside, beside = package / "examples", package.parent / "examples"
+    source = inside if inside.is_dir() else beside
+    shutil.copytree(
+        source, args.out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    console = make_console()
+    for path in sorted(args.out.rglob("*.*")):
+        say(console, str(path))
+    return 0
