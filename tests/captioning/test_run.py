@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import types
 
 import pytest
@@ -12,8 +13,10 @@ from trl_balcap.captioning.run import caption_images, list_images
 from trl_balcap.captioning.transformers import generate_captions
 from trl_balcap.cli import main
 from trl_balcap.data.jsonl import BadRowsError
+from trl_balcap.judge import JudgeConfigError
 from trl_balcap.scenes.make import write_scenes
 from trl_balcap.scenes.server import serve
+from trl_balcap.scenes.server_faults import ServerFaults
 
 
 @pytest.fixture
@@ -207,3 +210,89 @@ def test_images_are_listed_from_what_users_have(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no image"):
         list_images(tmp_path / "empty")
+
+
+# ---- what is wrong is said before it costs anything ---------------------------------------------
+
+
+@pytest.fixture
+def picture(tmp_path):
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
+    return tmp_path / "a.png"
+
+
+def test_a_caption_that_reaches_the_bound_is_kept_as_far_as_it_goes(picture, tmp_path):
+    """As the engines on this machine keep it: the server cuts "A red square." in half."""
+    cut = ServerFaults(truncated=1.0)
+    with serve(answer=lambda messages: "A red square", faults=cut) as server:
+        run = caption_images("openai/x", picture, tmp_path / "out.jsonl", api_base=server.url)
+    assert (run.written, run.skipped) == (1, [])
+    assert rows(tmp_path / "out.jsonl")[0]["caption"] == "A red"
+
+
+def test_a_wrong_port_is_said_at_once(picture, tmp_path):
+    start = time.monotonic()
+    with pytest.raises(JudgeConfigError, match=r"captioner openai/x at http.*:9/v1 does not work"):
+        caption_images(
+            "openai/x", picture, tmp_path / "out.jsonl", api_base="http://127.0.0.1:9/v1"
+        )
+    assert time.monotonic() - start < 30
+
+
+def test_a_missing_key_is_said_at_once(picture, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(JudgeConfigError, match="needs a key: set OPENAI_API_KEY"):
+        caption_images("openai/gpt-4o-mini", picture, tmp_path / "out.jsonl", engine="api")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+        ({"max_new_tokens": -5}, "max_new_tokens must be 1 or more, got -5"),
+        ({"temperature": -1.0}, "temperature must be 0"),
+        ({"max_pixels": 10}, "max_pixels must be at least 3136"),
+        ({"prompt": " "}, "The prompt is empty"),
+        ({"model": "./nomodel"}, r"There is no model \./nomodel"),
+        ({"out": "."}, r"\. is a folder: the captions go to a file"),
+        ({"api_base": "http://a.b", "engine": "vllm"}, "needs engine 'api', not 'vllm'"),
+    ],
+)
+def test_wrong_arguments_are_said_before_a_model_is_loaded(picture, tmp_path, options, message):
+    given = {"model": "no/model", "out": tmp_path / "out.jsonl", "engine": "transformers"} | options
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        caption_images(images=picture, **given)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("changed", ["temperature", "max_new_tokens", "max_pixels", "prompt"])
+def test_a_run_is_not_resumed_in_another_way(picture, tmp_path, changed):
+    out = tmp_path / "out.jsonl"
+    how = {"temperature": 0.0, "max_new_tokens": 9, "max_pixels": 3136, "prompt": "Say."}
+    other = {"temperature": 0.5, "max_new_tokens": 8, "max_pixels": 6272, "prompt": "Tell."}
+    with serve(answer=lambda messages: "A red square.") as server:
+        caption_images("openai/x", picture, out, api_base=server.url, **how)
+        run = caption_images("openai/x", picture, out, api_base=server.url, **how)
+        assert (run.written, run.kept) == (0, 1)
+        with pytest.raises(ValueError, match=rf":1 was captioned with {changed} .*Choose another"):
+            caption_images(
+                "openai/x", picture, out, api_base=server.url, **how | {changed: other[changed]}
+            )
+
+
+def test_a_run_is_not_resumed_on_other_images_of_the_same_names(picture, tmp_path):
+    out = tmp_path / "out.jsonl"
+    (tmp_path / "other").mkdir()
+    Image.new("RGB", (16, 16), "blue").save(tmp_path / "other" / "a.png")
+    with serve(answer=lambda messages: "A square.") as server:
+        caption_images("openai/x", picture, out, api_base=server.url)
+        with pytest.raises(ValueError, match=r"'a\.png' is another image now"):
+            caption_images("openai/x", tmp_path / "other", out, api_base=server.url)
+
+
+def test_the_reference_of_a_list_rides_along_and_a_model_s_caption_is_none(picture, tmp_path):
+    listed = tmp_path / "list.jsonl"
+    listed.write_text('{"image": "a.png", "text": "A red square."}\n')
+    assert list_images(listed)[0].reference == "A red square."
+    listed.write_text('{"image": "a.png", "caption": "A cat.", "model": "org/model"}\n')
+    assert list_images(listed)[0].reference is None

@@ -51,7 +51,7 @@ def test_what_can_change_the_answer_is_in_the_key_and_nothing_else(server, tmp_p
         return server.stats()["total"] - before == 1
 
     assert not asks_again(timeout=5, max_concurrency=2, max_retries=1, api_key="another")
-    assert not asks_again(budget_calls=10, price=(1.0, 1.0), max_pixels=100, max_unscored=0.1)
+    assert not asks_again(budget_calls=10, price=(1.0, 1.0), max_pixels=3136, max_unscored=0.1)
     assert not asks_again(vision_model="openai/oracle", extra={"timeout": 3})
     assert asks_again(text=TEXT + " ")
     assert asks_again(temperature=0.5)

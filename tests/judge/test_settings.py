@@ -34,7 +34,7 @@ GIVEN = {
     "price": ((0.15, 0.6), "0.15 0.6"),
     "cache": ("verdicts", "verdicts"),
     "cache_size": (1000, "1000"),
-    "max_pixels": (784, "784"),
+    "max_pixels": (3136, "3136"),
     "extra": ({"seed": 1}, '{"seed": 1}'),
 }
 

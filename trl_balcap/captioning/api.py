@@ -12,7 +12,7 @@ __all__ = ["api_captioner"]
 
 _PREFLIGHT_TOKENS = 64
 # The server is there and the key is good; what it said of a white square does not matter.
-_WORKS = ("truncated", "unreadable", "rate_limited")
+_WORKS = ("unreadable", "rate_limited")
 
 
 def api_captioner(model: str, how: Generation, api_base: str | None = None) -> Captioner:
@@ -38,6 +38,7 @@ def api_captioner(model: str, how: Generation, api_base: str | None = None) -> C
                 user_turn(how.prompt, image),
                 temperature=how.temperature,
                 max_tokens=how.max_new_tokens,
+                keep_truncated=True,  # as the other engines do
                 tag="caption",
             )
         except JudgeError as error:
@@ -58,6 +59,7 @@ def _preflight(client: Judge, how: Generation) -> None:
         user_turn(how.prompt, white),
         temperature=how.temperature,
         max_tokens=min(how.max_new_tokens, _PREFLIGHT_TOKENS),
+        keep_truncated=True,
         tag="preflight",
     )
     try:

@@ -38,9 +38,11 @@ class Dispatcher:
         tag: str,
         priority: int,
         max_retries: int | None = None,
+        keep_truncated: bool = False,
         **how: Any,
     ) -> Reply:
-        """A complete reply, after as many tries as it takes and is allowed."""
+        """A complete reply, or one that was cut off where such are kept, after as many tries as it
+        takes and is allowed."""
         if max_retries is None:
             max_retries = self._settings.max_retries
         tried: list[Endpoint] = []  # since the last wait
@@ -62,7 +64,8 @@ class Dispatcher:
                 wait = _backoff(tries, failure.retry_after)
             else:
                 endpoint.worked()
-                if reply.failure is not None:
+                kept = keep_truncated and reply.failure and reply.failure.reason == "truncated"
+                if reply.failure is not None and not kept:
                     raise reply.failure.as_error(endpoint.deployment)
                 return reply
             finally:

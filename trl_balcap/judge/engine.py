@@ -72,12 +72,14 @@ class JudgeEngine:
         max_tokens: int | None,
         n: int,
         first_sample: int,
+        keep_truncated: bool,
         tag: str,
     ) -> list[str]:
         """`n` replies to arbitrary messages, under the same limit, budget, retries and cache."""
         endpoints = self.text if model is None else self._endpoints_of(model)
         how = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
-        common = self._keys.messages(_deployments(endpoints), messages, how)
+        kept = how | ({"keep_truncated": True} if keep_truncated else {})  # other replies count
+        common = self._keys.messages(_deployments(endpoints), messages, kept)
 
         async def one(sample: int) -> str:
             key = f"{common}-{sample}"
@@ -86,7 +88,14 @@ class JudgeEngine:
                 cached = await self._from_disk(key)
                 if cached is not None:
                     return cached
-                reply = await self._dispatcher.send(endpoints, messages, tag=tag, priority=1, **how)
+                reply = await self._dispatcher.send(
+                    endpoints,
+                    messages,
+                    tag=tag,
+                    priority=1,
+                    keep_truncated=keep_truncated,
+                    **how,
+                )
                 await self._to_disk(key, reply.text, endpoints)
                 return reply.text
 

@@ -136,14 +136,15 @@ class Judge:
         top_p: float | None = None,
         n: int = 1,
         first_sample: int = 0,
+        keep_truncated: bool = False,
         tag: str = "complete",
     ) -> list[str]:
         """`n` raw replies to arbitrary chat messages, with images as data URLs where needed.
 
         The same limits, retries, budget, cache and statistics as the questions. `temperature=None`
         leaves it to the provider. Replies are cached by their number: `first_sample` is the number
-        of the first, so that a new attempt gets new replies. `tag` names the calls in the
-        statistics.
+        of the first, so that a new attempt gets new replies. `keep_truncated` takes a reply that
+        reaches `max_tokens` as far as it goes. `tag` names the calls in the statistics.
 
         Raises:
             `JudgeError`: if the judge gives no complete reply.
@@ -157,6 +158,7 @@ class Judge:
                 top_p=top_p,
                 n=n,
                 first_sample=first_sample,
+                keep_truncated=keep_truncated,
                 tag=tag,
             )
         )

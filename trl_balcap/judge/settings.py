@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, MISSING, Field, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+from trl_balcap.data.images import MIN_MAX_PIXELS
 from trl_balcap.judge import rules
 from trl_balcap.judge.deployments import Deployment, deployments
 from trl_balcap.judge.errors import JudgeConfigError
@@ -167,7 +168,9 @@ Or leave it out: the default is 60.0
     )
     max_pixels: int = field(
         default=MAX_PIXELS,
-        metadata=_about(rules.whole(1), "larger images are scaled down before they are sent"),
+        metadata=_about(
+            rules.whole(MIN_MAX_PIXELS), "larger images are scaled down before they are sent"
+        ),
     )
     extra: Mapping[str, Any] | None = field(
         default=None,
