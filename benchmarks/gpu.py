@@ -383,7 +383,7 @@ def table(found: list[dict[str, Any]]) -> Table:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-vl-3b")
     parser.add_argument("--steps", type=int, help="steps a case; the first is not timed")
     parser.add_argument("--weights", nargs="+", choices=["lora", "full"], default=["lora", "full"])

@@ -40,7 +40,7 @@ def main(captioning: CaptioningArguments, args: BalCapConfig, model_args: ModelC
     set_seed(args.seed)
     with args.main_process_first():
         if captioning.dataset is None:
-            train_dataset = demo_scenes(args.output_dir, seed=args.seed)
+            train_dataset = demo_scenes(args.output_dir or "runs", seed=args.seed)
         else:
             train_dataset = load(captioning.dataset, captioning)
     eval_dataset = None

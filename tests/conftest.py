@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset, Image
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from trl_balcap.scenes.captioner import build_llava, build_qwen
+from trl_balcap.scenes.captioner import _end_and_padding, build_llava, build_qwen
 from trl_balcap.scenes.grammar import describe
 from trl_balcap.scenes.world import draw, random_scene
 
@@ -47,9 +47,7 @@ def tiny_text(tiny_qwen, tmp_path_factory) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
+        **_end_and_padding(tokenizer),
     )
     Qwen2ForCausalLM(config).save_pretrained(path)
     return path

@@ -67,6 +67,7 @@ def test_the_best_model_is_the_one_in_memory_at_the_end(tiny_qwen, scenes, tmp_p
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-1")
     best = AutoModelForImageTextToText.from_pretrained(tmp_path / "checkpoint-1").state_dict()
     last = AutoModelForImageTextToText.from_pretrained(tmp_path / "checkpoint-2").state_dict()
+    assert trainer.model is not None
     held = trainer.model.state_dict()
     assert all(torch.equal(held[name], weight) for name, weight in best.items())
     assert any(not torch.equal(held[name], weight) for name, weight in last.items())

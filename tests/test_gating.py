@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import pickle
+from typing import Any, cast
 
 import pytest
 import torch
@@ -132,7 +133,7 @@ def test_stays_async_and_keeps_its_name(processor, reward):
 
 def test_what_a_judge_reward_offers_passes_through(processor):
     judged = Judged()
-    gated = gate_reward(judged, processor)
+    gated: Any = gate_reward(judged, processor)
     assert gated.needs == ("image", "reference")
     assert gated.max_unscored == 0.25
     assert not hasattr(gated, "preflight")
@@ -159,4 +160,4 @@ def test_bad_input(processor):
     with pytest.raises(ValueError, match="Only a reward function can be length-gated, got Linear"):
         gate_reward(torch.nn.Linear(1, 1), processor)
     with pytest.raises(ValueError, match="kind must be 'mask' or 'linear', got 'slope'"):
-        gate_reward(fluent, processor, kind="slope")
+        gate_reward(fluent, processor, kind=cast(Any, "slope"))

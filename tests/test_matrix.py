@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,8 @@ def weights(folder: Path, lora: bool = False) -> dict[str, torch.Tensor]:
     """As a user would load them: ZeRO-3 writes other names than one process does."""
     if lora:
         return load_file(folder / "adapter_model.safetensors")
-    model, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    model, report = loaded
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     return model.state_dict()
@@ -128,6 +130,7 @@ def check_against_one_process(case: dict, ranks: list[dict], tmp_path: Path) -> 
     """Rewards and advantages of the first batch, bit for bit."""
     parts = [rank["batches"][0] for rank in ranks]
     alone = build({**case, "out": str(tmp_path)}, "alone", Replayed, **ALONE, max_steps=1)
+    assert isinstance(alone, Replayed)
     alone.completion_ids = [ids for part in parts for ids in part["completion_ids"]]
     alone.train()
     [batch] = alone.batches

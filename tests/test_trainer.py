@@ -47,12 +47,14 @@ def train(model, dataset, out, reward_funcs, **config):
         BalCapConfig(str(out), **{**CPU, **config}),
         train_dataset=dataset,
     )
+    return trainer, trained(trainer)
+
+
+def trained(trainer) -> set[str]:
+    """Trains, and names the parameters that moved."""
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()
-    changed = [
-        name for name, p in trainer.model.named_parameters() if not torch.equal(before[name], p)
-    ]
-    return trainer, changed
+    return {n for n, p in trainer.model.named_parameters() if not torch.equal(before[n], p)}
 
 
 def test_trains_on_the_advantages_it_logs(tiny_qwen, scenes, tmp_path):
@@ -179,9 +181,7 @@ def test_lora_trains_the_adapter_only(tiny_qwen, scenes, tmp_path):
         train_dataset=scenes,
         peft_config=LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)"),
     )
-    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    trainer.train()
-    changed = {n for n, p in trainer.model.named_parameters() if not torch.equal(before[n], p)}
+    changed = trained(trainer)
     assert changed
     assert all("lora_" in name for name in changed)
 
@@ -220,7 +220,7 @@ def test_text_only_and_plain_grpo_config(tiny_text, tmp_path):
 # What the length gate does in the trainer
 
 
-async def linguistic_reward(completions, log_extra=None, **kwargs):
+async def linguistic_reward(completions, log_extra, **kwargs):
     log_extra("judged", [True] * len(completions))
     return [0.9] * len(completions)
 

@@ -6,6 +6,7 @@ the shapes that the real one does; everything behind it is TRL's code and ours.
 """
 
 import random
+from typing import Any
 
 import torch
 from trl import GRPOConfig, GRPOTrainer
@@ -67,7 +68,7 @@ def test_rewards_start_on_what_vllm_generated(tiny_qwen, scenes, tmp_path):
     early = Early()
     rewards = [early, length_reward, even_reward]
     trainer = with_engine(BalCapTrainer, BalCapConfig, tiny_qwen, scenes, tmp_path, rewards)
-    engine = trainer.vllm_generation
+    engine: Any = trainer.vllm_generation
 
     assert engine.syncs == 2  # once before each of the two steps' generations
     assert [len(images) for images in engine.images] == [1] * 8

@@ -36,11 +36,12 @@ TEXT = {
 
 
 def save(model, processor, tokenizer: PreTrainedTokenizerFast, path: Path) -> Path:
-    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    ends = _end_and_padding(tokenizer)
     model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        suppress_tokens=[token for token in tokenizer.all_special_ids if token not in ends],
+        **ends,
+        suppress_tokens=[
+            token for token in tokenizer.all_special_ids if token not in ends.values()
+        ],
     )
     model.save_pretrained(path)
     processor.save_pretrained(path)
@@ -97,6 +98,7 @@ def build_qwen3_vl(path: Path) -> Path:
 
 def build_llava_next(path: Path) -> Path:
     tokenizer = _tokenizer(["<image>"])
+    grid = [[42, 84], [84, 42], [84, 84]]
     config = LlavaNextConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=32,
@@ -109,7 +111,7 @@ def build_llava_next(path: Path) -> Path:
         ),
         text_config=LlamaConfig(**TEXT, vocab_size=len(tokenizer), **_end_and_padding(tokenizer)),
         image_token_index=tokenizer.get_vocab()["<image>"],
-        image_grid_pinpoints=[[42, 84], [84, 42], [84, 84]],
+        image_grid_pinpoints=grid,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         **_end_and_padding(tokenizer),
@@ -119,7 +121,7 @@ def build_llava_next(path: Path) -> Path:
         image_processor=LlavaNextImageProcessor(
             size={"shortest_edge": 42},
             crop_size=side,
-            image_grid_pinpoints=config.image_grid_pinpoints,
+            image_grid_pinpoints=grid,
         ),
         tokenizer=tokenizer,
         patch_size=14,

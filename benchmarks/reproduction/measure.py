@@ -110,7 +110,7 @@ def measure(
         score(caption, row.reference, row.scene)
         for caption, row in zip(captions, rows, strict=True)
     ]
-    means = corpus_scores(*(list(column) for column in zip(*scores, strict=True)))
+    means = corpus_scores(*(list(column) for column in zip(*scores, strict=True)))._asdict()
     lengths = [count_tokens(caption) for caption in captions]
     ratios = [n / count_tokens(row.reference) for n, row in zip(lengths, rows, strict=True)]
     claims = [parse_caption(caption) for caption in captions]
@@ -118,10 +118,7 @@ def measure(
     meta = sum(isinstance(claim, MetaClaim) for said in claims for claim in said)
     outside = sum(claim is None for said in claims for claim in said)
     return {
-        "precision": means.precision,
-        "recall": means.recall,
-        "linguistic": means.linguistic,
-        "b_capscore": means.b_capscore,
+        **{name: means[name] for name in ("precision", "recall", "linguistic", "b_capscore")},
         "qa": fmean(qa_score(said, row.scene) for said, row in zip(claims, rows, strict=True)),
         "arena": arena_score(captions, rows),
         "length": fmean(lengths),

@@ -19,7 +19,7 @@ __all__ = ["plot_all"]
 
 REWARDS = ("precision", "recall", "linguistic")
 CURVES = ("full", "vanilla", "no_precision", "no_recall", "no_linguistic", "no_pointability")
-COLOURS = dict(
+COLOURS: dict[str, str] = dict(
     zip(CURVES, ("#1b6ca8", "#d1495b", "#edae49", "#66a182", "#8d5b9a", "#6b6b6b"), strict=True)
 )
 DPI = 90
@@ -56,6 +56,7 @@ def advantage_maps(folder: Path) -> str:
         "c-GDPO: normalise, then sum": cgdpo_advantages(groups.flatten(0, 1), num_generations=8),
     }
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True, layout="constrained")
+    image = None
     for axes_of, (title, advantages) in zip(axes, maps.items(), strict=True):
         plane = advantages.view(-1, 8)[:, 0].view(61, 61).T.numpy()  # (r2, r1)
         image = axes_of.imshow(
@@ -66,6 +67,7 @@ def advantage_maps(folder: Path) -> str:
         axes_of.scatter(*others.T.numpy(), s=10, c="k")
         axes_of.set(title=title, xlabel="reward 1 (others spread little)")
     axes[0].set_ylabel("reward 2 (others spread widely)")
+    assert image is not None  # two maps were drawn
     figure.colorbar(image, ax=axes, label="advantage")
     return _save(figure, folder, "advantage-maps.png")
 

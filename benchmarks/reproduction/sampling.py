@@ -127,6 +127,7 @@ class _Decoder:
         )
         self.eps = text.config.rms_norm_eps
         self.layers, self.keys, self.values = [], [], []
+        heads = width = 0
         for index, layer in enumerate(text.layers):
             attention, mlp = layer.self_attn, layer.mlp
             projections = (attention.q_proj, attention.k_proj, attention.v_proj)

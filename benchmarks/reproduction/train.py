@@ -83,7 +83,7 @@ def train_arm(
     set_seed(seed)
     started = time.monotonic()
     processor = AutoProcessor.from_pretrained(base)
-    model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
+    model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
     if not torch.cuda.is_available():
         model.generate = FastSampler(model)
         share_images(model)
@@ -189,10 +189,10 @@ class _Watched(BalCapTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
         rewards = self._rewards_per_func  # (B, K)
-        dead = dead_groups(rewards, num_generations=self.num_generations)  # (P, K)
-        each = group_normalize(
-            rewards, num_generations=self.num_generations, std_floor=self._std_floor
-        )  # (B, K)
+        group = self.num_generations
+        assert group is not None
+        dead = dead_groups(rewards, num_generations=group)  # (P, K)
+        each = group_normalize(rewards, num_generations=group, std_floor=self._std_floor)  # (B, K)
         spread = rewards.view(len(dead), -1, len(REWARDS)).double()  # (P, G, K)
         metrics = self._metrics["train"]
         row = {

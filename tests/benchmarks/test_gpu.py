@@ -40,6 +40,7 @@ def test_the_real_shape_is_the_issues():
     """G = 8, 512-token captions, 448 px, two generations of 8 a step; the plan knows its memory."""
     shape = gpu.SHAPES["qwen2.5-vl-3b"]
     assert (shape.num_generations, shape.completion, shape.image_side) == (8, 512, 448)
+    assert shape.model is not None
     config = gpu.load_config(shape.model)
     lora = gpu.planned(shape, gpu.Case("BalCapTrainer", "lora", None), config)
     full = gpu.planned(shape, gpu.Case("BalCapTrainer", "full", None), config)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ def test_fast_sampler_is_generate_token_by_token(captioner, tiny_qwen):
 
 def test_fast_sampler_drops_rows_that_ended_and_pads_behind_them():
     path = captioner_path()  # its captions end at different times, those of random weights never
-    model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32).eval()
+    model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32).eval()
     inputs = prompts(path, [row.scene for row in measure.held_out(8)])
     start = inputs["input_ids"].shape[1]
     theirs = model.generate(**inputs, do_sample=False, max_new_tokens=96)
@@ -237,7 +238,7 @@ def test_every_claim_speaks_of_arms_and_measures_that_exist():
 # ---- arms ----------------------------------------------------------------------------------------
 
 
-def ask(arm, **changes):
+def ask(arm, **changes) -> Any:
     """What an arm's three rewards say about four captions of a red star."""
     rewards = train._rewards(arms.ARMS[arm], 0, [STAR], lambda text: len(text.split()))
     reference = "There is one thing. The top left shows a large red star."

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 import types
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -70,7 +71,7 @@ def test_a_lora_adapter_captions_as_its_merged_model(tiny_qwen, scenes_folder, t
             if "lora_" in name:
                 weight.normal_(std=1.0)
     adapted.save_pretrained(tmp_path / "adapter")
-    merged = adapted.merge_and_unload()
+    merged: Any = adapted.merge_and_unload()
     merged.save_pretrained(tmp_path / "merged")
     AutoProcessor.from_pretrained(tiny_qwen).save_pretrained(tmp_path / "merged")
     made = {}

@@ -24,7 +24,8 @@ from trl_balcap.judge.images import encode_image
     ],
 )
 def test_bounded_size(size, max_pixels, expected):
-    assert bounded_size(*size, max_pixels) == expected
+    width, height = size
+    assert bounded_size(width, height, max_pixels) == expected
 
 
 def test_a_palette_image_with_transparency_turns_white_too():

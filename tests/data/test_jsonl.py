@@ -16,7 +16,7 @@ ROW = {"image": "pictures/red.png", "caption": "Un café fermé."}
 
 def all_readers(file: Path) -> list[str]:
     """The caption or the image of the first row, by whoever reads such a file."""
-    [row] = load_captions(file)
+    row = load_captions(file)[0]
     [scored] = read_captions(file, need_images=True)
     [listed] = list_images(file)
     size = Image.open(listed.path).size
@@ -72,7 +72,7 @@ def test_rows_may_name_their_images_in_different_columns(folder):
         {"file_name": "pictures/red.png", "caption": "Red."},
     ]
     file = write_jsonl(folder / "captions.jsonl", rows)
-    assert [row["image"].size for row in load_captions(file)] == [(40, 60), (60, 40)]
+    assert [image.size for image in load_captions(file)["image"]] == [(40, 60), (60, 40)]
     assert [row.path.name for row in list_images(file)] == ["clear.png", "red.png"]
 
 

@@ -5,6 +5,7 @@ import math
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from datasets import Dataset, Image
@@ -29,7 +30,7 @@ def trainer(tiny_qwen, tmp_path):
         }
     ).cast_column("image", Image())
 
-    def free_reward(completions, **_):
+    def free_reward(completions: list, **_: Any) -> list[float | None]:
         return [float(place) for place in range(len(completions))]
 
     config = GRPOConfig(

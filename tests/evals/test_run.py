@@ -262,7 +262,7 @@ def caparena_rule(messages) -> str:
     """The longer caption is better."""
     assert sees_image(messages)
     first, second = (
-        json.loads(re.search(rf"Caption {k}: (.*)", user_text(messages))[1]) for k in (1, 2)
+        json.loads(re.findall(rf"Caption {k}: (.*)", user_text(messages))[0]) for k in (1, 2)
     )
     if len(first) == len(second):
         return "Reason: equal.\nJudgment: Tie"

@@ -96,7 +96,9 @@ def test_a_stored_reply_is_stamped_and_holds_no_question(server, tmp_path):
 
     with diskcache.Cache(str(tmp_path)) as stored:
         (key,) = stored
-        value = json.loads(stored[key])
+        text = stored[key]
+    assert isinstance(text, str)
+    value = json.loads(text)
     assert value["prompts"] == prompts_hash()
     assert value["model"] == "openai/oracle"
     assert json.loads(value["text"])["clarity"] == 10.0
@@ -179,5 +181,5 @@ def test_several_processes_write_at_once(tmp_path):
             assert len(process.communicate(timeout=280)[0].split()) == 25
             assert process.returncode == 0
     with diskcache.Cache(str(tmp_path)) as stored:
-        assert len(stored) == 25
+        assert len(list(stored)) == 25
         assert not stored.check()

@@ -1,5 +1,7 @@
 """What a run will cost, from a sample of its references: arithmetic that a reader can redo."""
 
+from typing import Any
+
 import pytest
 
 from trl_balcap.judge.cost import TOKENS_PER_VERDICT, estimate_calls_and_cost
@@ -11,7 +13,7 @@ REFERENCE = (
 
 
 def calls(**options):
-    arguments = {"rollouts": 100, "distinct_references": 10} | options
+    arguments: dict[str, Any] = {"rollouts": 100, "distinct_references": 10} | options
     estimate = estimate_calls_and_cost([REFERENCE], **arguments)
     return {question.question: question.calls for question in estimate.questions}
 
@@ -50,9 +52,11 @@ def test_dollars_follow_the_prices():
         ).usd
 
     assert usd() is None
-    cheap = usd(price=(1.0, 2.0))
+    cheap, dear = usd(price=(1.0, 2.0)), usd(price=(1.0, 2.0), vision_price=(2.0, 4.0))
+    assert cheap is not None
+    assert dear is not None
     assert usd(price=(2.0, 4.0)) == pytest.approx(2 * cheap)
-    assert usd(price=(1.0, 2.0), vision_price=(2.0, 4.0)) > cheap
+    assert dear > cheap
 
 
 def test_longer_captions_cost_more():

@@ -9,6 +9,7 @@ import gc
 import os
 import random
 import time
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from trl_balcap.scenes.server import serve
 from trl_balcap.scenes.server_faults import ServerFaults
 from trl_balcap.scenes.world import draw, random_scene
 
-RATES = {
+RATES: dict[str, Any] = {
     "server_error": 0.06,
     "rate_limited": 0.06,
     "stall": 0.01,

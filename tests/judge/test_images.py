@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from trl_balcap import Judge
@@ -80,7 +81,7 @@ def test_an_image_that_was_painted_over_is_another_image():
     picture = photograph(300, 300)
     before = asyncio.run(engine.encode(picture))
     assert asyncio.run(engine.encode(picture)) == before
-    picture.putpixel((0, 0), (255 - picture.getpixel((0, 0))[0], 0, 0))
+    picture.paste((255 - np.asarray(picture)[0, 0, 0], 0, 0), (0, 0, 1, 1))
     assert asyncio.run(engine.encode(picture)) != before
 
 

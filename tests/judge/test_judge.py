@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -299,7 +300,8 @@ def test_a_forked_process_asks_on_its_own_and_nothing_stays_open_at_exit(oracle)
     ],
 )
 def test_a_failure_has_a_reason(fault, reason):
-    faults = ServerFaults(**{fault: 1.0})
+    rates: dict[str, Any] = {fault: 1.0}
+    faults = ServerFaults(**rates)
     with serve(faults=faults) as server:
         judge = judge_at(server, timeout=1.0 if fault == "stall" else 60.0, max_retries=0)
         with pytest.raises(JudgeError) as caught:

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import inspect
 import os
+from typing import Any, cast
 
 import pytest
 from trl import TrlParser
@@ -15,7 +16,7 @@ from trl_balcap.judge import JudgeConfigError
 from trl_balcap.judge.settings import SETTINGS, JudgeSettings
 
 # For each setting a value that is not its default, as Python, and as text for the other three ways.
-GIVEN = {
+GIVEN: dict[str, tuple[Any, str]] = {
     "model": (["openai/a", {"model": "openai/b"}], '["openai/a", {"model": "openai/b"}]'),
     "vision_model": ("openai/eyes", "openai/eyes"),
     "api_base": ("http://judge:8000/v1", "http://judge:8000/v1"),
@@ -39,7 +40,7 @@ GIVEN = {
 }
 
 
-def with_model(name):
+def with_model(name) -> dict[str, Any]:
     return {} if name == "model" else {"model": "openai/m"}
 
 
@@ -52,10 +53,14 @@ def from_environment(name, value, text):
     return Judge.from_env(model | {f"TRL_BALCAP_JUDGE_{name.upper()}": text})
 
 
+def recipe_parser() -> TrlParser:
+    return TrlParser(cast(Any, CaptioningArguments))
+
+
 def from_yaml(name, value, text):
     # What YAML gives: lists for tuples.
     value = list(value) if isinstance(value, tuple) else value
-    parser = TrlParser([CaptioningArguments])
+    parser = recipe_parser()
     model = {} if name == "model" else {"judge_model": "openai/m"}
     unknown = parser.set_defaults_with_config(**model, **{f"judge_{name}": value})
     assert not unknown
@@ -63,12 +68,11 @@ def from_yaml(name, value, text):
     return Judge(**arguments.judge_options())
 
 
-def from_flags(name, value, text):
+def from_flags(name, value, text: str):
     parser = argparse.ArgumentParser()
     add_judge_flags(parser)
-    flag = {"model": "--judge", "vision_model": "--vision-judge"}.get(
-        name, "--" + name.replace("_", "-")
-    )
+    named = {"model": "--judge", "vision_model": "--vision-judge"}
+    flag = named.get(name) or "--" + name.replace("_", "-")
     model = [] if name == "model" else ["--judge", "openai/m"]
     words = text.split() if name == "price" else [text]
     return judge_from(parser.parse_args([*model, flag, *words]))
@@ -87,7 +91,7 @@ def test_each_setting_reaches_the_engine_on_each_way(name, way):
 
 
 def test_a_setting_of_a_recipe_may_be_text_of_a_command_line():
-    parser = TrlParser([CaptioningArguments])
+    parser = recipe_parser()
     words = ["--judge_extra", '{"seed": 1}', "--judge_price", "1", "2", "--judge_timeout", "5"]
     (arguments,) = parser.parse_args_into_dataclasses(args=words)
 

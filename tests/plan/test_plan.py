@@ -124,9 +124,10 @@ def test_steps_of_a_run_are_trls(tiny_text, tmp_path):
         train_dataset=Dataset.from_dict({"prompt": ["Describe."] * 25}),
     )
     assert args.generation_batch_size == batch.completions
-    assert trainer.num_generations * batch.prompts == args.generation_batch_size
+    assert trainer.num_generations == batch.num_generations
+    assert batch.num_generations * batch.prompts == args.generation_batch_size
     # TRL's own sampler, counted in the micro-batches that the loop will take.
-    micro = len(trainer._get_train_sampler()) // args.per_device_train_batch_size
+    micro = len(list(trainer._get_train_sampler())) // args.per_device_train_batch_size
     assert batch.steps(rows=25, epochs=1) == micro
 
 

@@ -8,6 +8,7 @@ import os
 import random
 import time
 from collections import Counter
+from typing import Any
 
 import aiohttp
 import pytest
@@ -99,7 +100,7 @@ async def test_litellm_reaches_it_as_any_openai_server():
 
     question = {"question": "verify", "assertions": numbered(["There is one thing."])}
     with serve(api_key="right") as server:
-        reply = await litellm.acompletion(
+        reply: Any = await litellm.acompletion(
             "openai/oracle", chat(question, draw(ONE)), api_base=server.url, api_key="right"
         )
         assert json.loads(reply.choices[0].message.content) == answer(question, ONE)
@@ -275,7 +276,8 @@ async def test_malformed_replies_hold_no_object():
 )
 async def test_a_reply_that_does_not_fit_is_never_the_right_one(fault, question):
     exact = answer(question, ONE)
-    with serve(faults=ServerFaults(**{fault: 1.0})) as server:
+    rates: dict[str, Any] = {fault: 1.0}
+    with serve(faults=ServerFaults(**rates)) as server:
         async with aiohttp.ClientSession() as session:
             replies = [
                 json.loads(content((await post(server, session, question, draw(ONE)))[1]))

@@ -120,7 +120,7 @@ def run(case: dict[str, Any]) -> None:
     # A case whose config has set_seed-dependent state resumes it from the checkpoint alone.
     torch.manual_seed(99)
     resumed = build(case, "resumed")
-    middle = Path(straight.args.output_dir) / f"checkpoint-{steps // 2}"
+    middle = Path(case["out"]) / "straight" / f"checkpoint-{steps // 2}"
     resumed.train(resume_from_checkpoint=str(middle))
 
     plugin = straight.accelerator.state.deepspeed_plugin

@@ -110,11 +110,11 @@ def test_the_rewards_of_training_are_the_scores_of_evaluation(judge):
     result, verdicts = asyncio.run(evaluate_captions(rows, judge))
 
     async def rewards():
-        given = {"prompts": [""] * 6, "completions": captions}
+        prompts = [""] * 6
         return [
-            await PrecisionReward(judge)(**given, image=images),
-            await RecallReward(judge)(**given, reference=references),
-            await LinguisticReward(judge)(**given),
+            await PrecisionReward(judge)(prompts, captions, image=images),
+            await RecallReward(judge)(prompts, captions, reference=references),
+            await LinguisticReward(judge)(prompts, captions),
         ]
 
     of_training = list(zip(*asyncio.run(rewards()), strict=True))
@@ -122,8 +122,10 @@ def test_the_rewards_of_training_are_the_scores_of_evaluation(judge):
     assert of_evaluation == of_training
     assert [row["score"] for row in verdicts] == [b_capscore(*reward) for reward in of_training]
     means = [sum(column) / 6 for column in zip(*of_training, strict=True)]
+    of_means = b_capscore(*means)
+    assert of_means is not None
     assert result["precision"].value == pytest.approx(100 * means[0])
-    assert result["b-CapScore of means"].value == pytest.approx(100 * b_capscore(*means))
+    assert result["b-CapScore of means"].value == pytest.approx(100 * of_means)
 
 
 def test_an_empty_caption_scores_zero_and_asks_nothing():

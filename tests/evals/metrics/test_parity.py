@@ -108,7 +108,7 @@ class ScriptedJudge:
     """Gives out replies call by call, in order, and keeps what was asked."""
 
     def __init__(self, replies_per_call: list[list[str | None]]):
-        self.left = list(replies_per_call)
+        self.left: list[list[str | None]] = list(replies_per_call)
         self.calls: list[SimpleNamespace] = []
 
     async def __call__(self, messages, *, tag, temperature, max_tokens, top_p=None, n=1, attempt=0):
@@ -355,7 +355,8 @@ def judge_loop(inputs, official, tmp_path):
 
     if official["crash"] is not None:
         # A reply without content kills the official script; to ours it is one more bad reply.
-        judge.left += [["Reason: x\nJudgment: Tie"]]
+        judge.left.append(["Reason: x
+Judgment: Tie"])
         assert asyncio.run(fight())[0].verdict is not None
         return
     judged, _ = asyncio.run(fight())

@@ -226,7 +226,8 @@ def test_strict_percent_rests_on_the_battles_that_were_judged():
 
 def test_elo_gives_what_it_takes():
     rng = random.Random(0)
-    fights = [(*rng.sample("ABCDE", 2), rng.choice([0.0, 0.5, 1.0])) for _ in range(200)]
+    pairs = [rng.sample("ABCDE", 2) for _ in range(200)]
+    fights = [(first, second, rng.choice([0.0, 0.5, 1.0])) for first, second in pairs]
     ratings = arena.elo_ratings(fights)
     assert sum(ratings.values()) == pytest.approx(1000 * len(ratings))
 
