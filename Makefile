@@ -14,7 +14,7 @@ demo: .venv/installed  ## train the tiny captioner on drawn scenes and show befo
 
 TESTS ?=
 test: .venv/installed-dev  ## the suite, at most 10 minutes on 2 cores; or TESTS=tests/test_gating.py
-	$(RUN) -m pytest -q -n 2 --dist worksteal $(TESTS)
+	$(RUN) -m pytest -q -rs -n 2 --dist worksteal $(TESTS)
 
 test-all: .venv/installed-dev  ## the slow tests too
 	$(RUN) -m pytest -q -n 2 --dist worksteal -m "slow or not slow"

@@ -10,7 +10,17 @@ from trl_balcap.commands.flags import Parser, dashed
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
-COMMANDS = ("demo", "examples", "plan", "calibrate", "caption", "score", "agree", "scenes")
+COMMANDS = (
+    "demo",
+    "examples",
+    "plan",
+    "calibrate",
+    "caption",
+    "score",
+    "agree",
+    "report",
+    "scenes",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

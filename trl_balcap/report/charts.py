@@ -1,0 +1,244 @@
+"""Charts of a run: which of the logged numbers belong together, and how they are read."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from trl_balcap.report.runs import Run, score_of
+
+__all__ = ["charts", "headline", "merged_log", "reward_names"]
+
+Number = float | None
+Series = dict[str, Any]  # label, colour (a name that the style sheet has), y, and low and high
+
+# TRL's and the trainer's names: title, note, [(key, label)], whether all lie between 0 and 1.
+_LINES: tuple[tuple[str, str, tuple[tuple[str, str], ...], bool], ...] = (
+    (
+        "Outside the length gate",
+        "share of captions",
+        (("length_gate/too_short", "too short"), ("length_gate/too_long", "too long")),
+        True,
+    ),
+    (
+        "b-CapScore on the evaluation set",
+        "percent",
+        (
+            ("eval_b_capscore", "b-CapScore"),
+            ("eval_precision", "precision"),
+            ("eval_recall", "recall"),
+            ("eval_linguistic", "linguistic"),
+        ),
+        False,
+    ),
+    ("KL to the reference model", "nats per token", (("kl", "KL"),), False),
+    ("Entropy", "nats per token", (("entropy", "entropy"),), False),
+    ("Caption length", "tokens", (("completions/mean_length", "mean"),), False),
+    ("Judge cost", "dollars since the start", (("judge/usd_total", "USD"),), False),
+    (
+        "Judge latency",
+        "seconds per answer",
+        (("judge/latency_p50", "median"), ("judge/latency_p95", "95%")),
+        False,
+    ),
+    (
+        "Judge calls",
+        "per batch",
+        (("judge/questions", "questions"), ("judge/calls", "calls"), ("judge/retries", "retries")),
+        False,
+    ),
+    ("Loss", "", (("loss", "loss"),), False),
+    ("Gradient norm", "", (("grad_norm", "norm"),), False),
+)
+_PER_REWARD = (
+    ("Dead groups", "share of groups that teach nothing", "rewards/{}/frac_zero_std", True),
+    ("Share of the advantage", "spread of each reward's part", "advantages/{}/std", False),
+    ("Unscored", "share of captions without a verdict", "judge/{}/unscored", True),
+)
+
+
+def merged_log(log: Iterable[dict[str, Any]]) -> tuple[list[int], dict[str, list[Number]]]:
+    """
+    A log as columns: its steps, and each number at each step, `None` where it was not logged.
+
+    Example:
+
+    ```python
+    >>> merged_log([{"step": 1, "loss": 0.5}, {"step": 1, "kl": 0.1}, {"step": 2, "loss": 0.4}])
+    ([1, 2], {'loss': [0.5, 0.4], 'kl': [0.1, None]})
+
+    ```
+    """
+    at: dict[int, dict[str, float]] = defaultdict(dict)
+    names: dict[str, None] = {}
+    for entry in log:
+        for name, value in entry.items():
+            if name == "step" or isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if math.isfinite(value):
+                at[entry["step"]][name] = value
+                names[name] = None
+    steps = sorted(at)
+    return steps, {name: [at[step].get(name) for step in steps] for name in names}
+
+
+def charts(run: Run) -> list[dict[str, Any]]:
+    """
+    The charts of a run, without those that have nothing to show.
+
+    Args:
+        run ([`Run`]):
+            With its log, its rows and its length gate.
+
+    Returns:
+        `list[dict]`: each with `"title"`, `"note"`, `"steps"`, `"series"`, `"unit"` (whether all
+            values lie between 0 and 1) and, for the length ratio, `"region"`, the gate's bounds.
+    """
+    steps, columns = merged_log(run.log)
+    rewards = reward_names(run)
+    found: list[dict[str, Any]] = []
+
+    def add(title: str, note: str, series: Sequence[Series], unit: bool, **more: Any) -> None:
+        shown = [one for one in series if any(value is not None for value in one["y"])]
+        if shown and len(steps) > 1:
+            given = {"title": title, "note": note, "steps": steps, "series": shown, "unit": unit}
+            found.append(given | more)
+
+    for name in rewards:
+        mean, spread = columns.get(f"rewards/{name}/mean"), columns.get(f"rewards/{name}/std")
+        if mean is not None:
+            one = _line(name.removesuffix("_reward"), mean, name)
+            if spread is not None:
+                one |= {
+                    "low": _combined(mean, spread, lambda m, s: m - s),
+                    "high": _combined(mean, spread, lambda m, s: m + s),
+                }
+            unit = all(value is None or 0 <= value <= 1 for value in mean)
+            add(_title(name), "mean of the batch, ± its spread", [one], unit, group="rewards")
+    by_step = _scores_by_step(run.rows)
+    scores = [by_step.get(step) for step in steps]
+    add("b-CapScore", "of the sampled rollouts", [_line("b-CapScore", scores, "score")], True)
+    ratio = columns.get("length_gate/ratio")
+    if ratio is not None:
+        gate = run.facts.get("length_gate")
+        note = "tokens over the reference's" + (", gate shaded" if gate else "")
+        add("Length ratio", note, [_line("ratio", ratio, "ink")], False, region=gate)
+    for title, note, pattern, unit in _PER_REWARD:
+        of_rewards = [
+            _line(name.removesuffix("_reward"), columns[pattern.format(name)], name)
+            for name in rewards
+            if pattern.format(name) in columns
+        ]
+        add(title, note, of_rewards, unit)
+    for title, note, keys, unit in _LINES:
+        lines = [
+            _line(label, columns[key], label if len(keys) > 1 else "ink")
+            for key, label in keys
+            if key in columns
+        ]
+        if any(any(one["y"]) for one in lines):  # a judge without a price costs 0 at every step
+            add(title, note, lines, unit)
+    return found
+
+
+def headline(run: Run) -> list[dict[str, Any]]:
+    """
+    The numbers that say how a run went: each as the mean of the first and of the last tenth of what
+    was logged; cost as it stands at the end.
+
+    Args:
+        run ([`Run`]):
+            With its log and its rows. Without a log, the means of its rows.
+
+    Returns:
+        `list[dict]`: `"label"`, `"first"` (or `None`), `"last"`, `"digits"`, and `"good"`: 1 where
+            more is better, -1 where less is, 0 where neither.
+    """
+    steps, columns = merged_log(run.log)
+    by_step = _scores_by_step(run.rows)
+    found: list[dict[str, Any]] = []
+
+    def add(label: str, values: Sequence[Number], good: int, digits: int = 2) -> None:
+        known = [value for value in values if value is not None]
+        if not known:
+            return
+        tenth = max(1, len(known) // 10)
+        first = math.fsum(known[:tenth]) / tenth if len(known) > 1 else None
+        last = math.fsum(known[-tenth:]) / tenth
+        found.append({"label": label, "first": first, "last": last, "digits": digits, "good": good})
+
+    if "eval_b_capscore" in columns:
+        add("b-CapScore, evaluation (%)", columns["eval_b_capscore"], 1, 1)
+    if steps:
+        add("b-CapScore", [by_step.get(step) for step in sorted(by_step)], 1)
+        for name in reward_names(run):
+            add(_title(name), columns.get(f"rewards/{name}/mean", []), 1)
+    else:
+        scored = [score_of(row["rewards"]) for row in run.rows]
+        add("b-CapScore", _mean_of(scored), 1)
+        for name in reward_names(run):
+            add(_title(name), _mean_of([row["rewards"].get(name) for row in run.rows]), 1)
+    add("Length ratio", columns.get("length_gate/ratio", []), 0)
+    outside = _combined(
+        columns.get("length_gate/too_short", []),
+        columns.get("length_gate/too_long", []),
+        lambda short, long: short + long,
+    )
+    add("Outside the gate", outside, -1)
+    unscored = [columns[key] for key in columns if _is_unscored(key)]
+    add("Unscored", [_greatest(values) for values in zip(*unscored, strict=True)], -1)
+    cost = [value for value in columns.get("judge/usd_total", []) if value]
+    if cost:
+        found.append(
+            {"label": "Judge, USD", "first": None, "last": cost[-1], "digits": 2, "good": 0}
+        )
+    return found
+
+
+def _is_unscored(key: str) -> bool:
+    return key.startswith("judge/") and key.endswith("/unscored")
+
+
+def _greatest(values: Sequence[Number]) -> Number:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _mean_of(values: Sequence[Number]) -> list[Number]:
+    known = [value for value in values if value is not None]
+    return [math.fsum(known) / len(known)] if known else []
+
+
+def reward_names(run: Run) -> list[str]:
+    """Names of a run's rewards, in their order, from its rows and its log."""
+    names: dict[str, None] = {}
+    for row in run.rows:
+        names |= dict.fromkeys(row["rewards"])
+    for entry in run.log:
+        for key in entry:
+            if key.startswith("rewards/") and key.endswith("/mean"):
+                names[key.removeprefix("rewards/").removesuffix("/mean")] = None
+    return list(names)
+
+
+def _title(name: str) -> str:
+    title = name.removesuffix("_reward").replace("_", " ")
+    return title[:1].upper() + title[1:]
+
+
+def _line(label: str, y: Sequence[Number], colour: str) -> Series:
+    return {"label": label, "y": list(y), "colour": colour.removesuffix("_reward")}
+
+
+def _combined(mean: Sequence[Number], spread: Sequence[Number], rule: Any) -> list[Number]:
+    return [
+        None if m is None or s is None else rule(m, s) for m, s in zip(mean, spread, strict=True)
+    ]
+
+
+def _scores_by_step(rows: Iterable[dict[str, Any]]) -> dict[int, float]:
+    at: dict[int, list[float]] = defaultdict(list)
+    for row in rows:
+        score = score_of(row["rewards"]) if row["split"] == "train" else None
+        if score is not None:
+            at[row["step"]].append(score)
+    return {step: math.fsum(values) / len(values) for step, values in at.items()}

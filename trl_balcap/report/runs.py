@@ -1,0 +1,206 @@
+"""The runs that a page shows: verdicts, log and facts of each folder, bounded in number and size."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from trl_balcap.metrics import b_capscore
+from trl_balcap.report.log import read_log, read_run_facts
+from trl_balcap.report.thumbnails import Thumbnail
+from trl_balcap.report.verdicts import read_thumbnails, read_verdicts
+
+__all__ = ["Run", "bounded_rows", "bounded_thumbnails", "find_runs"]
+
+REWARDS = ("precision_reward", "recall_reward", "linguistic_reward")
+
+
+@dataclass
+class Run:
+    """
+    What one run, or one folder of scores, left behind.
+
+    Args:
+        name (`str`):
+            How the page calls it: the part of its path that tells it from the others.
+        rows (`list[dict]`):
+            Verdict rows, see [`read_verdicts`].
+        log (`list[dict]`):
+            Entries of the log, see [`read_log`].
+        facts (`dict`):
+            Settings, versions, warnings, length gate.
+        thumbnails (`dict[str, Thumbnail]`):
+            Pictures by digest.
+        n_rows (`int`):
+            Rows that there were before the page was bounded.
+    """
+
+    name: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    log: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    thumbnails: dict[str, Thumbnail] = field(default_factory=dict)
+    n_rows: int = 0
+
+
+def find_runs(paths: Sequence[str | Path]) -> list[Run]:
+    """
+    Reads the runs at some paths.
+
+    A path is a run's `output_dir`, a folder of scores, or any folder with such folders in it: each
+    folder of verdicts found there is a run of its own. A trainer's folder without verdicts is a run
+    with a log alone.
+
+    Args:
+        paths (`Sequence[str or Path]`):
+            Folders to look into.
+
+    Returns:
+        `list[Run]`: in the order of the paths, then of their names.
+
+    Raises:
+        `FileNotFoundError`: if a path has neither verdicts nor a log.
+    """
+    folders: list[Path] = []
+    for path in map(Path, paths):
+        found = sorted({file.parent for file in path.rglob("rows-*.parquet")})
+        found += sorted({file.parent for file in path.rglob("log.jsonl")} - set(found))
+        if not found and read_log(path):
+            found = [path]
+        if not found:
+            raise FileNotFoundError(
+                f"There is nothing to report at {path}: no verdicts and no log. Give the output_dir "
+                "of a training run (log_verdicts above 0), or the --out folder of trl-balcap score."
+            )
+        folders += [folder for folder in found if folder not in folders]
+    names = _names(folders)
+    return [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
+
+
+def score_of(rewards: Mapping[str, float | None]) -> float | None:
+    """
+    The number that orders captions: b-CapScore of the three rewards where a row has them (with or
+    without `_reward` in the name), the mean of its rewards otherwise; `None` where one is missing.
+
+    Example:
+
+    ```python
+    >>> score_of({"precision_reward": 0.5, "recall_reward": 1.0, "linguistic_reward": 0.5})
+    0.6
+    >>> score_of({"brevity": 0.5, "style": 1.0}), score_of({"brevity": None, "style": 1.0})
+    (0.75, None)
+
+    ```
+    """
+    short = {name.removesuffix("_reward"): value for name, value in rewards.items()}
+    three = [name.removesuffix("_reward") for name in REWARDS]
+    if all(name in short for name in three):
+        return b_capscore(*(short[name] for name in three))
+    values = [value for value in rewards.values() if value is not None]
+    return sum(values) / len(values) if values and len(values) == len(rewards) else None
+
+
+def bounded_rows(rows: Sequence[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """
+    About `limit` rows, whole groups: those of training spread evenly over its steps, those of
+    evaluations the same images each time, so that they can be compared.
+
+    Args:
+        rows (`Sequence[dict]`):
+            Verdict rows, by step.
+        limit (`int`):
+            Rows wanted. At least one group of training and of each evaluation is kept.
+
+    Example:
+
+    ```python
+    >>> rows = [{"step": s, "split": "train", "group": str(s), "id": str(k), "image": None}
+    ...         for s in range(10) for k in range(2)]
+    >>> [row["step"] for row in bounded_rows(rows, 6)]
+    [0, 0, 4, 4, 9, 9]
+
+    ```
+    """
+    if len(rows) <= limit:
+        return list(rows)
+    parts: dict[Any, dict[Any, list[dict[str, Any]]]] = {}
+    for row in rows:
+        part = parts.setdefault("train" if row["split"] == "train" else row["step"], {})
+        part.setdefault((row["step"], row.get("group") or row["id"]), []).append(row)
+    kept = []
+    for name, groups in parts.items():
+        wanted = max(1, round(limit * len(groups) / len(rows)))
+        keys = list(groups)
+        if name == "train":
+            last = len(keys) - 1
+            chosen = {round(place * last / max(1, wanted - 1)) for place in range(wanted)}
+            keys = [keys[place] for place in sorted(chosen)]
+        else:  # digests are as good as chance, and the same at every step and in every run
+            keys.sort(key=lambda key: (groups[key][0]["image"] or "", groups[key][0]["id"]))
+            keys = keys[:wanted]
+        kept += [row for key in keys for row in groups[key]]
+    return sorted(kept, key=lambda row: row["step"])
+
+
+def bounded_thumbnails(
+    thumbnails: Mapping[str, Thumbnail], used: Iterable[str | None], budget: int
+) -> dict[str, Thumbnail]:
+    """
+    The pictures in use, made smaller where they would take more than `budget` bytes together.
+
+    Args:
+        thumbnails (`Mapping[str, Thumbnail]`):
+            Pictures by digest.
+        used (`Iterable[str or None]`):
+            Digests of the images that rows show.
+        budget (`int`):
+            Bytes for all of them.
+    """
+    wanted = set(used)
+    kept = {digest: picture for digest, picture in thumbnails.items() if digest in wanted}
+    for side in (320, 224, 160, 112):
+        if sum(len(picture.data) for picture in kept.values()) <= budget:
+            break
+        kept = {digest: _smaller(picture, side) for digest, picture in kept.items()}
+    return kept
+
+
+def _read(folder: Path, name: str) -> Run:
+    has_rows = any(folder.glob("rows-*.parquet"))
+    rows = read_verdicts(folder) if has_rows else []
+    output_dir = folder.parent if folder.name == "verdicts" else folder
+    return Run(
+        name,
+        rows,
+        read_log(folder) or read_log(output_dir),
+        read_run_facts(folder),
+        read_thumbnails(folder),
+        len(rows),
+    )
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Each folder's path from where the paths part, without what is the same in all."""
+    parts = [list(folder.resolve().parts) for folder in folders]
+    for part in parts:
+        if part[-1] == "verdicts":
+            part.pop()
+    if len(parts) == 1:
+        return [parts[0][-1]]
+    shared = 0
+    while all(len(part) > shared + 1 for part in parts) and len({p[shared] for p in parts}) == 1:
+        shared += 1
+    return ["/".join(part[shared:]) for part in parts]
+
+
+def _smaller(picture: Thumbnail, side: int) -> Thumbnail:
+    if max(picture.width, picture.height) <= side:
+        return picture
+    image = Image.open(io.BytesIO(picture.data)).convert("RGB")
+    image.thumbnail((side, side), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return Thumbnail(buffer.getvalue(), *image.size)
