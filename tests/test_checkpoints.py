@@ -34,6 +34,20 @@ def test_shards_of_renamed_weights_are_loaded(tiny_qwen, tmp_path):
     assert all(torch.equal(model.state_dict()[name], expected[name]) for name in expected)
 
 
+def test_a_mixed_model_is_not_rounded(tiny_qwen, tmp_path, caplog):
+    model = AutoModelForImageTextToText.from_pretrained(tiny_qwen)  # float32
+    model.model.language_model.to(torch.bfloat16)
+    with torch.no_grad():
+        model.model.visual.patch_embed.proj.weight.fill_(1 / 3)  # no number of bfloat16
+    expected = {name: weight.clone() for name, weight in model.state_dict().items()}
+    model.save_pretrained(tmp_path)
+
+    model.model.visual.to(torch.bfloat16).float()  # what is in memory is not what was saved
+    assert load_renamed_weights(zeroed(model), tmp_path)
+    assert all(torch.equal(model.state_dict()[name], expected[name]) for name in expected)
+    assert "were found under their names on the Hub, and loaded" in caplog.text
+
+
 def test_weights_under_their_own_names_are_left_to_the_trainer(tiny_text, tmp_path):
     model = zeroed(AutoModelForCausalLM.from_pretrained(tiny_text))
     assert not load_renamed_weights(model, tiny_text)

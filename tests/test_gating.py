@@ -1,6 +1,7 @@
 """The gate by hand, the wrapper as TRL calls it."""
 
 import asyncio
+import functools
 import inspect
 import pickle
 from typing import Any, cast
@@ -10,6 +11,7 @@ import torch
 from transformers import AutoProcessor
 
 from trl_balcap import gate_reward, length_gate, linear_length_penalty
+from trl_balcap.rewards import JudgingReport, RewardHooks
 
 
 def fluent(completions, log_extra=None, **kwargs):
@@ -22,13 +24,29 @@ async def fluent_async(completions, **kwargs):
     return fluent(completions)
 
 
-class Judged:
+class Judged(RewardHooks):
     __name__ = "judged"
     needs = ("image",)
     max_unscored = 0.25
 
     def __init__(self):
         self.started = []
+        self.did = []
+
+    def preflight(self):
+        self.did.append("preflight")
+
+    def before_generation(self, **columns):
+        self.did.append("before_generation")
+
+    def forget(self):
+        self.did.append("forget")
+
+    def take_report(self):
+        return JudgingReport("judged", asked=1, unscored={"timeout": 1})
+
+    def observations(self):
+        return [{"clarity": 7.0, "reward": 0.5}]
 
     def start(self, **columns):
         self.started.append(columns)
@@ -98,7 +116,9 @@ def test_only_open_rows_reach_the_reward(processor):
         log_extra=extra.__setitem__,
     )
     assert rewards == pytest.approx([0.9, 0.0, 0.0, 0.8])  # rows 0 and 3 were its first and second
-    assert extra == {"fluency": ["EQUAL", None, None, "PADDED"]}
+    short = 2 / len(ids)
+    assert extra["fluency"] == ["EQUAL", None, None, "PADDED"]
+    assert extra["fluent/length_ratio"] == pytest.approx([1.0, short, 3.0, 1.0])
     assert metrics["length_gate/too_short"] == 0.25
     assert metrics["length_gate/too_long"] == 0.25
     # EOS and padding are no tokens of the caption
@@ -131,18 +151,80 @@ def test_stays_async_and_keeps_its_name(processor, reward):
     assert rewards[0] in (0.9, None)
 
 
-def test_what_a_judge_reward_offers_passes_through(processor):
+def test_what_a_reward_with_hooks_offers_passes_through(processor):
     judged = Judged()
     gated: Any = gate_reward(judged, processor)
     assert gated.needs == ("image", "reference")
     assert gated.max_unscored == 0.25
-    assert not hasattr(gated, "preflight")
+    gated.preflight()
+    gated.before_generation(reference=["a"])
+    gated.forget()
+    assert judged.did == ["preflight", "before_generation", "forget"]
     gated.start(
         completions=["x", "y"], completion_ids=[[300], []], reference=["a", "b"], image=[1, 2]
     )
     assert judged.started == [
         {"completions": ["x"], "completion_ids": [[300]], "reference": ["a"], "image": [1]}
     ]
+
+
+def test_what_was_seen_of_each_row_stands_in_its_place(processor):
+    gated = gate_reward(Judged(), processor)
+    columns = {"completion_ids": [[], [300], [300]], "reference": ["a", "b", " "]}
+    assert asyncio.run(gated(completions=["x", "y", "z"], **columns)) == [0.0, None, None]
+    assert gated.observations() == [
+        {"reason": "length_gate", "length_ratio": 0.0, "gated": True},
+        {"clarity": 7.0, "reward": 0.5, "length_ratio": 1.0, "gated": False},
+        {"reason": "no_reference"},
+    ]
+    report = gated.take_report()
+    assert report.unscored == {"timeout": 1, "no_reference": 1}
+    assert gated.take_report().unscored == {"timeout": 1}  # the gate's own is counted once
+
+
+def test_a_start_of_its_own_is_not_called(processor):
+    class Race:
+        __name__ = "race"
+
+        def start(self, *lanes):
+            raise AssertionError("this start is none of the trainer's")
+
+        def __call__(self, completions, **kwargs):
+            return [1.0] * len(completions)
+
+    gated = gate_reward(Race(), processor)
+    gated.start(completions=["x"], completion_ids=[[300]], reference=["a"])
+    assert gated(completions=["x"], completion_ids=[[300]], reference=["a"]) == [1.0]
+
+
+def test_partials_keep_their_name_and_stay_async(processor):
+    gated = gate_reward(functools.partial(fluent_async, style="plain"), processor)
+    assert gated.__name__ == "fluent_async"
+    row = {"completions": ["a"], "completion_ids": [[300]], "reference": ["a"]}
+    assert asyncio.run(gated(**row)) == [0.9]
+    judged = Judged()
+    gate_reward(functools.partial(judged, image=[3]), processor).start(**row)
+    assert judged.started[0]["image"] == [3]
+
+
+def test_no_old_value_stands_beside_a_new_completion(processor):
+    gated, logged = gate_reward(fluent, processor), {}
+    row = {"completions": ["a"], "reference": ["a"], "log_extra": logged.__setitem__}
+    gated(completion_ids=[[300]], **row)
+    assert logged["fluency"] == ["A"]
+    gated(completion_ids=[[300] * 9], **row)  # closed
+    assert logged == {"fluency": [None], "fluent/length_ratio": [9.0]}
+
+
+def test_ends_that_the_tokenizer_does_not_call_special_are_no_length(processor):
+    reference = "There is a star."
+    ids = [*tokens(processor, reference), 301, 301]
+    rows = {"completions": ["a"], "completion_ids": [ids], "reference": [reference]}
+    ratios = [
+        gate_reward(fluent, processor, end_token_ids=ends).length_ratio(**rows).item()
+        for ends in ([], [301])
+    ]
+    assert ratios == [len(ids) / (len(ids) - 2), 1.0]
 
 
 def test_survives_pickling(processor):
@@ -155,8 +237,12 @@ def test_bad_input(processor):
     gated = gate_reward(fluent, processor)
     with pytest.raises(ValueError, match="no column 'reference'"):
         gated(completions=["a"], completion_ids=[[300]])
-    with pytest.raises(ValueError, match="reference of row 1 in the batch is ''"):
-        gated(completions=["a", "b"], completion_ids=[[300], [300]], reference=["a", ""])
+    with pytest.raises(ValueError, match="got 1 completions and 2 references"):
+        gated(completions=["a"], completion_ids=[[300]], reference=["a", "b"])
+    with pytest.raises(ValueError, match=r"length_ratio must be a torch.Tensor, got float"):
+        length_gate(torch.ones(1), 1.0)
+    with pytest.raises(ValueError, match=r"got \(2,\) and \(3,\)"):
+        length_gate(torch.ones(2), torch.ones(3))
     with pytest.raises(ValueError, match="Only a reward function can be length-gated, got Linear"):
         gate_reward(torch.nn.Linear(1, 1), processor)
     with pytest.raises(ValueError, match="kind must be 'mask' or 'linear', got 'slope'"):

@@ -258,7 +258,7 @@ def test_refuses_before_the_model_is_loaded(scenes, tmp_path):
             "no/such-model", reward_funcs, BalCapConfig(str(tmp_path), **CPU, **config), dataset
         )
 
-    with pytest.raises(ValueError, match="'lingustic', which no reward function bears"):
+    with pytest.raises(ValueError, match="'lingustic', and no reward function has that name"):
         build(length_gated_rewards=["lingustic"])
     with pytest.raises(ValueError, match="reward_weights has 2 values for 1 reward"):
         build(reward_weights=[1.0, 2.0])

@@ -17,7 +17,7 @@ from trl_balcap.judge import JudgeConfigError
 from trl_balcap.scenes.make import scene_rows
 from trl_balcap.scenes.server import serve
 from trl_balcap.scenes.server_faults import ServerFaults
-from trl_balcap.trainer import JudgeOutageError
+from trl_balcap.trainer import JudgeOutageError, RewardInternalError
 
 
 def judged_trainer(model, dataset, out, judge, **config):
@@ -45,10 +45,11 @@ def test_a_judge_that_dies_stops_the_run_behind_a_checkpoint(tiny_qwen, scenes, 
     # Two preflight questions and some of the first batch are answered, then 503 for good.
     with serve(faults=ServerFaults(dead_after=20)) as server:
         judge = Judge("openai/oracle", api_base=server.url, api_key="none", max_retries=0)
-        trainer = judged_trainer(tiny_qwen, scenes, tmp_path, judge)
+        trainer = judged_trainer(tiny_qwen, scenes, tmp_path, judge, max_unscored_rows=8)
         with pytest.raises(JudgeOutageError) as error:
             trainer.train()
     message = str(error.value)
+    assert "12 completions of 3 batches in a row" in message
     assert "server_error" in message
     assert "could not be scored by precision_reward" in message
     assert "max_unscored=0.5" in message
@@ -56,6 +57,65 @@ def test_a_judge_that_dies_stops_the_run_behind_a_checkpoint(tiny_qwen, scenes, 
     checkpoint = get_last_checkpoint(str(tmp_path))
     assert checkpoint is not None
     assert f"step {trainer.state.global_step}" in message
+
+
+def refuse(messages):
+    """A judge that answers the preflight, and refuses whatever else it is asked."""
+    if "preflight" in str(messages[1]["content"]):
+        return '{"ready": true}'
+    return "I cannot help with that."
+
+
+def test_a_judge_that_refuses_every_row_is_warned_of_and_never_fatal(
+    tiny_qwen, scenes, tmp_path, caplog
+):
+    with serve(answer=refuse) as server:
+        judge = Judge("openai/oracle", api_base=server.url, api_key="none")
+        config = {"max_unscored_rows": 1, "outage_patience": 1, "max_steps": 3}
+        trainer = judged_trainer(tiny_qwen, scenes, tmp_path, judge, **config)
+        trainer.train()
+    assert trainer.state.global_step == 3
+    for row in trainer.state.log_history[:3]:
+        assert row["judge/recall_reward/unscored/unreadable"] == 1.0
+    said = [r.message for r in caplog.records if r.message.startswith("recall_reward left")]
+    assert len(said) == 1  # once, not at each step
+    assert "4 of 4 completions unscored (unreadable: I cannot help with that.)" in said[0]
+
+
+def test_a_dead_judge_in_an_evaluation_lets_the_run_go_on(tiny_qwen, scenes, tmp_path, caplog):
+    with serve() as server:
+        judge = Judge("openai/oracle", api_base=server.url, api_key="none", max_retries=0)
+        config = {"max_unscored_rows": 1, "outage_patience": 1, "max_steps": 2}
+        config |= {"per_device_eval_batch_size": 4}
+        trainer = judged_trainer(tiny_qwen, scenes, tmp_path, judge, **config)
+        trainer.train()
+    metrics = trainer.evaluate(scenes.select(range(4)))  # the server is gone
+    assert metrics["eval_rewards/recall_reward/mean"] is None
+    assert metrics["eval_judge/recall_reward/unscored"] == 1.0
+    assert "recall_reward left 4 of 4 completions unscored" in caplog.text
+
+
+class Bug(RecallReward):
+    async def score(self, row):
+        raise KeyError("a bug of ours")
+
+
+def test_a_bug_ends_the_run_behind_a_checkpoint_with_its_traceback(tiny_qwen, scenes, tmp_path):
+    trainer = BalCapTrainer(
+        str(tiny_qwen),
+        [PrecisionReward("scenes/oracle"), Bug("scenes/oracle")],
+        BalCapConfig(
+            str(tmp_path), use_cpu=True, bf16=False, report_to="none", disable_tqdm=True,
+            per_device_train_batch_size=4, num_generations=2, max_completion_length=8, max_steps=1,
+        ),
+        train_dataset=scenes,
+    )  # fmt: skip
+    with pytest.raises(
+        RewardInternalError, match="recall_reward failed by an error of its own"
+    ) as e:
+        trainer.train()
+    assert 'raise KeyError("a bug of ours")' in str(e.value)
+    assert get_last_checkpoint(str(tmp_path)).endswith("checkpoint-0")
 
 
 def test_a_spent_budget_ends_the_run_cleanly(tiny_qwen, scenes, tmp_path):

@@ -11,6 +11,7 @@ from trl_balcap.rewards import LinguisticReward, PrecisionReward, RecallReward
 
 SEAMS = {
     "__init__": ["self", "model", "reward_funcs", "args", "train_dataset", "eval_dataset"],
+    "get_batch_samples": ["self", "epoch_iterator", "num_batches", "device"],
     "_generate": ["self", "prompts"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     "_generate_and_score_completions": ["self", "inputs"],
@@ -39,6 +40,7 @@ def test_every_override_calls_super():
     overrides = [name for name in SEAMS if name in vars(BalCapTrainer)]
     assert overrides == [
         "__init__",
+        "get_batch_samples",
         "_generate",
         "_calculate_rewards",
         "_generate_and_score_completions",
@@ -52,6 +54,15 @@ def test_every_override_calls_super():
 @pytest.mark.parametrize(
     ("method", "words"),
     [
+        # the batches of an update, kept for looking ahead; generated at these steps, from these objects
+        ("get_batch_samples", ["return batch_samples, num_items_in_batch"]),
+        (
+            "_prepare_inputs",
+            [
+                "self._step % generate_every == 0 or self._buffered_inputs is None",
+                "self._generate_and_score_completions(generation_batch)",
+            ],
+        ),
         # order in the tuple: completion_ids second, completions fourth
         ("_generate", ["return prompt_ids, completion_ids, tool_mask, completions,"]),
         # gathered over ranks when it returns

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trl_balcap.gating import linear_length_penalty as linear_length_penalty
     from trl_balcap.judge import Judge as Judge
     from trl_balcap.metrics import b_capscore as b_capscore
+    from trl_balcap.rewards import JudgeReward as JudgeReward
     from trl_balcap.rewards import LinguisticReward as LinguisticReward
     from trl_balcap.rewards import PrecisionReward as PrecisionReward
     from trl_balcap.rewards import RecallReward as RecallReward
@@ -22,6 +23,7 @@ __all__ = [
     "BalCapConfig",
     "BalCapTrainer",
     "Judge",
+    "JudgeReward",
     "LinguisticReward",
     "PrecisionReward",
     "RecallReward",
@@ -41,6 +43,7 @@ _LAZY = {
     "BalCapConfig": "config",
     "BalCapTrainer": "trainer",
     "Judge": "judge",
+    "JudgeReward": "rewards",
     "LinguisticReward": "rewards",
     "PrecisionReward": "rewards",
     "RecallReward": "rewards",

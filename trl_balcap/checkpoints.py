@@ -1,13 +1,17 @@
 """Weights of a checkpoint that were written under other names than the model has in memory."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 __all__ = ["load_renamed_weights"]
+
+logger = logging.getLogger(__name__)
 
 
 def load_renamed_weights(model: Any, checkpoint: str | Path) -> bool:
@@ -43,8 +47,16 @@ def load_renamed_weights(model: Any, checkpoint: str | Path) -> bool:
     written = _names(Path(checkpoint))
     if written <= model.state_dict().keys():
         return False
-    loaded = type(model).from_pretrained(checkpoint, dtype=model.dtype)
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    # float32 holds what bfloat16 and float16 do: nothing of a mixed model is rounded on the way.
+    dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
+    loaded = type(model).from_pretrained(checkpoint, dtype=dtype)
     model.load_state_dict(loaded.state_dict())
+    logger.warning(
+        "The weights of %s were found under their names on the Hub, and loaded: keys that the Trainer "
+        "has called missing or unexpected are not.",
+        checkpoint,
+    )
     return True
 
 

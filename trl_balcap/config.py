@@ -35,6 +35,15 @@ class BalCapConfig(GRPOConfig):
         std_floor (`list[float]` or `None`, *optional*):
             Least standard deviation that c-GDPO divides each reward by, one per reward function:
             the judge's own test-retest spread, as `trl-balcap calibrate` measures it. `None` is off.
+        max_unscored_rows (`int`, *optional*, defaults to `16`):
+            Completions that a dead judge must have left unscored before it ends the run.
+        outage_patience (`int`, *optional*, defaults to `3`):
+            Batches in a row of which a judge must have left more than its `max_unscored` unscored,
+            for reasons that no caption can cause, before it ends the run (see [`OutageRule`]).
+        judge_lookahead (`bool`, *optional*, defaults to `True`):
+            Where one update takes several generation batches (`steps_per_generation` below
+            `gradient_accumulation_steps`), whether the later ones are generated while the judge
+            reads the first (see [`LookAhead`]). The policy is the same in both orders.
 
     Example:
 
@@ -84,6 +93,22 @@ class BalCapConfig(GRPOConfig):
         },
     )
 
+    max_unscored_rows: int = field(
+        default=16,
+        metadata={"help": "Completions that a dead judge must leave unscored to end the run."},
+    )
+    outage_patience: int = field(
+        default=3,
+        metadata={"help": "Batches in a row that a dead judge must spoil to end the run."},
+    )
+
+    judge_lookahead: bool = field(
+        default=True,
+        metadata={
+            "help": "Generate an update's later batches while the judge reads the first one."
+        },
+    )
+
     def __post_init__(self):
         super().__post_init__()
         if self.length_gate == "none":  # how YAML-less command lines write None
@@ -97,6 +122,11 @@ class BalCapConfig(GRPOConfig):
                 "The length gate needs 0 <= length_gate_lower <= length_gate_upper, got "
                 f"{self.length_gate_lower} and {self.length_gate_upper}. Swap them, or set "
                 "length_gate=None."
+            )
+        if isinstance(self.length_gated_rewards, str):
+            raise ValueError(
+                "length_gated_rewards is a list of names, got the text "
+                f"{self.length_gated_rewards!r}. Write [{self.length_gated_rewards!r}]."
             )
         if self.std_floor is not None and min(self.std_floor) < 0.0:
             raise ValueError(f"std_floor must not be negative, got {self.std_floor}.")

@@ -3,15 +3,23 @@
 The two formulas are pure; [`gate_reward`] puts them around any reward function of any TRL trainer.
 """
 
-import inspect
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from trl_balcap.data.completions import completion_text
+from trl_balcap.data.completions import completion_text, is_empty
+from trl_balcap.rewards.hooks import (
+    JudgingReport,
+    RewardHooks,
+    is_async_reward,
+    reward_hooks,
+    reward_name,
+    start_early,
+)
 
 __all__ = ["GateKind", "gate_reward", "length_gate", "linear_length_penalty"]
 
@@ -45,6 +53,9 @@ def length_gate(
     Returns:
         `torch.Tensor`: of the shape of `rewards`.
 
+    Raises:
+        `ValueError`: for what is no tensor, shapes that do not fit, or bounds in the wrong order.
+
     Example:
 
     ```python
@@ -55,6 +66,7 @@ def length_gate(
 
     ```
     """
+    _check_tensors(rewards, length_ratio)
     _check_bounds(lower, upper)
     is_open = (length_ratio >= lower) & (length_ratio <= upper)  # (B,)
     return torch.where(_like(is_open, rewards), rewards, torch.zeros_like(rewards))
@@ -86,6 +98,9 @@ def linear_length_penalty(
     Returns:
         `torch.Tensor`: of the shape of `rewards`.
 
+    Raises:
+        `ValueError`: for what is no tensor, shapes that do not fit, or bounds in the wrong order.
+
     Example:
 
     ```python
@@ -95,6 +110,7 @@ def linear_length_penalty(
 
     ```
     """
+    _check_tensors(rewards, length_ratio)
     _check_bounds(lower, upper)
     if not lower < 1.0 < upper:
         raise ValueError(
@@ -115,6 +131,7 @@ def gate_reward(
     lower: float = 0.5,
     upper: float = 2.0,
     kind: GateKind = "mask",
+    end_token_ids: Iterable[int] = (),
 ) -> Callable[..., Any]:
     """
     A reward function behind a length gate, for any TRL trainer that calls reward functions.
@@ -122,10 +139,11 @@ def gate_reward(
     The length of a completion is its tokens without special ones (no EOS, no padding); the
     reference's is counted by the same tokenizer, special tokens off. Where the gate is closed the
     reward function is not called at all, so a judge costs nothing there. Of two gated rewards, each
-    has its own gate.
+    has its own gate. A row without a reference has no length ratio: its reward is `None`.
 
     Logged through TRL's `log_metric` where the trainer passes it: `length_gate/ratio` (mean rho),
-    `length_gate/too_short` and `length_gate/too_long` (shares of the batch).
+    `length_gate/too_short` and `length_gate/too_long` (shares of the batch); and by `log_extra`, of
+    each completion, `<reward>/length_ratio`.
 
     Args:
         reward_func (`Callable`):
@@ -139,6 +157,9 @@ def gate_reward(
             Greatest length ratio that keeps the reward.
         kind (`str`, *optional*, defaults to `"mask"`):
             `"mask"` for [`length_gate`], `"linear"` for [`linear_length_penalty`].
+        end_token_ids (`Iterable[int]`, *optional*):
+            Tokens that end a completion and that the tokenizer does not call special; they do not
+            count as length.
 
     Returns:
         `Callable`: picklable where `reward_func` is, async where it is. It needs the `reference`
@@ -165,14 +186,18 @@ def gate_reward(
             f"Only a reward function can be length-gated, got {type(reward_func).__name__}. Leave "
             "reward models out of length_gated_rewards, or wrap the model in a function."
         )
-    is_async = inspect.iscoroutinefunction(reward_func) or inspect.iscoroutinefunction(
-        type(reward_func).__call__
+    gated_class = _AsyncGatedReward if is_async_reward(reward_func) else _GatedReward
+    return gated_class(
+        reward_func,
+        processing_class,
+        lower=lower,
+        upper=upper,
+        kind=kind,
+        end_token_ids=end_token_ids,
     )
-    gated_class = _AsyncGatedReward if is_async else _GatedReward
-    return gated_class(reward_func, processing_class, lower=lower, upper=upper, kind=kind)
 
 
-class _Gate:
+class _Gate(RewardHooks):
     """What both kinds of gated reward share: measuring, choosing rows, putting rewards back."""
 
     def __init__(
@@ -183,6 +208,7 @@ class _Gate:
         lower: float,
         upper: float,
         kind: GateKind,
+        end_token_ids: Iterable[int],
     ):
         if kind not in ("mask", "linear"):
             raise ValueError(f"kind must be 'mask' or 'linear', got {kind!r}.")
@@ -191,15 +217,45 @@ class _Gate:
         self.reward_func = reward_func
         self.tokenizer = getattr(processing_class, "tokenizer", processing_class)
         self.lower, self.upper, self.kind = lower, upper, kind
-        self.__name__ = getattr(reward_func, "__name__", type(reward_func).__name__)
-        self.needs = tuple(dict.fromkeys((*getattr(reward_func, "needs", ()), "reference")))
+        self.not_counted = _special_ids(self.tokenizer) | set(end_token_ids)
+        self.hooks = reward_hooks(reward_func) or RewardHooks()
+        self.__name__ = reward_name(reward_func)
+        self.needs = tuple(dict.fromkeys((*self.hooks.needs, "reference")))
+        self._columns: set[str] = set()  # what the reward has logged of its completions
+        self._without_reference = 0  # since the last report
+        self._observations: list[dict[str, Any]] = []
 
-    def __getattr__(self, name: str) -> Any:
-        # What the judge rewards offer besides the call (reports, preflight) passes through.
-        # `reward_func` itself is missing only while unpickling.
-        if name == "reward_func" or name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self.reward_func, name)
+    @property
+    def max_unscored(self) -> float:  # type: ignore[override] (the gated reward's own)
+        return self.hooks.max_unscored
+
+    def preflight(self) -> None:
+        self.hooks.preflight()
+
+    def before_generation(self, **columns: list[Any]) -> None:
+        self.hooks.before_generation(**columns)
+
+    def start(self, *, completions: list, completion_ids: list[list[int]], **columns: Any) -> None:
+        """Pass the early start on, for the rows that the gate leaves open."""
+        ratios = self.length_ratio(completions, completion_ids, columns.get("reference"))
+        rows = self.open_rows(ratios)
+        if rows:
+            arguments = {"completions": completions, "completion_ids": completion_ids, **columns}
+            start_early(self.reward_func, **_take_rows(arguments, rows, len(completions)))
+
+    def forget(self) -> None:
+        self.hooks.forget()
+
+    def take_report(self) -> JudgingReport | None:
+        report, without = self.hooks.take_report(), self._without_reference
+        self._without_reference = 0
+        if without:
+            report = report or JudgingReport(self.__name__)
+            report.unscored = dict(Counter(report.unscored) + Counter(no_reference=without))
+        return report
+
+    def observations(self) -> list[dict[str, Any]]:
+        return self._observations
 
     def length_ratio(
         self,
@@ -207,63 +263,66 @@ class _Gate:
         completion_ids: list[list[int]] | None,
         reference: list[str] | None,
     ) -> Tensor:
-        """Rho of each completion, float64 of shape `(B,)`."""
+        """Rho of each completion, float64 of shape `(B,)`; NaN where the reference has no token."""
         if reference is None:
             raise ValueError(
                 f"The length gate on {self.__name__} needs the reference caption of every row, and "
                 "the dataset has no column 'reference'. Add it, or set length_gate=None."
             )
-        special_ids = set(self.tokenizer.all_special_ids)
         token_ids: list[list[int]] = completion_ids or []
         if completion_ids is None:  # trainers that pass texts only
             texts = [completion_text(completion) for completion in completions]
             token_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        ratios = []
-        for row, (ids, text) in enumerate(zip(token_ids, reference, strict=True)):
-            reference_length = self._reference_length(text)
-            if reference_length == 0:
-                raise ValueError(
-                    f"The reference of row {row} in the batch is {text!r}, which has no tokens to "
-                    "compare a length with. Remove such rows, or set length_gate=None."
-                )
-            ratios.append(sum(token not in special_ids for token in ids) / reference_length)
-        return torch.tensor(ratios, dtype=torch.float64)
+        if len(reference) != len(token_ids):
+            raise ValueError(
+                f"The length gate on {self.__name__} got {len(token_ids)} completions and "
+                f"{len(reference)} references. Give one reference for each completion."
+            )
+        return torch.tensor(
+            [
+                sum(token not in self.not_counted for token in ids) / length
+                if (length := self._reference_length(text))
+                else torch.nan
+                for ids, text in zip(token_ids, reference, strict=True)
+            ],
+            dtype=torch.float64,
+        )
 
-    def _reference_length(self, text: str) -> int:
-        return _token_count(self.tokenizer, text) if text else 0
+    def _reference_length(self, text: Any) -> int:
+        if not isinstance(text, str) or is_empty(text):
+            return 0
+        return _token_count(self.tokenizer, text)
 
     def open_rows(self, ratios: Tensor) -> list[int]:
         ones = torch.ones_like(ratios)
         kept = self.formula(ones, ratios, lower=self.lower, upper=self.upper) > 0
         return kept.nonzero()[:, 0].tolist()
 
-    def start(self, *, completions: list, completion_ids: list[list[int]], **columns: Any) -> None:
-        """Pass the early start on, for the rows that the gate leaves open."""
-        if not hasattr(self.reward_func, "start"):
-            return
-        ratios = self.length_ratio(completions, completion_ids, columns.get("reference"))
-        rows = self.open_rows(ratios)
-        if rows:
-            arguments = {"completions": completions, "completion_ids": completion_ids, **columns}
-            self.reward_func.start(**_take_rows(arguments, rows, len(completions)))
-
     def before(self, kwargs: dict[str, Any]) -> tuple[Tensor, list[int], dict[str, Any]]:
         completions = kwargs["completions"]
         ratios = self.length_ratio(
             completions, kwargs.get("completion_ids"), kwargs.get("reference")
         )
+        known = ratios[~ratios.isnan()]
         log_metric = kwargs.get("log_metric")
-        if log_metric is not None:
-            log_metric("length_gate/ratio", ratios.mean().item())
-            log_metric("length_gate/too_short", (ratios < self.lower).double().mean().item())
-            log_metric("length_gate/too_long", (ratios > self.upper).double().mean().item())
+        if log_metric is not None and len(known):
+            log_metric("length_gate/ratio", known.mean().item())
+            log_metric("length_gate/too_short", (known < self.lower).double().mean().item())
+            log_metric("length_gate/too_long", (known > self.upper).double().mean().item())
         rows = self.open_rows(ratios)
         inner = _take_rows(kwargs, rows, len(completions))
         log_extra = kwargs.get("log_extra")
-        if log_extra is not None:  # TRL wants one value a row of the whole batch
-            inner["log_extra"] = lambda column, values: log_extra(
-                column, _put_rows(values, rows, len(completions))
-            )
+        if log_extra is not None:
+
+            def log_open(column: str, values: list) -> None:
+                self._columns.add(column)
+                log_extra(column, _put_rows(values, rows, len(completions)))
+
+            inner["log_extra"] = log_open  # TRL wants one value a row of the whole batch
+            log_extra(f"{self.__name__}/length_ratio", _listed(ratios))
+            if not rows:  # or the last batch's values would stand beside these completions
+                for column in self._columns:
+                    log_extra(column, [None] * len(completions))
         return ratios, rows, inner
 
     def after(
@@ -273,8 +332,29 @@ class _Gate:
             [torch.nan if reward is None else reward for reward in rewards], dtype=torch.float64
         )
         gated = self.formula(given, ratios[rows], lower=self.lower, upper=self.upper)  # (open,)
-        values = [None if value != value else value for value in gated.tolist()]
-        return _put_rows(values, rows, len(ratios), empty=0.0)
+        placed = _put_rows(_listed(gated), rows, len(ratios), empty=0.0)
+        self._observe(rewards, rows, ratios)
+        self._without_reference += int(ratios.isnan().sum())
+        return [
+            None if unknown else reward
+            for reward, unknown in zip(placed, ratios.isnan().tolist(), strict=True)
+        ]
+
+    def _observe(self, rewards: list[float | None], rows: list[int], ratios: Tensor) -> None:
+        seen = self.hooks.observations()
+        if len(seen) != len(rows):  # nothing was called, or nothing has hooks
+            seen = [{} if reward is None else {"reward": reward} for reward in rewards]
+        is_open = set(rows)
+        inner = iter(seen)
+        self._observations = []
+        for row, ratio in enumerate(_listed(ratios)):
+            if ratio is None:
+                what = {"reason": "no_reference"}
+            elif row in is_open:
+                what = {**next(inner), "length_ratio": ratio, "gated": False}
+            else:
+                what = {"reason": "length_gate", "length_ratio": ratio, "gated": True}
+            self._observations.append(what)
 
 
 class _GatedReward(_Gate):
@@ -310,6 +390,31 @@ def _put_rows(values: list, rows: list[int], size: int, empty: Any = None) -> li
     for row, value in zip(rows, values, strict=True):
         placed[row] = value
     return placed
+
+
+def _listed(values: Tensor) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]
+
+
+def _special_ids(tokenizer: Any) -> set[int]:
+    """Special tokens, those among the added ones that `all_special_ids` does not list too."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    special = {token_id for token_id, token in added.items() if token.special}
+    return special | set(tokenizer.all_special_ids)
+
+
+def _check_tensors(rewards: Tensor, length_ratio: Tensor) -> None:
+    for name, value in (("rewards", rewards), ("length_ratio", length_ratio)):
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"{name} must be a torch.Tensor, got {type(value).__name__}. Write "
+                f"torch.tensor({name})."
+            )
+    if length_ratio.ndim != 1 or rewards.shape[:1] != length_ratio.shape or rewards.ndim > 2:
+        raise ValueError(
+            f"rewards must have shape (B,) or (B, K) and length_ratio (B,), got "
+            f"{tuple(rewards.shape)} and {tuple(length_ratio.shape)}. Give one ratio a completion."
+        )
 
 
 def _check_bounds(lower: float, upper: float) -> None:

@@ -6,24 +6,35 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
-from torch import nn
-from transformers import PreTrainedModel
+from accelerate.utils import gather_object
 from trl import GRPOConfig, GRPOTrainer
 
+from trl_balcap import inputs as given
 from trl_balcap.advantages import cgdpo_advantages, dead_groups, group_normalize
 from trl_balcap.checkpoints import load_renamed_weights
 from trl_balcap.config import BalCapConfig
-from trl_balcap.data import check_columns
 from trl_balcap.gating import gate_reward
+from trl_balcap.lookahead import LookAhead
+from trl_balcap.rewards.hooks import (
+    JudgingReport,
+    RewardHooks,
+    reward_hooks,
+    reward_name,
+    start_early,
+)
+from trl_balcap.rewards.outage import OutageRule
 
-__all__ = ["BalCapTrainer", "JudgeOutageError"]
+__all__ = ["BalCapTrainer", "JudgeOutageError", "RewardInternalError"]
 
 logger = logging.getLogger(__name__)
 
 
 class JudgeOutageError(RuntimeError):
-    """Too many completions of a batch could not be scored; raised on all ranks together."""
+    """A judge is down; raised on all ranks together, behind a checkpoint."""
+
+
+class RewardInternalError(RuntimeError):
+    """A bug in a reward, with its traceback; raised on all ranks together, behind a checkpoint."""
 
 
 class BalCapTrainer(GRPOTrainer):
@@ -48,21 +59,24 @@ class BalCapTrainer(GRPOTrainer):
         model (`str` or `PreTrainedModel` or `PeftModel`):
             As in [`~trl.GRPOTrainer`].
         reward_funcs (`Callable` or `str` or `list`, *optional*):
-            As in [`~trl.GRPOTrainer`]. A reward function may also offer any of these, which
-            [`PrecisionReward`], [`RecallReward`] and [`LinguisticReward`] do: `needs` (names of
-            dataset columns, checked before the model is loaded), `preflight()` (raises where it
-            cannot work), `start(completions=, completion_ids=, **columns)` (begins early),
-            `take_report()` and `max_unscored` (what failed since the last report, and how much may).
+            As in [`~trl.GRPOTrainer`]. A reward that is a [`RewardHooks`], such as a
+            [`JudgeReward`], is asked one question before the model is loaded, starts as soon as
+            completions exist, and says what it could not score.
         args ([`BalCapConfig`], *optional*):
             Configuration. A plain [`~trl.GRPOConfig`] keeps all it says and has no length gate.
-        train_dataset, eval_dataset, *positional, **kwargs:
+        train_dataset, eval_dataset:
+            As in [`~trl.GRPOTrainer`], or what [`load_captions`] takes: a file, a folder, a name.
+        *positional, **kwargs:
             As in [`~trl.GRPOTrainer`], in its order.
 
     Raises:
         `ValueError`: before the model is loaded, for a name in `length_gated_rewards` that no
-            reward function bears, weights of the wrong number, or a dataset without a column that a
-            reward or the gate needs.
-        [`JudgeOutageError`]: in training, after a checkpoint.
+            reward function has, weights of the wrong number, a dataset without a column that a
+            reward or the gate needs, or one smaller than a generation batch.
+        [`JudgeOutageError`]: in training, after a checkpoint, where a judge is down (see
+            [`OutageRule`]). An evaluation goes on, with missing metrics and a warning.
+        [`RewardInternalError`]: on all ranks, after a checkpoint, for an exception inside a
+            [`JudgeReward`] that is neither the judge's failure nor the row's fault.
 
     Example:
 
@@ -85,8 +99,8 @@ class BalCapTrainer(GRPOTrainer):
     _tag_names = ["trl", "grpo", "balcap"]  # noqa: RUF012 (TRL's attribute)
     _name = "BalCapRL"
 
-    _starting: Sequence[Any] = ()  # reward functions that can begin early
-    _reporting: Sequence[Any] = ()  # reward functions that say what failed
+    _hooks: Sequence[RewardHooks] = ()  # of the reward functions that have any
+    _unscored: set[tuple[str, str]]  # rewards and reasons that were warned of
     _std_floor: list[float] | None = None
     _inputs: list[dict[str, Any]]  # rows of the batch under way, on this rank
     _rewards_per_func: torch.Tensor  # (B, K), of all ranks
@@ -104,60 +118,111 @@ class BalCapTrainer(GRPOTrainer):
         if args is None:
             name = model if isinstance(model, str) else model.config._name_or_path
             args = BalCapConfig(f"{name.split('/')[-1]}-BalCapRL")
-        config = args if isinstance(args, BalCapConfig) else None
         funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
-        gated = _gated_names(config, funcs)
-        _check_one_each("reward_weights", args.reward_weights, funcs)
-        self._std_floor = config.std_floor if config else None
-        _check_one_each("std_floor", self._std_floor, funcs)
-        needs = {_reward_name(f): tuple(getattr(f, "needs", ())) for f in funcs if callable(f)}
-        for name in gated:
-            needs[name] = tuple(dict.fromkeys((*needs[name], "reference")))
-        needs = {name: columns for name, columns in needs.items() if columns}
-        if needs:
-            for dataset in _splits(train_dataset) + _splits(eval_dataset):
-                check_columns(dataset, needs)
-        _preflight(args, funcs)
+        given.check_rewards(funcs, args)
+        gated = given.gated_names(args, funcs)
+        with args.main_process_first():
+            train_dataset, eval_dataset = given.loaded(train_dataset), given.loaded(eval_dataset)
+        prompts = kwargs.get("environment_factory") is None
+        given.check_datasets(args, train_dataset, eval_dataset, funcs, gated, prompts=prompts)
+        given.preflight(args, funcs)
+        self._unscored = set()
+        self._outage = OutageRule()
+        if isinstance(args, BalCapConfig):
+            self._std_floor = args.std_floor
+            self._outage = OutageRule(
+                min_rows=args.max_unscored_rows, patience=args.outage_patience
+            )
 
         super().__init__(
             model, reward_funcs, args, train_dataset, eval_dataset, *positional, **kwargs
         )
-        if config:
-            ungated: list[Any] = self.reward_funcs
-            self.reward_funcs = [  # a new list: TRL keeps the caller's
-                gate_reward(
-                    func,
-                    self.processing_class,
-                    lower=config.length_gate_lower,
-                    upper=config.length_gate_upper,
-                    kind=config.length_gate,  # type: ignore[arg-type] (checked in the config)
-                )
-                if name in gated
-                else func
-                for func, name in zip(ungated, self.reward_func_names, strict=True)
-            ]
-        self._starting = [f for f in self.reward_funcs if hasattr(f, "start")]
-        self._reporting = [f for f in self.reward_funcs if hasattr(f, "take_report")]
+        if isinstance(args, BalCapConfig):
+            self._gate(gated, args)
+        self._hooks = [hooks for f in self.reward_funcs if (hooks := reward_hooks(f)) is not None]
+        self._lookahead = LookAhead()
+        # Environments are reset for a batch and asked for its rewards: they cannot serve two.
+        self._looks_ahead = (
+            bool(self._hooks)
+            and self.environment_factories is None
+            and isinstance(args, BalCapConfig)
+            and args.judge_lookahead
+        )
+
+    def _gate(self, names: Sequence[str], args: BalCapConfig) -> None:
+        loaded: Any = self.model
+        ends = loaded.generation_config.eos_token_id
+        ungated: list[Any] = self.reward_funcs
+        self.reward_funcs = [  # a new list: TRL keeps the caller's
+            gate_reward(
+                func,
+                self.processing_class,
+                lower=args.length_gate_lower,
+                upper=args.length_gate_upper,
+                kind=args.length_gate,  # type: ignore[arg-type] (checked in the config)
+                end_token_ids=ends if isinstance(ends, list) else [ends],
+            )
+            if name in names
+            else func
+            for func, name in zip(ungated, self.reward_func_names, strict=True)
+        ]
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._forget()
+        if self._looks_ahead:
+            args: Any = self.args
+            every = args.steps_per_generation * self.num_iterations
+            self._lookahead.begin(
+                [
+                    batch
+                    for place, batch in enumerate(samples)
+                    if (self._step + place) % every == 0
+                    or (place == 0 and self._buffered_inputs is None)  # resumed
+                ]
+            )
+        return samples, items
 
     def _generate(self, prompts: list):
+        if (written_ahead := self._lookahead.take(self._inputs)) is not None:
+            return written_ahead
+        columns = self._columns()
+        for hooks in self._hooks:
+            hooks.before_generation(**columns)
         output = super()._generate(prompts)
         # Indices, not unpacking: the tuple's length changes between TRL releases, these two do not.
         completion_ids, completions = output[1], output[3]
-        for reward_func in self._starting:
-            columns = {
-                key: [row[key] for row in self._inputs]
-                for key in self._inputs[0]
-                if key != "prompt"
-            }
-            reward_func.start(completions=completions, completion_ids=completion_ids, **columns)
-        return output
+        for reward_func in self.reward_funcs:
+            start_early(
+                reward_func, completions=completions, completion_ids=completion_ids, **columns
+            )
+        return self._lookahead.keep(self._inputs, output)
+
+    def _generate_ahead(self, inputs: list[dict[str, Any]]) -> None:
+        mine, self._inputs = self._inputs, inputs
+        try:
+            super()._generate_and_score_completions(inputs)  # left from `_generate`
+        finally:
+            self._inputs = mine
+
+    def _columns(self) -> dict[str, list[Any]]:
+        """The dataset's columns of the batch under way, as TRL passes them to reward functions."""
+        names = [key for key in self._inputs[0] if key != "prompt"]
+        return {name: [row[name] for row in self._inputs] for name in names}
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        if self._looks_ahead:
+            self._lookahead.generate_later(inputs, self._generate_ahead)
         rewards_per_func = super()._calculate_rewards(
             inputs, prompts, completions, completion_ids_list
         )
         self._rewards_per_func = rewards_per_func  # (B, K), gathered, the same on every rank
-        self._stop_where_judges_cannot_go_on()
+        if self._hooks:
+            # Gathered, so that every rank comes to the same end.
+            taken = (hooks.take_report() for hooks in self._hooks)
+            reports = gather_object([report for report in taken if report is not None])
+            self._say_what_is_unscored(reports, len(rewards_per_func))
+            self._stop_where_rewards_cannot_go_on(reports)
         return rewards_per_func
 
     def _generate_and_score_completions(self, inputs):
@@ -192,7 +257,10 @@ class BalCapTrainer(GRPOTrainer):
             for _ in range(min(len(advantages), len(logged))):
                 logged.pop()
             logged.extend(advantages.tolist())
-            metrics["frac_reward_zero_std"][-1] = dead.all(dim=1).double().mean().item()
+            counting = (self.reward_weights != 0).to(dead.device)  # (K,)
+            metrics["frac_reward_zero_std"][-1] = (
+                dead[:, counting].all(dim=1).double().mean().item()
+            )
         return output
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
@@ -207,98 +275,71 @@ class BalCapTrainer(GRPOTrainer):
         if best and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             load_renamed_weights(self.model, best)
 
-    def _stop_where_judges_cannot_go_on(self) -> None:
-        if not self._reporting:
-            return
-        # Decided from gathered reports, so that every rank comes to the same end.
-        reports = [report for func in self._reporting if (report := func.take_report()) is not None]
-        reports = gather_object(reports)
+    def _say_what_is_unscored(self, reports: Sequence[JudgingReport], rows: int) -> None:
+        metrics = self._metrics["train" if self._is_training() else "eval"]
+        counted: Counter[tuple[str, str]] = Counter()
+        for report in reports:
+            counted.update({(report.reward, reason): n for reason, n in report.unscored.items()})
+        for name, reason in sorted(counted.keys() - self._unscored):
+            replies = [
+                r.failing_reply for r in reports if r.reward == name and reason in r.unscored
+            ]
+            logger.warning(
+                "%s left %d of %d completions unscored (%s: %s). They count as their group's mean; "
+                "judge/%s/unscored/%s keeps the share of later ones.",
+                *(
+                    name,
+                    counted[name, reason],
+                    rows,
+                    reason,
+                    next(filter(None, replies), "no reply"),
+                ),
+                *(name, reason),
+            )
+        self._unscored |= counted.keys()
+        for name, reason in sorted(self._unscored):  # zeros too, or their mean would leave them out
+            metrics[f"judge/{name}/unscored/{reason}"].append(counted[name, reason] / rows)
+
+    def _stop_where_rewards_cannot_go_on(self, reports: Sequence[JudgingReport]) -> None:
+        bugs = [report for report in reports if report.internal_error]
+        if bugs:
+            self._forget()
+            raise RewardInternalError(
+                f"{bugs[0].reward} failed by an error of its own. {self._checkpoint_for_resuming()}\n"
+                f"{bugs[0].internal_error}"
+            )
         spent = [report.budget_spent for report in reports if report.budget_spent]
         if spent:
             logger.warning("Training ends after this step: %s A checkpoint is saved.", spent[0])
             self.control.should_save = True
             self.control.should_training_stop = True
             return
-        for func in self._reporting:
-            name = _reward_name(func)
-            mine = [report for report in reports if report.reward == name]
-            asked = sum(report.asked for report in mine)
-            reasons = sum((Counter(report.unscored) for report in mine), Counter())
-            if asked and reasons.total() > func.max_unscored * asked:
-                replies = [report.failing_reply for report in mine if report.failing_reply]
-                raise JudgeOutageError(
-                    f"{reasons.total()} of {asked} completions could not be scored by {name} "
-                    f"({', '.join(f'{reason}: {n}' for reason, n in reasons.most_common())}), more "
-                    f"than max_unscored={func.max_unscored}. "
-                    + (f"One failing reply: {replies[0]!r}. " if replies else "")
-                    + self._checkpoint_for_resuming()
-                )
+        if not self._is_training():
+            return  # the warning is said, the metrics are missing, and the run goes on
+        shares = {reward_name(hooks): hooks.max_unscored for hooks in self._hooks}
+        if (out := self._outage.observe(reports, shares)) is not None:
+            replies = [r.failing_reply for r in reports if r.failing_reply]
+            self._forget()
+            raise JudgeOutageError(
+                f"{out}. "
+                + (f"One failing reply: {replies[0]!r}. " if replies else "")
+                + self._checkpoint_for_resuming()
+            )
+
+    def _forget(self) -> None:
+        """Call off the judging of batches that were given up."""
+        for hooks in self._hooks:
+            hooks.forget()
 
     def _checkpoint_for_resuming(self) -> str:
-        if not self._is_training():
-            return "Mend the judge and evaluate again."
+        if not self.is_in_train:
+            return "Mend it and evaluate again."
         self._save_checkpoint(self.model, trial=None)  # type: ignore[arg-type]
         return (
             f"A checkpoint of step {self.state.global_step} is in {self.args.output_dir}. Mend the "
-            "judge, then go on with trainer.train(resume_from_checkpoint=True)."
+            "cause, then go on with trainer.train(resume_from_checkpoint=True)."
         )
 
     def _is_training(self) -> bool:
         model: Any = self.model
         return model.training
-
-
-def _reward_name(reward_func: Any) -> str:
-    return getattr(reward_func, "__name__", type(reward_func).__name__)
-
-
-def _gated_names(config: BalCapConfig | None, reward_funcs: list) -> list[str]:
-    """Names of the rewards to gate; checked before anything is loaded."""
-    if config is None or config.length_gate is None:
-        return []
-    names = [
-        _reward_name(func)
-        for func in reward_funcs
-        if callable(func) and not isinstance(func, (nn.Module, PreTrainedModel))
-    ]
-    if config.length_gated_rewards is None:
-        return [name for name in names if name == "linguistic_reward"]
-    for name in config.length_gated_rewards:
-        if name not in names:
-            raise ValueError(
-                f"length_gated_rewards names {name!r}, which no reward function bears. The reward "
-                f"functions are {names}."
-            )
-    return config.length_gated_rewards
-
-
-def _check_one_each(name: str, values: list[float] | None, reward_funcs: list) -> None:
-    if values is not None and len(values) != len(reward_funcs):
-        raise ValueError(
-            f"{name} has {len(values)} values for {len(reward_funcs)} reward functions. Give one per "
-            "reward function, in their order."
-        )
-
-
-def _splits(dataset: Any) -> list:
-    if dataset is None:
-        return []
-    return list(dataset.values()) if isinstance(dataset, dict) else [dataset]
-
-
-def _preflight(args: GRPOConfig, reward_funcs: list) -> None:
-    """Ask each judge one question on the main process; all ranks raise what it raised."""
-    asking = [func for func in reward_funcs if hasattr(func, "preflight")]
-    if not asking:
-        return
-    failure: list[BaseException | None] = [None]
-    if args.process_index == 0:
-        try:
-            for func in asking:
-                func.preflight()
-        except (RuntimeError, ValueError) as error:  # JudgeConfigError is one
-            failure[0] = error
-    if args.world_size > 1:
-        broadcast_object_list(failure)
-    if failure[0] is not None:
-        raise failure[0]

@@ -21,13 +21,13 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def train_on_two_ranks(model: Path, out: Path, *urls: str) -> list[dict]:
+def train_on_two_ranks(case: str, model: Path, out: Path, *urls: str) -> list[dict]:
     """What each rank wrote when it ended."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     command += ["--master_port", str(free_port()), "tests/workers/judge_outage.py"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, str(model), str(out), *urls],
+        [*command, case, str(model), str(out), *urls],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -41,7 +41,7 @@ def train_on_two_ranks(model: Path, out: Path, *urls: str) -> list[dict]:
 def test_one_ranks_dead_judge_stops_both_ranks_alike(tiny_qwen, tmp_path):
     # Rank 1's judge answers some 50 questions, three batches or so, and then 503 for good.
     with serve() as healthy, serve(faults=ServerFaults(dead_after=50)) as dying:
-        ranks = train_on_two_ranks(tiny_qwen, tmp_path, healthy.url, dying.url)
+        ranks = train_on_two_ranks("healthy", tiny_qwen, tmp_path, healthy.url, dying.url)
         # The preflight is asked once, by rank 0.
         assert healthy.stats()["calls"]["preflight"] == 2  # text and vision
         assert "preflight" not in dying.stats()["calls"]
@@ -51,6 +51,7 @@ def test_one_ranks_dead_judge_stops_both_ranks_alike(tiny_qwen, tmp_path):
     assert first["deadline"] < 0.5 * first["timeout"]
     assert first["message"] == second["message"]
     assert "server_error" in first["message"]
+    assert "of 2 batches in a row" in first["message"]
     assert "the judge is down" in first["message"]
     assert first["step"] == second["step"] > 0
     assert max(first["seconds"], second["seconds"]) < first["timeout"]
@@ -60,9 +61,28 @@ def test_one_ranks_dead_judge_stops_both_ranks_alike(tiny_qwen, tmp_path):
     assert Path(checkpoint, "model.safetensors").exists()
 
 
+def test_one_ranks_bug_ends_both_ranks_alike_behind_a_checkpoint(tiny_qwen, tmp_path):
+    with serve() as server:
+        first, second = train_on_two_ranks("bug", tiny_qwen, tmp_path, server.url, server.url)
+    assert first["message"] == second["message"]
+    assert 'KeyError("a bug of ours")' in first["message"]
+    assert Path(tmp_path, "checkpoint-0", "model.safetensors").exists()
+
+
+def test_rows_that_one_rank_cannot_score_stop_nobody(tiny_qwen, tmp_path):
+    with serve() as server:
+        first, second = train_on_two_ranks("bad_rows", tiny_qwen, tmp_path, server.url, server.url)
+    assert "message" not in first | second
+    assert first["step"] == second["step"] == 8
+    for row in first["log"][:8]:
+        for name in ("recall_reward", "linguistic_reward"):  # whose gate has no length to compare
+            assert row[f"judge/{name}/unscored/no_reference"] == 0.5
+        assert row["rewards/precision_reward/mean"] is not None
+
+
 def test_metrics_are_sums_over_the_ranks(tiny_qwen, tmp_path):
     with serve() as one, serve(faults=ServerFaults(dead_after=10**9)) as two:
-        ranks = train_on_two_ranks(tiny_qwen, tmp_path, one.url, two.url)
+        ranks = train_on_two_ranks("healthy", tiny_qwen, tmp_path, one.url, two.url)
         sent = one.stats()["total"] + two.stats()["total"]
 
     assert all("message" not in rank for rank in ranks)

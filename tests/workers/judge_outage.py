@@ -1,6 +1,9 @@
-"""One rank of `test_judge_distributed`: trains with a judge that may die, writes how it ended.
+"""One rank of `tests/judge/test_distributed`: trains as its case says, writes how it ended.
 
-torchrun --nproc_per_node 2 tests/workers/judge_outage.py MODEL OUT URL_OF_RANK_0 URL_OF_RANK_1
+torchrun --nproc_per_node 2 tests/workers/judge_outage.py CASE MODEL OUT URL_OF_RANK_0 URL_OF_RANK_1
+
+CASE is `healthy` (the judges decide how it ends), `bug` (rank 1's reward has one), or `bad_rows`
+(rank 1's rows cannot be scored).
 """
 
 import json
@@ -19,23 +22,40 @@ from trl_balcap import (
     RecallReward,
 )
 from trl_balcap.judge.ranks import batch_deadline, process_group_timeout, world_size
-from trl_balcap.trainer import JudgeOutageError
+from trl_balcap.trainer import JudgeOutageError, RewardInternalError
+
+RANK = int(os.environ["RANK"])
 
 
-def main(model: str, out: str, *urls: str) -> None:
-    rank = int(os.environ["RANK"])
+class Buggy(RecallReward):
+    async def score(self, row):
+        if RANK == 1:
+            raise KeyError("a bug of ours")
+        return await super().score(row)
+
+
+class Damaged(BalCapTrainer):
+    """Rank 1 gets rows whose image and reference are none, past all checks of the dataset."""
+
+    def _generate_and_score_completions(self, inputs):
+        if RANK == 1:
+            inputs = [{**row, "reference": None} for row in inputs]
+        return super()._generate_and_score_completions(inputs)
+
+
+def main(case: str, model: str, out: str, *urls: str) -> None:
     # One of two ranks without a judge is half of the batch, so less than half must be enough.
     judge = Judge(
         "openai/oracle",
-        api_base=urls[rank],
+        api_base=urls[RANK],
         max_retries=1,
         batch_deadline=30.0,
         max_unscored=0.4,
     )
-    rewards = [PrecisionReward(judge), RecallReward(judge), LinguisticReward(judge)]
-    trainer = BalCapTrainer(
+    recall = Buggy(judge) if case == "bug" else RecallReward(judge)
+    trainer = (Damaged if case == "bad_rows" else BalCapTrainer)(
         model,
-        rewards,
+        [PrecisionReward(judge), recall, LinguisticReward(judge)],
         BalCapConfig(
             out,
             use_cpu=True,
@@ -45,10 +65,13 @@ def main(model: str, out: str, *urls: str) -> None:
             save_strategy="no",
             logging_steps=1,
             max_steps=8,
-            length_gate=None,
+            length_gate="mask" if case == "bad_rows" else None,
+            length_gate_lower=0.0,
             per_device_train_batch_size=4,
             num_generations=2,
             max_completion_length=8,
+            max_unscored_rows=8,
+            outage_patience=2,
         ),
         train_dataset=scene_dataset(8),
     )
@@ -61,13 +84,13 @@ def main(model: str, out: str, *urls: str) -> None:
     begin = time.monotonic()
     try:
         trainer.train()
-    except JudgeOutageError as error:
+    except (JudgeOutageError, RewardInternalError) as error:
         ended["message"] = str(error)
     ended["seconds"] = time.monotonic() - begin
     ended["step"] = trainer.state.global_step
     ended["log"] = trainer.state.log_history
     ended["stats"] = {"calls": judge.stats.calls}
-    Path(out, f"rank{rank}.json").write_text(json.dumps(ended))
+    Path(out, f"rank{RANK}.json").write_text(json.dumps(ended))
 
 
 if __name__ == "__main__":

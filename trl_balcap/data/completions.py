@@ -12,8 +12,8 @@ def completion_text(completion: Any) -> str:
 
     Args:
         completion (`str` or `list[dict]`):
-            The completion. Of messages, the text parts are taken, those of several messages on
-            lines of their own.
+            The completion. Of the assistant's messages the text parts are taken, those of several
+            messages on lines of their own; what a tool said is none of the caption.
 
     Returns:
         `str`: the text, empty where there is none.
@@ -25,6 +25,8 @@ def completion_text(completion: Any) -> str:
     'A red circle.'
     >>> completion_text([{"role": "assistant", "content": [{"type": "text", "text": "A star."}]}])
     'A star.'
+    >>> completion_text([{"role": "tool", "content": "42"}, {"role": "assistant", "content": "A."}])
+    'A.'
 
     ```
     """
@@ -32,6 +34,8 @@ def completion_text(completion: Any) -> str:
         return completion
     texts = []
     for message in completion:
+        if message.get("role", "assistant") != "assistant":
+            continue
         content = message.get("content") or ""
         if not isinstance(content, str):
             content = "".join(part.get("text") or "" for part in content)

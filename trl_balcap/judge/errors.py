@@ -16,6 +16,8 @@ Reason = Literal[
     "over_budget",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
+INFRASTRUCTURE_REASONS: frozenset[Reason] = frozenset({"timeout", "rate_limited", "server_error"})
+"""Reasons that no caption can cause: the judge is not there, or not for us."""
 
 MAX_REPLY_CHARS = 400
 """How much of a failing reply is kept: enough to see what the judge said, too little to flood."""

@@ -7,7 +7,10 @@ from trl_balcap.rewards.balanced import linguistic_reward as linguistic_reward
 from trl_balcap.rewards.balanced import precision_reward as precision_reward
 from trl_balcap.rewards.balanced import recall_reward as recall_reward
 from trl_balcap.rewards.base import JudgeReward as JudgeReward
-from trl_balcap.rewards.report import JudgingReport as JudgingReport
+from trl_balcap.rewards.base import Row as Row
+from trl_balcap.rewards.base import RowError as RowError
+from trl_balcap.rewards.hooks import JudgingReport as JudgingReport
+from trl_balcap.rewards.hooks import RewardHooks as RewardHooks
 
 __all__ = [
     "JudgeReward",
@@ -15,6 +18,9 @@ __all__ = [
     "LinguisticReward",
     "PrecisionReward",
     "RecallReward",
+    "RewardHooks",
+    "Row",
+    "RowError",
     "linguistic_reward",
     "precision_reward",
     "recall_reward",

@@ -1,4 +1,4 @@
-"""The three rewards of BalCapRL: from a judge's verdicts to numbers, or to `None`.
+"""The three rewards of BalCapRL: from a judge's verdicts to numbers.
 
 precision   r_P = |TP| / N            assertions that are correct and pointable, of all
 recall      r_R = |covered| / M       reference units that the assertions cover, of all
@@ -6,10 +6,13 @@ linguistic  r_L = mean(clarity, fluency, coherency) / 10
 """
 
 import asyncio
+import contextlib
+from typing import Any
 
-from trl_balcap.data.completions import is_empty
+from trl_balcap.judge import JudgeError
+from trl_balcap.judge.background import submit
 from trl_balcap.metrics import linguistic_score, precision_score, recall_score
-from trl_balcap.rewards.base import JudgeReward, Row
+from trl_balcap.rewards.base import JudgeReward, Row, RowError
 
 
 class PrecisionReward(JudgeReward):
@@ -18,7 +21,7 @@ class PrecisionReward(JudgeReward):
     A caption that asserts nothing scores 0.0.
 
     Args:
-        judge ([`Judge`], *optional*):
+        judge ([`Judge`] or `str`, *optional*):
             Who is asked; its vision model sees the image.
 
     Example:
@@ -33,48 +36,62 @@ class PrecisionReward(JudgeReward):
 
     __name__ = "precision_reward"
     needs = ("image",)
+    sees = ("assertions",)
 
-    async def _score(self, row: Row) -> float | None:
-        if row.image is None:
-            return None
+    async def score(self, row: Row) -> float:
+        """[`precision_score`] of the verdicts on the caption's assertions."""
         if self.judge.settings.profile == "fused":
             looked = await self.judge.look(row.image, row.caption)
-            verdicts = [verdict for _, verdict in looked]
         else:
             assertions = await self.judge.decompose(row.caption)
             verdicts = await self.judge.verify(row.image, assertions)
-        return precision_score(verdicts)
+            looked = list(zip(assertions, verdicts, strict=True))
+        row.seen["assertions"] = [{"text": text, **v._asdict()} for text, v in looked]
+        return precision_score([verdict for _, verdict in looked])
 
 
 class RecallReward(JudgeReward):
     """Share of the reference's units that a caption covers, from 0 to 1.
 
-    `None` where the reference is empty or states nothing: there is nothing to cover.
+    Unscored where the reference states nothing: there is nothing to cover.
 
     Args:
-        judge ([`Judge`], *optional*):
+        judge ([`Judge`] or `str`, *optional*):
             Who is asked.
     """
 
     __name__ = "recall_reward"
     needs = ("reference",)
+    sees = ("units",)
 
-    async def _score(self, row: Row) -> float | None:
-        if not row.reference or is_empty(row.reference):
-            return None
+    def before_generation(self, **columns: list[Any]) -> None:
+        """Have the references split while the policy writes."""
+        rows = [Row("", reference=reference) for reference in columns.get("reference", [])]
+        for reference in {row.reference for row in rows if row.has_reference}:
+            submit(self._split(reference))
+
+    async def _split(self, reference: str) -> None:
+        with contextlib.suppress(JudgeError):  # asked again, and counted, by the rows that need it
+            await self.judge.decompose(reference)
+
+    async def score(self, row: Row) -> float:
+        """[`recall_score`] of the reference's units."""
         if self.judge.settings.profile == "fused":
             units = await self.judge.decompose(row.reference)
-            if not units:
-                return None
-            covered, _ = await self.judge.read(row.caption, units)
+            covered = (await self.judge.read(row.caption, units))[0] if units else []
         else:
             units, assertions = await asyncio.gather(
                 self.judge.decompose(row.reference), self.judge.decompose(row.caption)
             )
-            if not units:
-                return None
             covered = await self.judge.cover(assertions, units)
-        return recall_score(covered)
+        row.seen["units"] = [
+            {"text": text, "covered": is_covered}
+            for text, is_covered in zip(units, covered, strict=True)
+        ]
+        recall = recall_score(covered)
+        if recall is None:
+            raise RowError("no_units", f"the reference states nothing: {row.reference!r}")
+        return recall
 
 
 class LinguisticReward(JudgeReward):
@@ -84,20 +101,23 @@ class LinguisticReward(JudgeReward):
     there is a reference.
 
     Args:
-        judge ([`Judge`], *optional*):
+        judge ([`Judge`] or `str`, *optional*):
             Who is asked.
     """
 
     __name__ = "linguistic_reward"
+    sees = ("clarity", "fluency", "coherency")
 
-    async def _score(self, row: Row) -> float | None:
+    async def score(self, row: Row) -> float:
+        """[`linguistic_score`] of the three grades."""
         grades = None
-        if self.judge.settings.profile == "fused" and row.reference:
+        if self.judge.settings.profile == "fused" and row.has_reference:
             units = await self.judge.decompose(row.reference)
             if units:
                 _, grades = await self.judge.read(row.caption, units)
         if grades is None:
             grades = await self.judge.linguistic(row.caption)
+        row.seen.update(grades._asdict())
         return linguistic_score(*grades)
 
 

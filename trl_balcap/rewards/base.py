@@ -1,50 +1,146 @@
 """[`JudgeReward`]: rows in, judged side by side, numbers or `None` out.
 
-A judge that fails gives `None` for that reward and that completion alone. An empty caption is the
+What fails for one row gives `None` for that reward and that completion alone, counted by reason:
+the judge's failure, an image that cannot be read, a reference that is none. An empty caption is the
 policy's fault: 0.0, and the judge is not asked. All rewards with the same judge share its answers:
 one decomposition serves precision and recall, equal captions are judged once.
 """
 
 import asyncio
 import concurrent.futures
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from trl_balcap.data.completions import completion_text, is_empty
+from trl_balcap.data.images import ImageError, NoImageError
 from trl_balcap.judge import Judge, JudgeError
 from trl_balcap.judge.background import submit
 from trl_balcap.judge.ranks import batch_deadline
-from trl_balcap.rewards.report import JudgingReport
+from trl_balcap.rewards.hooks import JudgingReport, RewardHooks
+
+__all__ = ["JudgeReward", "Row", "RowError"]
 
 
-class Row(NamedTuple):
-    """What one completion is judged by."""
-
-    caption: str
-    image: Any
-    reference: str | None
-
-
-class JudgeReward:
-    """What the three rewards have in common: rows in, judged side by side, numbers or `None` out.
-
-    A subclass says which columns it needs and how one caption is scored.
+class RowError(Exception):
+    """A row that cannot be scored, by its own fault: its reward is `None`.
 
     Args:
-        judge ([`Judge`], *optional*):
-            Who is asked. Default: the judge that the environment describes (`Judge.from_env`),
-            looked up at the first use.
+        reason (`str`):
+            One word under which it is counted, such as `"no_image"`.
+        message (`str`):
+            What is wrong, for people.
+    """
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+
+
+@dataclass
+class Row:
+    """What one completion is judged by.
+
+    Args:
+        caption (`str`):
+            The completion's text.
+        image (*optional*):
+            Its image, or list of images.
+        reference (*optional*):
+            Its reference caption.
+        seen (`dict[str, Any]`):
+            Filled by [`JudgeReward.score`]: what the judge said, kept for logs and the report.
+    """
+
+    caption: str
+    image: Any = None
+    reference: Any = None
+    seen: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether `reference` is a text that can be seen."""
+        return isinstance(self.reference, str) and not is_empty(self.reference)
+
+
+class _Failed(NamedTuple):
+    """Why a row has no score."""
+
+    reason: str
+    detail: str
+    asked: bool = True  # False where it is the row's own fault, and no judge's
+    traceback: str | None = None
+
+
+_Outcome = float | _Failed
+
+
+class _Started(NamedTuple):
+    rows: list[Row]
+    outcomes: concurrent.futures.Future[list[_Outcome]]
+
+
+class JudgeReward(RewardHooks):
+    """
+    Base of rewards that ask a [`Judge`]: an async reward function for any TRL trainer.
+
+    A reward of one's own is a class with a `__name__`, the columns that it `needs`, and `score`,
+    which scores one caption that is not empty. `score` may raise `JudgeError` (the judge's methods
+    do) or [`RowError`]: the completion is then unscored, under that reason. Any other exception is
+    taken for a bug: it ends the run on all ranks together.
+
+    Args:
+        judge ([`Judge`] or `str`, *optional*):
+            Who is asked, or the litellm model string of who is. Default: the judge that the
+            environment describes ([`Judge.from_env`]), looked up at the first use.
+
+    Attributes:
+        needs (`tuple[str, ...]`):
+            Among `"image"` and `"reference"`: a row without is unscored (`no_image`,
+            `no_reference`), a dataset without is refused.
+        sees (`tuple[str, ...]`):
+            What `score` puts into `row.seen` that belongs into TRL's table of completions, as
+            `<reward>/<name>`: numbers as they are, lists by their length.
+
+    Example:
+
+    ```python
+    >>> from trl_balcap import Judge
+    >>> from trl_balcap.rewards import JudgeReward
+    >>> class BrevityReward(JudgeReward):
+    ...     "Share of a caption's assertions that it can spare and still cover the reference."
+    ...     __name__ = "brevity_reward"
+    ...     needs = ("reference",)
+    ...     sees = ("spared",)
+    ...     async def score(self, row):
+    ...         said = await self.judge.decompose(row.caption)
+    ...         units = await self.judge.decompose(row.reference)
+    ...         covered = await self.judge.cover(said, units)
+    ...         row.seen["spared"] = max(0, len(said) - sum(covered))
+    ...         return 1.0 - row.seen["spared"] / max(1, len(said))
+    >>> BrevityReward(Judge("scenes/oracle"))
+    BrevityReward(Judge('scenes/oracle'))
+
+    ```
     """
 
     __name__: str
-    needs: tuple[str, ...] = ()
+    sees: tuple[str, ...] = ()
 
-    def __init__(self, judge: Judge | None = None):
-        self._judge = judge
+    def __init__(self, judge: Judge | str | None = None):
+        self._judge = Judge(judge) if isinstance(judge, str) else judge
+        if self._judge is not None and not isinstance(self._judge, Judge):
+            raise ValueError(
+                f"{type(self).__name__} takes a Judge or a litellm model string such as "
+                f"'openai/gpt-4o-mini', got {judge!r}."
+            )
         self._preflight_done = False
         self._report: JudgingReport | None = None
-        self._started: dict[Any, concurrent.futures.Future[list[float | JudgeError | None]]] = {}
+        self._started: list[_Started] = []
+        self._observations: list[dict[str, Any]] = []
 
     def __getstate__(self) -> dict[str, Any]:
         return {"judge": self._judge}
@@ -57,14 +153,28 @@ class JudgeReward:
 
     @property
     def judge(self) -> Judge:
+        """Who is asked."""
         if self._judge is None:
             self._judge = Judge.from_env()
         return self._judge
 
     @property
-    def max_unscored(self) -> float:
-        """Share of a batch without verdicts above which the run should stop."""
+    def max_unscored(self) -> float:  # type: ignore[override] (a setting of the judge)
+        """Share of a batch without verdicts above which it counts as one of an outage."""
         return self.judge.settings.max_unscored
+
+    async def score(self, row: Row) -> float:
+        """
+        The score of one caption that is not empty, of a row that has what the reward needs.
+
+        Args:
+            row ([`Row`]):
+                The caption with its image and reference; what is put into `row.seen` is kept.
+
+        Raises:
+            `JudgeError` or [`RowError`]: the completion is unscored.
+        """
+        raise TypeError(f"{type(self).__name__} must define `async def score(self, row)`.")
 
     def preflight(self) -> None:
         """Ask the judge one cheap question and wait for the answer.
@@ -79,10 +189,13 @@ class JudgeReward:
         rows = self._rows(completions, columns)
         # Who starts early has asked `preflight` before, on one rank for all: none may fail alone.
         self._preflight_done = True
-        # What was started and never fetched belongs to a batch that was given up.
-        for forgotten in self._started.values():
-            forgotten.cancel()
-        self._started = {_same(rows): submit(self._score_all(rows))}
+        self._started.append(_Started(rows, submit(self._score_all(rows))))
+
+    def forget(self) -> None:
+        """Call off what was started and not fetched."""
+        for started in self._started:
+            started.outcomes.cancel()
+        self._started = []
 
     async def __call__(
         self,
@@ -90,9 +203,10 @@ class JudgeReward:
         completions: Sequence[Any],
         *,
         log_metric: Callable[[str, float], None] | None = None,
+        log_extra: Callable[[str, list[Any]], None] | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """Score each completion: a float in [0, 1], or `None` where the judge failed.
+        """Score each completion: a float in [0, 1], or `None` where it cannot be scored.
 
         Args:
             prompts (`list`):
@@ -103,40 +217,52 @@ class JudgeReward:
                 One image for each completion (`images`: a list of them), where the reward needs it.
             reference (`list[str]`, *optional*):
                 Reference captions, where the reward needs them.
-            log_metric (`Callable`, *optional*):
-                TRL's logger.
+            log_metric, log_extra (`Callable`, *optional*):
+                TRL's loggers, of the batch and of each completion.
 
         Raises:
-            `ValueError`: if a column that the reward needs is missing.
+            `ValueError`: if a column that the reward needs is missing, or has not one value for each
+                completion.
             `JudgeConfigError`: at the first call, if the judge cannot work.
         """
         rows = self._rows(completions, columns)
-        started = self._started.pop(_same(rows), None)
+        started = self._take_started(rows)
         if started is None:
-            started = submit(self._score_all(rows))
+            started = _Started(rows, submit(self._score_all(rows)))
         self.judge.enter_batch()
         metrics: dict[str, float] = {}
         try:
             # Always a hop to the judge loop, so that all rewards enter before the first one leaves.
-            outcomes = await asyncio.wrap_future(started)
+            outcomes = await asyncio.wrap_future(started.outcomes)
         finally:
             metrics = self.judge.leave_batch()
+        rows = started.rows
         self._record(outcomes)
+        self._observations = [
+            {**row.seen, "reason": outcome.reason}
+            if isinstance(outcome, _Failed)
+            else {**row.seen, "reward": outcome}
+            for row, outcome in zip(rows, outcomes, strict=True)
+        ]
         if log_metric is not None:
-            missing = sum(not isinstance(outcome, float) for outcome in outcomes)
+            missing = sum(isinstance(outcome, _Failed) for outcome in outcomes)
             log_metric(f"judge/{self.__name__}/unscored", missing / max(1, len(outcomes)))
             for name, value in metrics.items():
                 log_metric(name, value)
-        return [outcome if isinstance(outcome, float) else None for outcome in outcomes]
+        if log_extra is not None:
+            for name in self.sees:
+                values = [_shown(row.seen.get(name)) for row in rows]
+                log_extra(f"{self.__name__}/{name}", values)
+        return [None if isinstance(outcome, _Failed) else outcome for outcome in outcomes]
 
     def take_report(self) -> JudgingReport | None:
         """What happened since the last report, or `None` if nothing was judged."""
         report, self._report = self._report, None
         return report
 
-    async def _score(self, row: Row) -> float | None:
-        """The score of one caption that is not empty; `None` where the row has nothing to score."""
-        raise TypeError(f"{type(self).__name__} must define _score")
+    def observations(self) -> list[dict[str, Any]]:
+        """What was seen of each completion of the last call; see [`RewardHooks`]."""
+        return self._observations
 
     async def _preflight(self) -> None:
         if not self._preflight_done:
@@ -144,29 +270,36 @@ class JudgeReward:
             self._preflight_done = True
 
     def _rows(self, completions: Sequence[Any], columns: dict[str, Any]) -> list[Row]:
-        count = len(completions)
         images = columns.get("images")
         if images is None:
             images = columns.get("image")
-        references = columns.get("reference")
-        for need, found in (("image", images), ("reference", references)):
-            if need in self.needs and found is None:
-                also = " (or `images`)" if need == "image" else ""
+        found = {"image": images, "reference": columns.get("reference")}
+        for name, values in found.items():
+            also = " (or `images`)" if name == "image" else ""
+            if name in self.needs and values is None:
                 raise ValueError(
-                    f"{self.__name__} needs the dataset column `{need}`{also}; got the columns "
+                    f"{self.__name__} needs the dataset column `{name}`{also}; got the columns "
                     f"{sorted(columns)}. Rename the column, or leave this reward out"
                 )
+            if values is not None and len(values) != len(completions):
+                raise ValueError(
+                    f"{self.__name__} got {len(completions)} completions and {len(values)} values "
+                    f"of the column `{name}`{also}. Give one value for each completion."
+                )
+        nothing = [None] * len(completions)
+        columns_ = (nothing if values is None else values for values in found.values())
         return [
             Row(completion_text(completion), image, reference)
-            for completion, image, reference in zip(
-                completions,
-                images if images is not None else [None] * count,
-                references if references is not None else [None] * count,
-                strict=True,
-            )
+            for completion, image, reference in zip(completions, *columns_, strict=True)
         ]
 
-    async def _score_all(self, rows: Sequence[Row]) -> list[float | JudgeError | None]:
+    def _take_started(self, rows: Sequence[Row]) -> _Started | None:
+        for place, started in enumerate(self._started):
+            if len(started.rows) == len(rows) and all(map(_same, started.rows, rows)):
+                return self._started.pop(place)
+        return None
+
+    async def _score_all(self, rows: Sequence[Row]) -> list[_Outcome]:
         await self._preflight()
         if not rows:
             return []
@@ -179,29 +312,51 @@ class JudgeReward:
                 task.cancel()  # no effect on those that are done
         if late:
             await asyncio.wait(late)
-        expired = JudgeError("timeout", f"the batch's deadline of {deadline:g} s was reached")
+        expired = _Failed("timeout", f"the batch's deadline of {deadline:g} s was reached")
         return [expired if task in late else task.result() for task in tasks]
 
-    async def _outcome(self, row: Row) -> float | JudgeError | None:
+    async def _outcome(self, row: Row) -> _Outcome:
         if is_empty(row.caption):
             return 0.0
         try:
-            return await self._score(row)
+            self._check(row)
+            return await self.score(row)
         except JudgeError as error:
-            return error
+            return _Failed(error.reason, error.reply or error.message)
+        except RowError as error:
+            return _Failed(error.reason, error.message, asked=False)
+        except NoImageError as error:
+            return _Failed("no_image", str(error), asked=False)
+        except ImageError as error:
+            return _Failed("bad_image", str(error), asked=False)
+        except Exception as error:  # noqa: BLE001 - handed on: the trainer raises it on all ranks
+            return _Failed("internal_error", repr(error), traceback=traceback.format_exc())
 
-    def _record(self, outcomes: Sequence[float | JudgeError | None]) -> None:
-        if self._report is None:
-            self._report = JudgingReport(self.__name__, repr(self.judge))
-        errors = [outcome for outcome in outcomes if isinstance(outcome, JudgeError)]
-        report = self._report
-        report.asked += sum(outcome is not None for outcome in outcomes)
-        report.unscored = dict(Counter(report.unscored) + Counter(e.reason for e in errors))
-        for error in errors:
-            report.failing_reply = report.failing_reply or error.reply or error.message
-            if error.reason == "over_budget":
-                report.budget_spent = error.message
+    def _check(self, row: Row) -> None:
+        if "image" in self.needs and (row.image is None or row.image == []):
+            raise RowError("no_image", "the row has no image")
+        if "reference" in self.needs and not row.has_reference:
+            raise RowError("no_reference", f"the row's reference is {row.reference!r}")
+
+    def _record(self, outcomes: Sequence[_Outcome]) -> None:
+        report = self._report = self._report or JudgingReport(self.__name__)
+        failed = [outcome for outcome in outcomes if isinstance(outcome, _Failed)]
+        report.asked += len(outcomes) - sum(not failure.asked for failure in failed)
+        report.unscored = dict(Counter(report.unscored) + Counter(f.reason for f in failed))
+        for failure in failed:
+            report.failing_reply = report.failing_reply or failure.detail
+            report.internal_error = report.internal_error or failure.traceback
+            if failure.reason == "over_budget":
+                report.budget_spent = failure.detail
 
 
-def _same(rows: Sequence[Row]) -> tuple[Any, ...]:
-    return tuple((row.caption, id(row.image), row.reference) for row in rows)
+def _same(one: Row, other: Row) -> bool:
+    return (
+        one.caption == other.caption
+        and one.image is other.image
+        and one.reference == other.reference
+    )
+
+
+def _shown(value: Any) -> Any:
+    return len(value) if isinstance(value, list | tuple) else value

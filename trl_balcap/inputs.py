@@ -1,0 +1,204 @@
+"""What [`BalCapTrainer`] is given, looked through before anything slow begins."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from torch import nn
+from trl import GRPOConfig
+
+from trl_balcap.config import BalCapConfig
+from trl_balcap.data import check_columns, load_captions
+from trl_balcap.data.checks import check_size
+from trl_balcap.rewards.hooks import reward_hooks, reward_name
+
+__all__ = [
+    "check_datasets",
+    "check_rewards",
+    "gated_names",
+    "loaded",
+    "preflight",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def check_rewards(reward_funcs: Sequence[Any], args: GRPOConfig) -> None:
+    """
+    Refuse what is no reward function; warn of rewards that cannot do what they are there for.
+
+    Raises:
+        `ValueError`: for a class in place of an instance, or weights of the wrong number.
+    """
+    for place, func in enumerate(reward_funcs):
+        if isinstance(func, type):
+            raise ValueError(
+                f"reward_funcs[{place}] is the class {func.__name__}; a reward function is an "
+                f"instance of it. Write {func.__name__}(...)."
+            )
+    weights = args.reward_weights
+    if weights is not None and len(weights) != len(reward_funcs):
+        raise ValueError(
+            f"reward_weights has {len(weights)} values for {len(reward_funcs)} reward functions. "
+            "Give one per reward function, in their order."
+        )
+    if weights is not None and not any(weights):
+        logger.warning("All reward_weights are 0, so nothing is trained. Set one above 0.")
+    names = Counter(reward_name(func) for func in reward_funcs if _is_function(func))
+    for name, times in names.items():
+        if times > 1:
+            logger.warning(
+                "%d reward functions are called %r: their metrics and logged rewards mix. Remove one, "
+                "or give each a __name__ of its own.",
+                times,
+                name,
+            )
+
+
+def gated_names(args: GRPOConfig, reward_funcs: Sequence[Any]) -> list[str]:
+    """
+    Names of the rewards behind the length gate.
+
+    Raises:
+        `ValueError`: for a name that no reward function has.
+    """
+    if not isinstance(args, BalCapConfig) or args.length_gate is None:
+        return []
+    names = [reward_name(func) for func in reward_funcs if _is_function(func)]
+    if args.length_gated_rewards is None:
+        return [name for name in names if name == "linguistic_reward"]
+    for name in args.length_gated_rewards:
+        if name not in names:
+            raise ValueError(
+                f"length_gated_rewards names {name!r}, and no reward function has that name. The "
+                f"reward functions are {names}."
+            )
+    return args.length_gated_rewards
+
+
+def loaded(dataset: Any) -> Any:
+    """A dataset, with paths among it (alone, or in a dict of splits) loaded as captions."""
+    if isinstance(dataset, str | PathLike):
+        return load_captions(Path(dataset) if Path(dataset).exists() else str(dataset))
+    if isinstance(dataset, dict):
+        return {name: loaded(split) for name, split in dataset.items()}
+    return dataset
+
+
+def check_datasets(
+    args: GRPOConfig,
+    train_dataset: Any,
+    eval_dataset: Any,
+    reward_funcs: Sequence[Any],
+    gated: Sequence[str],
+    *,
+    prompts: bool = True,
+) -> None:
+    """
+    Refuse a dataset that lacks what TRL, the rewards or the gate read, and a training set that is
+    smaller than one generation batch.
+
+    Args:
+        args (`GRPOConfig`):
+            The trainer's configuration.
+        train_dataset, eval_dataset (`Dataset`, `IterableDataset`, `dict` of them or `None`):
+            What the trainer was given.
+        reward_funcs (`Sequence`):
+            The reward functions.
+        gated (`Sequence[str]`):
+            Names of the rewards behind the length gate.
+        prompts (`bool`, *optional*, defaults to `True`):
+            Whether each row must have a prompt; environments of TRL's bring their own.
+
+    Raises:
+        `ValueError`: naming the dataset, the column or row, and who needs it.
+    """
+    needs: dict[str, tuple[str, ...]] = {}
+    for func in filter(_is_function, reward_funcs):
+        hooks, name = reward_hooks(func), reward_name(func)
+        needed = (*(hooks.needs if hooks else ()), *(["reference"] if name in gated else []))
+        if needed:
+            needs[name] = tuple(dict.fromkeys(needed))
+    if isinstance(train_dataset, Dataset):
+        size, group = args.generation_batch_size, args.num_generations
+        assert size is not None  # GRPOConfig has set both
+        assert group is not None
+        check_size(
+            len(train_dataset),
+            generation_batch_size=size,
+            num_generations=group,
+            global_batch_size=args.per_device_train_batch_size * args.world_size,
+        )
+    for name, dataset in _named(train_dataset, eval_dataset):
+        if isinstance(dataset, Dataset) and not len(dataset):
+            raise ValueError(f"{name} has no rows. Give it rows, or leave it out.")
+        if prompts:
+            _check_prompts(name, dataset)
+        if needs:
+            check_columns(dataset, needs, name=name)
+
+
+def preflight(args: GRPOConfig, reward_funcs: Sequence[Any]) -> None:
+    """
+    Have each reward ask one question on the main process; all ranks raise what it raised.
+
+    Raises:
+        `RuntimeError` or `ValueError`: if a reward cannot work.
+    """
+    asking = [hooks for func in reward_funcs if (hooks := reward_hooks(func)) is not None]
+    if not asking:
+        return
+    failure: list[Exception | None] = [None]
+    if args.process_index == 0:
+        try:
+            for hooks in asking:
+                hooks.preflight()
+        except (RuntimeError, ValueError) as error:  # JudgeConfigError is one
+            failure[0] = error
+        except Exception as error:  # noqa: BLE001 - handed on: all ranks raise it together
+            failure[0] = RuntimeError(f"The judge cannot work: {type(error).__name__}: {error}")
+            failure[0].__cause__ = error
+    if args.world_size > 1:
+        broadcast_object_list(failure)
+    if failure[0] is not None:
+        raise failure[0]
+
+
+def _is_function(reward_func: Any) -> bool:
+    return callable(reward_func) and not isinstance(reward_func, nn.Module)
+
+
+def _named(train_dataset: Any, eval_dataset: Any) -> Iterator[tuple[str, Any]]:
+    for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
+        if isinstance(dataset, Mapping):
+            yield from ((f"{name}[{split!r}]", part) for split, part in dataset.items())
+        elif dataset is not None:
+            yield name, dataset
+
+
+def _check_prompts(name: str, dataset: Any) -> None:
+    columns = getattr(dataset, "column_names", None)
+    lazy = getattr(dataset, "format", {}).get("type") == "custom"  # its columns are made when read
+    if columns is None or lazy:
+        return
+    if "prompt" not in columns:
+        raise ValueError(
+            f"{name} has the columns {columns} and no `prompt`. Load it with load_captions, which "
+            "writes one, or add a column of conversations: [{'role': 'user', 'content': '...'}]."
+        )
+    if not isinstance(dataset, Dataset):
+        return
+    prompt = dataset.select_columns(["prompt"])[0]["prompt"]
+    conversation = isinstance(prompt, list) and all(
+        isinstance(message, dict) and "role" in message for message in prompt
+    )
+    if not isinstance(prompt, str) and not (prompt and conversation):
+        raise ValueError(
+            f"The prompt of row 0 of {name} is {prompt!r}. A prompt is a text, or a conversation "
+            "such as [{'role': 'user', 'content': 'Describe the image.'}]."
+        )

@@ -1,0 +1,140 @@
+"""What a reward function may offer its trainer besides being called: [`RewardHooks`]."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "JudgingReport",
+    "RewardHooks",
+    "is_async_reward",
+    "reward_hooks",
+    "reward_name",
+    "start_early",
+]
+
+
+@dataclass
+class JudgingReport:
+    """What happened to a reward's questions since the last report. Small, so that ranks gather it.
+
+    Args:
+        reward (`str`):
+            Name of the reward function.
+        asked (`int`):
+            Completions that needed a verdict.
+        unscored (`dict[str, int]`):
+            Completions that got no score, by reason.
+        failing_reply (`str`, *optional*):
+            One reply or error that left a completion without a score, in short.
+        budget_spent (`str`, *optional*):
+            Which budget is spent, if one is.
+        internal_error (`str`, *optional*):
+            Traceback of an exception that is nobody's bad data: a bug.
+    """
+
+    reward: str
+    asked: int = 0
+    unscored: dict[str, int] = field(default_factory=dict)
+    failing_reply: str | None = None
+    budget_spent: str | None = None
+    internal_error: str | None = None
+
+
+class RewardHooks:
+    """
+    Base of reward functions that work with their trainer: [`BalCapTrainer`] calls these methods of
+    what is a `RewardHooks`, and of nothing else. Each may be left as it is.
+
+    [`JudgeReward`] and the wrapper of [`gate_reward`] are two. A reward function of another base is
+    called as TRL calls it, whatever its methods are named.
+
+    Attributes:
+        needs (`tuple[str, ...]`):
+            Dataset columns that the reward reads, checked before the model is loaded.
+        max_unscored (`float`):
+            Share of a batch without verdicts above which the batch counts as one of an outage.
+    """
+
+    needs: tuple[str, ...] = ()
+    max_unscored: float = 0.5
+
+    def preflight(self) -> None:
+        """Ask one question before the model is loaded; called on the main process only.
+
+        Raises:
+            `RuntimeError` or `ValueError`: if the reward cannot work; raised on all ranks.
+        """
+
+    def before_generation(self, **columns: list[Any]) -> None:
+        """Begin what needs no completion, such as splitting references, and return at once."""
+
+    def start(
+        self, *, completions: list[Any], completion_ids: list[list[int]], **columns: Any
+    ) -> None:
+        """Begin judging and return at once; the later call with the same completions joins it.
+
+        Several batches may be under way.
+        """
+
+    def forget(self) -> None:
+        """Give up what was started and not fetched."""
+
+    def take_report(self) -> JudgingReport | None:
+        """What happened since the last report, or `None` if nothing was judged."""
+        return None
+
+    def observations(self) -> list[dict[str, Any]]:
+        """What was seen of each completion of the last call, in its order; empty before one.
+
+        Keys that the report page knows: `assertions` (dicts with `text`, `correct`, `pointable`),
+        `units` (`text`, `covered`), `clarity`, `fluency`, `coherency`, `length_ratio`, `gated`,
+        `reward` (the score before any gate), `reason` (why there is none). Others are shown as they
+        are.
+        """
+        return []
+
+
+def reward_hooks(reward_func: Any) -> RewardHooks | None:
+    """The reward function as a [`RewardHooks`], `functools.partial` taken off, where it is one."""
+    inner = _without_partial(reward_func)
+    return inner if isinstance(inner, RewardHooks) else None
+
+
+def start_early(reward_func: Any, **columns: Any) -> None:
+    """[`RewardHooks.start`] of a reward function, where it has hooks, with what it will be called."""
+    hooks = reward_hooks(reward_func)
+    if hooks is not None:
+        bound = getattr(reward_func, "keywords", {})  # those of a partial
+        hooks.start(**{**bound, **columns})
+
+
+def reward_name(reward_func: Any) -> str:
+    """
+    The name under which TRL logs a reward function, as its `get_callable_name` gives it.
+
+    Example:
+
+    ```python
+    >>> def brief(completions, limit, **kwargs): ...
+    >>> reward_name(functools.partial(brief, limit=40))
+    'brief'
+
+    ```
+    """
+    inner = _without_partial(reward_func)
+    return getattr(inner, "__name__", type(inner).__name__)
+
+
+def is_async_reward(reward_func: Callable[..., Any]) -> bool:
+    """Whether TRL awaits the reward function, as its `is_async_callable` says."""
+    inner = _without_partial(reward_func)
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
+
+
+def _without_partial(reward_func: Any) -> Any:
+    while isinstance(reward_func, functools.partial):
+        reward_func = reward_func.func
+    return reward_func
