@@ -355,8 +355,7 @@ def judge_loop(inputs, official, tmp_path):
 
     if official["crash"] is not None:
         # A reply without content kills the official script; to ours it is one more bad reply.
-        judge.left.append(["Reason: x
-Judgment: Tie"])
+        judge.left.append(["Reason: x\nJudgment: Tie"])
         assert asyncio.run(fight())[0].verdict is not None
         return
     judged, _ = asyncio.run(fight())
