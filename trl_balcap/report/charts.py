@@ -174,7 +174,7 @@ def headline(run: Run) -> list[dict[str, Any]]:
         for name in reward_names(run):
             add(_title(name), columns.get(f"rewards/{name}/mean", []), 1)
     else:
-        scored = [score_of(row["rewards"]) for row in run.rows]
+        scored = [score_of(row) for row in run.rows]
         add("b-CapScore", _mean_of(scored), 1)
         for name in reward_names(run):
             add(_title(name), _mean_of([row["rewards"].get(name) for row in run.rows]), 1)
@@ -238,7 +238,7 @@ def _combined(mean: Sequence[Number], spread: Sequence[Number], rule: Any) -> li
 def _scores_by_step(rows: Iterable[dict[str, Any]]) -> dict[int, float]:
     at: dict[int, list[float]] = defaultdict(list)
     for row in rows:
-        score = score_of(row["rewards"]) if row["split"] == "train" else None
+        score = score_of(row) if row["split"] == "train" else None
         if score is not None:
             at[row["step"]].append(score)
     return {step: math.fsum(values) / len(values) for step, values in at.items()}

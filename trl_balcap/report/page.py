@@ -161,7 +161,7 @@ def _row(row: dict[str, Any], group: int) -> dict[str, Any]:
         if row["units"] is None
         else [[unit["text"], unit["covered"]] for unit in row["units"]],
         "grades": grades if any(grade is not None for grade in grades) else None,
-        "score": score_of(row["rewards"]),
+        "score": score_of(row),
         **{name: row[name] for name in names},
     }
 

@@ -80,25 +80,35 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
     return [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
 
 
-def score_of(rewards: Mapping[str, float | None]) -> float | None:
+def score_of(row: Mapping[str, Any]) -> float | None:
     """
     The number that orders captions: b-CapScore of the three rewards where a row has them (with or
     without `_reward` in the name), the mean of its rewards otherwise; `None` where one is missing.
+    A reward that the judge was not asked for, because the length gate was closed, is what the gate
+    made of it.
 
     Example:
 
     ```python
-    >>> score_of({"precision_reward": 0.5, "recall_reward": 1.0, "linguistic_reward": 0.5})
+    >>> rewards = {"precision_reward": 0.5, "recall_reward": 1.0, "linguistic_reward": 0.5}
+    >>> score_of({"rewards": rewards})
     0.6
-    >>> score_of({"brevity": 0.5, "style": 1.0}), score_of({"brevity": None, "style": 1.0})
-    (0.75, None)
+    >>> closed = {"rewards": {**rewards, "linguistic_reward": None}}
+    >>> score_of({**closed, "gated_rewards": {"linguistic_reward": 0.0}}), score_of(closed)
+    (0.0, None)
+    >>> score_of({"rewards": {"brevity": 0.5, "style": 1.0}})
+    0.75
 
     ```
     """
-    short = {name.removesuffix("_reward"): value for name, value in rewards.items()}
+    gated = row.get("gated_rewards") or {}
+    rewards = {
+        name.removesuffix("_reward"): gated.get(name) if value is None else value
+        for name, value in row["rewards"].items()
+    }
     three = [name.removesuffix("_reward") for name in REWARDS]
-    if all(name in short for name in three):
-        return b_capscore(*(short[name] for name in three))
+    if all(name in rewards for name in three):
+        return b_capscore(*(rewards[name] for name in three))
     values = [value for value in rewards.values() if value is not None]
     return sum(values) / len(values) if values and len(values) == len(rewards) else None
 

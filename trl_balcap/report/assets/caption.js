@@ -91,7 +91,9 @@ function rewardTable(row) {
     const raw = row.rewards[name];
     const after = row.gated_rewards[name];
     const taken = raw !== null && after !== undefined && after !== null && after !== raw;
-    const value = raw === null
+    const value = row.unasked(name)
+      ? [h("td", { class: "why" }, "not asked"), h("td", { class: "value" }, "→ ", h("strong", {}, number(after)))]
+      : raw === null
       ? h("td", { colspan: 2, class: "why" }, "unscored: ", text(row.reasons[name] || "no reason given"))
       : [h("td", { class: "bar-cell" }, bar(raw, name)),
         h("td", { class: "value" }, taken ? h("s", {}, number(raw)) : number(raw), taken ? [" → ", h("strong", {}, number(after))] : null)];

@@ -33,7 +33,7 @@ function picker(label, name, options, onchange) {
 function controls() {
   const change = (name) => (value) => { go({ [name]: value }); if (name === "run" || name === "split") stepField(); find(); };
   const splits = [...new Set(DATA.groups.map((group) => group.split))];
-  const reasons = [...new Set(DATA.rows.flatMap((row) => Object.values(row.reasons)))].sort();
+  const reasons = [...new Set(DATA.rows.flatMap((row) => row.missing.map((name) => row.reasons[name]).filter(Boolean)))].sort();
   const form = h("form", { class: "controls", role: "search", onsubmit: (event) => event.preventDefault() },
     h("label", { class: "search" }, h("span", { class: "unseen" }, "Search captions, assertions, references"),
       h("input", { id: "search", type: "search", placeholder: "Search", value: state.q, autocomplete: "off", spellcheck: "false", oninput: (event) => change("q")(event.target.value) }),

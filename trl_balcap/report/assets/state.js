@@ -11,7 +11,9 @@ for (const [place, row] of DATA.rows.entries()) {
   row.found = row.assertions ? row.assertions.map(verdictOf) : [];
   const known = Object.values(row.rewards).filter((value) => value !== null);
   row.spread = known.length > 1 ? Math.max(...known) - Math.min(...known) : null;
-  row.missing = DATA.rewards.filter((name) => name in row.rewards && row.rewards[name] === null);
+  // Where the length gate was closed the judge was not asked: that is a score, not a missing one.
+  row.unasked = (name) => row.rewards[name] === null && (row.gated_rewards[name] ?? null) !== null;
+  row.missing = DATA.rewards.filter((name) => name in row.rewards && row.rewards[name] === null && !row.unasked(name));
 }
 const ROW_OF = new Map(DATA.rows.map((row) => [row.key, row]));
 const ROLLOUTS = DATA.groups.map(() => []);

@@ -1,0 +1,110 @@
+"""Verdict rows of a batch of rollouts: what each reward saw, put beside what was trained on."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trl_balcap.data.completions import completion_text
+
+__all__ = ["rollout_rows"]
+
+_SEEN = ("assertions", "units", "clarity", "fluency", "coherency", "length_ratio", "gated")
+
+
+def rollout_rows(
+    *,
+    step: int,
+    split: str,
+    num_generations: int,
+    completions: Sequence[Any],
+    rewards: Mapping[str, Sequence[float | None]],
+    observations: Mapping[str, Sequence[Mapping[str, Any]]],
+    advantages: Sequence[float] | None = None,
+    advantage_shares: Mapping[str, Sequence[float]] | None = None,
+    prompts: Sequence[Any] | None = None,
+    images: Sequence[Any] | None = None,
+    references: Sequence[str | None] | None = None,
+    tokens: Sequence[int] | None = None,
+    first: int = 0,
+) -> list[dict[str, Any]]:
+    """
+    One row for each completion of a batch, for [`VerdictWriter.write`].
+
+    Args:
+        step (`int`), split (`str`):
+            Where in the run the batch belongs; `"train"` or `"eval"`.
+        num_generations (`int`):
+            Rollouts of a prompt, which stand side by side.
+        completions (`Sequence`):
+            As TRL has them, text or messages.
+        rewards (`Mapping[str, Sequence[float or None]]`):
+            By reward function, as the advantages see them: behind the gate.
+        observations (`Mapping[str, Sequence[Mapping]]`):
+            By reward function, what it saw, see [`JudgeReward.observations`]; leave out those that
+            tell nothing. Keys that no column has go into `extra`.
+        advantages (`Sequence[float]`, *optional*):
+            One a completion.
+        advantage_shares (`Mapping[str, Sequence[float]]`, *optional*):
+            What each reward adds to the advantage.
+        prompts, images, references, tokens (`Sequence`, *optional*):
+            One entry a completion: what it answers, what it shows, what it is measured by, its length.
+        first (`int`, *optional*, defaults to `0`):
+            Number of the batch's first completion among those of the step.
+
+    Returns:
+        `list[dict]`: rows with the columns of [`VERDICT_SCHEMA`].
+
+    Example: a gate closed, so that the judge was not asked and the reward is 0.
+
+    ```python
+    >>> row, = rollout_rows(
+    ...     step=3, split="train", num_generations=1, completions=["A dog."],
+    ...     rewards={"linguistic_reward": [0.0]},
+    ...     observations={"linguistic_reward": [{"reason": "length_gate", "gated": True}]},
+    ... )
+    >>> row["rewards"], row["gated_rewards"], row["reasons"], row["gated"]
+    ({'linguistic_reward': None}, {'linguistic_reward': 0.0}, {'linguistic_reward': 'length_gate'}, True)
+
+    ```
+    """
+    rows = []
+    for place, completion in enumerate(completions):
+        group = f"{(first + place) // num_generations}"
+        row: dict[str, Any] = {
+            "step": step,
+            "split": split,
+            "id": f"{group}-{(first + place) % num_generations}",
+            "group": group,
+            "completion": completion_text(completion),
+            "prompt": None if prompts is None else completion_text(prompts[place]),
+            "image": None if images is None else _first(images[place]),
+            "reference": None if references is None else references[place],
+            "tokens": None if tokens is None else tokens[place],
+            "advantage": None if advantages is None else advantages[place],
+            "advantage_shares": {k: v[place] for k, v in (advantage_shares or {}).items()},
+            "rewards": {},
+            "gated_rewards": {},
+            "reasons": {},
+            "extra": {},
+        }
+        for name, values in rewards.items():
+            told = observations.get(name)
+            _add(row, name, values[place], told[place] if told else {})
+        rows.append(row)
+    return rows
+
+
+def _add(row: dict[str, Any], name: str, trained_on: float | None, seen: Mapping[str, Any]) -> None:
+    row["rewards"][name] = seen.get("reward") if seen else trained_on
+    if seen.get("gated") is not None:
+        row["gated_rewards"][name] = trained_on
+    if seen.get("reason"):
+        row["reasons"][name] = seen["reason"]
+    for key, value in seen.items():
+        if key in _SEEN:
+            row[key] = value
+        elif key not in ("reward", "reason"):
+            row["extra"][key] = value
+
+
+def _first(image: Any) -> Any:
+    return image[0] if isinstance(image, list | tuple) and image else image or None
