@@ -146,10 +146,10 @@ def _escaped(character: re.Match[str]) -> str:
 
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"')
-# Every control token of the families above has one of these in it: <...>, [...], |||...|||,
-# >>...<<. With them the characters that become one of them where a tokenizer normalizes (NFKC), and
-# the space of SentencePiece.
-_OF_TOKENS = re.compile("[<>\\[\\]|＜＞［］｜﹤﹥﹇﹈▁]")
+# All control tokens known begin with one of these: <...>, [...], ◁...▷, |||...|||, >>...<<. With them
+# the characters that become one of them where a tokenizer normalizes (NFKC), and SentencePiece's
+# space.
+_OF_TOKENS = re.compile("[<>\\[\\]|◁▷＜＞［］｜﹤﹥﹇﹈▁]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
