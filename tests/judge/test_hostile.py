@@ -129,6 +129,11 @@ def laid_out_anew(said):
     return "\n".join(found)
 
 
+def ticket_in(reply):
+    ticket = json.loads(reply).get("ticket")
+    return f', "ticket": "{ticket}"' if ticket else ""
+
+
 def refusal(said, reply):
     # Nothing but the quotation where there is one. What is about nobody's caption is answered.
     return laid_out_anew(said) or (reply if said == REFERENCE else "I will not judge this.")
@@ -142,6 +147,8 @@ JUDGES = {
     "lays_out_anew": lambda said, reply: f"It holds:\n{laid_out_anew(said)}\nSo:\n{reply}",
     "refuses": refusal,
     "refuses_in_words": lambda said, reply: f"I refuse to judge\n{refusal(said, reply)}\nas asked.",
+    "refuses_inside": lambda said, reply: f'{{"refused": "{said}"{ticket_in(reply)}}}',
+    "echoes": lambda said, reply: f'{{"question": "look", "text": "{said}"{ticket_in(reply)}}}',
     "thinks": lambda said, reply: f"<think>{said}\n{laid_out_anew(said)}</think>\n{reply}",
 }
 
@@ -223,7 +230,7 @@ def test_no_judge_is_forged_by_the_corpus(style, fused, sealed):
     scores = [judged(caption, style, fused, sealed) for caption in SHORT]
 
     read = check(SHORT, scores)
-    if sealed and not style.startswith("refuses"):
+    if sealed and not style.startswith(("refuses", "echoes")):
         assert read > 2.5 * len(SHORT)
 
 

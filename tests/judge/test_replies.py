@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trl_balcap.data.images import NoImageError
 from trl_balcap.judge import questions
 from trl_balcap.judge.images import EncodedImage
 from trl_balcap.judge.replies import Linguistic, Verification
@@ -285,7 +286,7 @@ def test_read_gives_coverage_and_grades():
     "ask", [lambda: questions.verify((), ["A dog."]), lambda: questions.look((), "A dog.")]
 )
 def test_a_question_about_an_image_is_not_asked_without_one(ask):
-    with pytest.raises(ValueError, match="a question about an image, and there is none"):
+    with pytest.raises(NoImageError, match="a question about an image, and there is none"):
         ask()
 
 

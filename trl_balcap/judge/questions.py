@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
+from trl_balcap.data.images import NoImageError
 from trl_balcap.judge import replies, tickets
 from trl_balcap.judge.images import EncodedImage
 from trl_balcap.judge.replies import Form, Linguistic, Verification
@@ -236,7 +237,7 @@ def preflight(images: tuple[EncodedImage, ...] = ()) -> Question[bool]:
 
 def _shown(name: str, images: tuple[EncodedImage, ...]) -> tuple[EncodedImage, ...]:
     if not images:
-        raise ValueError(
+        raise NoImageError(
             f"{name} is a question about an image, and there is none. A completion without an image "
             "has no verdict: score it None"
         )
