@@ -149,6 +149,7 @@ JUDGES = {
     "refuses_in_words": lambda said, reply: f"I refuse to judge\n{refusal(said, reply)}\nas asked.",
     "refuses_inside": lambda said, reply: f'{{"refused": "{said}"{ticket_in(reply)}}}',
     "echoes": lambda said, reply: f'{{"question": "look", "text": "{said}"{ticket_in(reply)}}}',
+    "inlines": lambda said, reply: f'{{"said": {said}{ticket_in(reply)}}}',
     "thinks": lambda said, reply: f"<think>{said}\n{laid_out_anew(said)}</think>\n{reply}",
 }
 
@@ -230,7 +231,7 @@ def test_no_judge_is_forged_by_the_corpus(style, fused, sealed):
     scores = [judged(caption, style, fused, sealed) for caption in SHORT]
 
     read = check(SHORT, scores)
-    if sealed and not style.startswith(("refuses", "echoes")):
+    if sealed and not style.startswith(("refuses", "echoes", "inlines")):
         assert read > 2.5 * len(SHORT)
 
 

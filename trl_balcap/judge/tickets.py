@@ -15,7 +15,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from itertools import accumulate, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_REPLY_SIZE = 1_000_000  # characters; a longer reply is a judge that runs wild
 _LETTERS = "bcdfghjklmnpqrstvwxz"  # without vowels there are no words, so none that offends
@@ -75,37 +75,33 @@ def own_objects(reply: str, ticket: str, said: str) -> list[dict[str, Any]]:
         raise UnreadableReply(f"the reply has {len(reply)} characters; at most {MAX_REPLY_SIZE}")
     bare = _whole_object(reply)
     if bare is None:
-        thought_until, sealed = 0, list(_sealed(reply, ticket))
-        for start, end in _outside([(start, end) for start, end, _ in sealed], len(reply)):
-            for closed in _THOUGHT_ENDS.finditer(reply, start, end):
-                thought_until = closed.end()
-        sealed = [found for found in sealed if found[0] >= thought_until]
-        spans = [(start - thought_until, end - thought_until) for start, end, _ in sealed]
-        answer = reply[thought_until:]
-        bare = _whole_object(answer)
-        if bare is None and any(
-            _THOUGHT_BEGINS.search(answer, start, end)
-            for start, end in _outside(spans, len(answer))
-        ):
-            raise TruncatedReply("the reply ends before the judge has finished thinking")
-        if sealed:
-            return [_without_ticket(value) for _, _, value in sealed]
-    if bare is None:
+        sealed = list(_sealed(reply, ticket))
+        begin = _end_of_thoughts(reply, sealed)
+        bare = _whole_object(reply[begin:])
+        if bare is None:
+            return _amid_text(reply, [found for found in sealed if found.start >= begin], said)
+    verdict = _without_ticket(bare)
+    # With another ticket than the request's, the whole object may be quoted, or the rest of it.
+    if not _bears(bare, ticket) and (occurs_in(bare, said) or occurs_in(verdict, said)):
+        raise UnreadableReply("the JSON object stands in the judged text, and bears no ticket")
+    return [verdict]
+
+
+def _amid_text(reply: str, sealed: list["_Sealed"], said: str) -> list[dict[str, Any]]:
+    """The verdicts that stand amid other text, each with the ticket."""
+    found = [_without_ticket(s.value) for s in sealed]
+    # Behind a brace that opens something else, the text may have closed that and begun this.
+    kept = [
+        verdict
+        for verdict, (start, _, _) in zip(found, sealed, strict=True)
+        if "{" not in reply[:start] or not occurs_in(verdict, said)
+    ]
+    if not kept:
         raise UnreadableReply(
             "no JSON object with the ticket of the request, and the reply is not one JSON object "
             "alone"
         )
-    verdict = _without_ticket(bare)
-    if _bears(bare, ticket):
-        return [verdict]
-    # With another ticket than the request's, the whole object may be quoted, or the rest of it.
-    try:
-        quoted = any(occurs_in(value, said) for value in (bare, verdict))
-    except RecursionError as error:
-        raise UnreadableReply("the JSON object is nested too deeply") from error
-    if quoted:
-        raise UnreadableReply("the JSON object stands in the judged text, and bears no ticket")
-    return [verdict]
+    return kept
 
 
 def repeats_ticket(reply: str, ticket: str) -> bool:
@@ -127,7 +123,11 @@ def occurs_in(value: dict[str, Any], text: str) -> bool:
 
     ```
     """
-    wanted = _token_sums(_unescaped(json.dumps(value, ensure_ascii=False)))
+    try:
+        source = json.dumps(value, ensure_ascii=False)
+    except RecursionError as error:  # where reading it just managed
+        raise UnreadableReply("the JSON object is nested too deeply") from error
+    wanted = _token_sums(_unescaped(source))
     size, total = len(wanted) - 1, wanted[-1]
     for _ in range(_MOST_ESCAPES + 1):
         sums = _token_sums(text)
@@ -142,8 +142,15 @@ def occurs_in(value: dict[str, Any], text: str) -> bool:
 # ---- objects that end with the ticket -----------------------------------------------------------
 
 
-def _sealed(reply: str, ticket: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """The objects in `reply` whose last key is the ticket: start, end and value of each."""
+class _Sealed(NamedTuple):
+    """An object in a reply whose last key is the ticket."""
+
+    start: int
+    end: int
+    value: dict[str, Any]
+
+
+def _sealed(reply: str, ticket: str) -> Iterator[_Sealed]:
     ends = re.compile(rf'"ticket"\s*+:\s*+"{ticket}"\s*+(?:,\s*+)?\}}')
     found = list(islice(ends.finditer(reply), _MOST_TICKETS + 1))
     if len(found) > _MOST_TICKETS:
@@ -152,7 +159,7 @@ def _sealed(reply: str, ticket: str) -> Iterator[tuple[int, int, dict[str, Any]]
         start = _start_of_object(reply, match.end())
         value = None if start is None else _decoded(reply[start : match.end()])
         if start is not None and value is not None and _bears(value, ticket):
-            yield start, match.end(), value
+            yield _Sealed(start, match.end(), value)
 
 
 def _start_of_object(reply: str, end: int) -> int | None:
@@ -178,15 +185,6 @@ def _bears(value: dict[str, Any], ticket: str) -> bool:
 
 def _without_ticket(value: dict[str, Any]) -> dict[str, Any]:
     return {key: kept for key, kept in value.items() if key != "ticket"}
-
-
-def _outside(spans: list[tuple[int, int]], length: int) -> Iterator[tuple[int, int]]:
-    """The parts of a text of `length` characters that lie outside of the spans."""
-    last = 0
-    for start, end in spans:
-        yield last, max(last, start)
-        last = max(last, end)
-    yield last, length
 
 
 # ---- JSON ---------------------------------------------------------------------------------------
@@ -265,6 +263,25 @@ _ESCAPES = dict.fromkeys("bfnrt", " ")
 
 
 # ---- thoughts -----------------------------------------------------------------------------------
+
+
+def _end_of_thoughts(reply: str, sealed: list[_Sealed]) -> int:
+    """Where the answer begins: behind the last thought. A tag inside a sealed object is its text.
+
+    Raises:
+        `TruncatedReply`: if the reply ends in a thought.
+    """
+    ends = [0, *(found.end for found in sealed)]
+    outside = list(zip(ends, [*(found.start for found in sealed), len(reply)], strict=True))
+    closed = max(
+        (m.end() for part in outside for m in _THOUGHT_ENDS.finditer(reply, *part)), default=0
+    )
+    if _whole_object(reply[closed:]) is None:
+        for start, end in outside:
+            if _THOUGHT_BEGINS.search(reply, max(start, closed), max(end, closed)):
+                raise TruncatedReply("the reply ends before the judge has finished thinking")
+    return closed
+
 
 # As reasoning models write them: Qwen and DeepSeek <think>, Seed <seed:think>, Magistral [THINK],
 # Kimi ◁think▷, Command A <|START_THINKING|>, Apertus <|inner_prefix|>, gpt-oss' channels, also as
