@@ -49,6 +49,11 @@ def add_parser(subparsers: Any) -> None:
         "--network", action="store_true", help="let the Hub be asked for a model's configuration"
     )
     parser.add_argument(
+        "--without-data",
+        action="store_true",
+        help="plan by images and captions of the usual size, not by the recipe's dataset",
+    )
+    parser.add_argument(
         "flags",
         nargs="*",
         help="after `--`: flags of the training script, which override the recipe",
@@ -57,7 +62,15 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the plan; 0 where it fits, 1 where it does not."""
+    """
+    Print the plan.
+
+    Returns:
+        `int`: 0 where it fits, 1 where it does not.
+
+    Raises:
+        `FileNotFoundError`, `ValueError`: As for [`make_plan`].
+    """
     import torch
 
     from trl_balcap.plan.run import make_plan
@@ -75,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         tokens_per_image=args.image_tokens,
         judge_price=args.judge_price and tuple(args.judge_price),
         network=args.network,
+        without_data=args.without_data,
     )
     _print(plan, make_console())
     return 0 if plan.fits else 1

@@ -1,14 +1,16 @@
 """A training recipe as the plan reads it: the YAML file, and the accelerate file it names."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from trl import ModelConfig, TrlParser
 
 from trl_balcap.config import BalCapConfig, CaptioningArguments
+from trl_balcap.data.text import read_text
 
 __all__ = ["Launch", "Recipe", "read_launch", "read_recipe"]
 
@@ -45,9 +47,16 @@ def read_recipe(config: str | Path | None, flags: list[str]) -> Recipe:
     """
     kinds: Any = (CaptioningArguments, BalCapConfig, ModelConfig)
     parser = TrlParser(kinds)
+    where = "" if config is None else f"{config}: "
+
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(f"{where}{message}. See `examples/train_qwen.py --help`.")
+
+    parser.error = refuse  # type: ignore[method-assign]
     if config is not None:
         values = _yaml(Path(config))
         values.pop("env", None)
+        _check_kinds(parser, values, refuse)
         unknown = parser.set_defaults_with_config(**values)
         if unknown:
             keys = ", ".join(word[2:] for word in unknown[::2])
@@ -58,6 +67,22 @@ def read_recipe(config: str | Path | None, flags: list[str]) -> Recipe:
     if unknown:
         raise ValueError(f"There are no flags {' '.join(unknown)}.")
     return Recipe(**vars(settings))
+
+
+def _check_kinds(
+    parser: TrlParser, values: Mapping[str, Any], refuse: Callable[[str], NoReturn]
+) -> None:
+    """argparse reads flags by their type, and takes whatever a file says as it is."""
+    for action in parser._actions:
+        value = values.get(action.dest)
+        if value is None or isinstance(value, str):
+            continue
+        if (action.nargs == "+") != isinstance(value, list):
+            refuse(f"{action.dest} takes {'a list' if action.nargs else 'one value'}, got {value}")
+        if action.type is int and (isinstance(value, bool) or not isinstance(value, int)):
+            refuse(f"{action.dest} takes a whole number, got {value}")
+        if action.type is float and isinstance(value, bool | dict):
+            refuse(f"{action.dest} takes a number, got {value}")
 
 
 def read_launch(file: str | Path | None, recipe: str | Path | None = None) -> Launch:
@@ -88,9 +113,14 @@ def read_launch(file: str | Path | None, recipe: str | Path | None = None) -> La
         path = Path(recipe).parent / file
     values = _yaml(path)
     kind = str(values.get("distributed_type", "NO"))
+    counts = {}
+    for name in ("num_processes", "num_machines"):
+        counts[name] = values.get(name, 1)
+        if not isinstance(counts[name], int) or counts[name] < 1:
+            raise ValueError(f"{path}: {name} is a number of 1 or more, got {counts[name]!r}.")
     plain = {
-        "processes": int(values.get("num_processes", 1)),
-        "machines": int(values.get("num_machines", 1)),
+        "processes": counts["num_processes"],
+        "machines": counts["num_machines"],
         "source": str(path),
     }
     if kind in ("NO", "MULTI_GPU", "MULTI_CPU"):
@@ -121,7 +151,14 @@ def read_launch(file: str | Path | None, recipe: str | Path | None = None) -> La
 def _yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        values = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f":{mark.line + 1}"
+        problem = getattr(error, "problem", None) or error
+        raise ValueError(f"{path}{line}: not YAML: {problem}. Write `key: value` lines.") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a {type(values).__name__}, not settings (key: value).")
+        what = "nothing" if values is None else f"a {type(values).__name__}"
+        raise ValueError(f"{path} holds {what}, not settings (`key: value` lines).")
     return values

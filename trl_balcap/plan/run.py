@@ -57,6 +57,7 @@ def make_plan(
     tokens_per_image: int | None = None,
     judge_price: Price | None = None,
     network: bool = False,
+    without_data: bool = False,
 ) -> RunPlan:
     """
     Plans a recipe.
@@ -71,10 +72,22 @@ def make_plan(
         judge_price (`tuple[float, float]`, *optional*): Dollars per million prompt and completion
             tokens of the judge, instead of litellm's table.
         network (`bool`, *optional*, defaults to `False`): Whether the Hub may be asked.
+        without_data (`bool`, *optional*, defaults to `False`): Plan by images and captions of the
+            usual size in place of the recipe's dataset.
 
     Raises:
-        ValueError: Settings that cannot work, whatever the GPU.
+        `FileNotFoundError`: The recipe, its accelerate file or its dataset is not there.
+        `ValueError`: Settings that cannot work, whatever the GPU.
     """
+    if not gpu_memory > 0:
+        raise ValueError(f"gpu_memory is a number of GiB above 0, got {gpu_memory:g}.")
+    if tokens_per_image is not None and tokens_per_image < 1:
+        raise ValueError(f"image_tokens is a number of 1 or more, got {tokens_per_image}.")
+    if judge_price is not None and not min(judge_price) >= 0:
+        raise ValueError(
+            "judge_price is two numbers of dollars per million tokens, 0 or more, got "
+            f"{judge_price[0]:g} and {judge_price[1]:g}."
+        )
     settings = read_recipe(config, flags or [])
     if settings.model_name_or_path is None:
         raise ValueError("The recipe names no model. Set model_name_or_path.")
@@ -91,10 +104,11 @@ def make_plan(
     shape = model_shape(settings.model_name_or_path, model, peft_config)
     batch = _batch(settings, launch)
     sample = None
-    if settings.dataset is not None:
+    if settings.dataset is not None and not without_data:
         sample = sample_dataset(
             settings.dataset, split=settings.dataset_split, max_pixels=settings.max_pixels
         )
+        batch.check_rows(sample.rows)
     image = _largest_image(model, sample, settings.max_pixels, tokens_per_image)
     prompt_tokens = _TEMPLATE_TOKENS + math.ceil(
         len((settings.prompt or DEFAULT_PROMPT).encode()) / CHARS_PER_TOKEN

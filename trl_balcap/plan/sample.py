@@ -29,20 +29,25 @@ class Sample:
         return sum(lengths) / len(lengths)
 
 
-def sample_dataset(
-    path: str, *, split: str | None, max_pixels: int, count: int = 64
-) -> Sample | None:
+def sample_dataset(path: str, *, split: str | None, max_pixels: int, count: int = 64) -> Sample:
     """
-    The sizes of `count` rows spread over a dataset on disk, or `None` where there is none on disk.
+    The sizes of `count` rows spread over a dataset on disk.
 
     Args:
         path (`str`): As for [`load_captions`].
         split (`str`, *optional*): As for [`load_captions`].
         max_pixels (`int`): Bound on an image.
         count (`int`, *optional*, defaults to `64`): Rows to look at.
+
+    Raises:
+        `FileNotFoundError`: Nothing is at `path` on this disk; the Hub is not asked.
+        `ValueError`: As for [`load_captions`].
     """
     if not Path(path).exists():
-        return None
+        raise FileNotFoundError(
+            f"There is no file or folder {path} to look at. Correct the path (`dataset`), or plan "
+            "without the data, by images and captions of the usual size: --without-data."
+        )
     dataset = load_captions(path, split=split, max_pixels=max_pixels)
     step = max(1, len(dataset) // count)
     rows = dataset.select(range(0, len(dataset), step)).with_format("arrow")[:]

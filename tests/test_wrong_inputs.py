@@ -1,0 +1,149 @@
+"""Wrong inputs, each answered in one line: the value, the rule, the way out, before anything slow."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trl_balcap import Judge, load_captions
+from trl_balcap.cli import main
+from trl_balcap.scenes.captioner import captioner_path
+from trl_balcap.scenes.make import write_scenes
+
+QWEN = "Qwen/Qwen2.5-VL-3B-Instruct"
+CAPTIONER = str(captioner_path())
+
+# The command's words, and what its one line must say: what was given, and a way out.
+COMMANDS = {
+    "demo --steps -3 --out new": ["1 step or more", "got -3"],
+    "demo --steps many": ["--steps", "'many'"],
+    "demo --out scenes": ["scenes holds files already", "--out"],
+    "examples --out scenes": ["scenes holds files already", "--out"],
+    "plan": ["names no model", "Set model_name_or_path"],
+    f"plan -- --model_name_or_path {QWEN} --dataset gone.jsonl": ["gone.jsonl", "--without-data"],
+    f"plan -- --model_name_or_path {QWEN} --dataset scenes --per_device_train_batch_size 128": [
+        "has 9 rows",
+        "takes 16 prompts",
+        "Set per_device_train_batch_size 64",
+    ],
+    f"plan --judge_price -1 2 -- --model_name_or_path {QWEN}": ["0 or more", "got -1 and 2"],
+    f"plan --gpu_memory -5 -- --model_name_or_path {QWEN}": ["GiB above 0", "got -5"],
+    f"plan --image-tokens 0 -- --model_name_or_path {QWEN}": ["1 or more", "got 0"],
+    f"plan --num-processes 0 -- --model_name_or_path {QWEN}": ["at least 1", "got 0"],
+    f"plan -- --model_name_or_path {QWEN} --num_generations many": ["--num_generations", "'many'"],
+    f"plan -- --model_name_or_path {QWEN} --nothing 3": ["no flags --nothing 3"],
+    "plan -- --model_name_or_path ./gone": ["'./gone'", "Give a local folder"],
+    "plan --config gone.yaml": ["There is no file gone.yaml"],
+    "plan --config broken.yaml": ["broken.yaml:2: not YAML", "`key: value`"],
+    "plan --config list.yaml": ["num_generations takes one value", "[1]"],
+    "plan --config many.yaml": ["max_steps takes a whole number", "1.5"],
+    "plan --config empty.yaml": ["empty.yaml holds nothing", "`key: value`"],
+    "scenes serve --port 99999": ["from 0 (a free one) to 65535", "got 99999"],
+    "scenes serve --latency -1": ["0 or more", "got -1"],
+    "scenes serve --faults stall": ["--faults is no JSON", "'stall'"],
+    "scenes serve --noise {}x": ["--noise is no JSON"],
+    "scenes make --n -1 --out new": ["n is -1", "0 or more"],
+    "scenes make --n 1 --out scenes": ["captions.jsonl exists already", "Name another folder"],
+    "caption ./gone scenes --out new.jsonl": ["no model ./gone", "Give a checkpoint"],
+    f"caption {CAPTIONER} gone --out new.jsonl": ["There is no file or folder gone"],
+    f"caption {CAPTIONER} scenes --out folder": ["folder is a folder", "such as"],
+    f"caption {CAPTIONER} scenes --out new.jsonl --batch-size 0": ["1 or more", "got 0"],
+    f"caption {CAPTIONER} scenes --out new.jsonl --temperature -1": ["0 (greedy)", "got -1"],
+    f"caption {CAPTIONER} scenes --out new.jsonl --max-new-tokens 0": ["1 or more", "got 0"],
+    f"caption {CAPTIONER} scenes --out new.jsonl --max-pixels 0": ["at least 3136", "got 0"],
+    "caption openai/x scenes --out new.jsonl --api-base localhost:1": ["'localhost:1'", "http://"],
+    "score": ["score needs a file of captions", "--judge", "--out"],
+    "score gone.jsonl --judge scenes/oracle --out new": ["There is no file gone.jsonl"],
+    "score scenes/images/000.png --judge scenes/oracle --out new": ["000.png", ".jsonl"],
+    "score rows.jsonl --judge scenes/oracle --out new --metrics bleu": ["'bleu'", "b-capscore"],
+    "score rows.jsonl --judge openai/gpt-4o --out new": ["no terminal", "--yes"],
+    "score rows.jsonl --judge scenes/oracle --out new --max-concurrency 0": ["1 or more"],
+    "score rows.jsonl --judge scenes/oracle --out new --price -1 2": ["0 or more", "-1"],
+    "score rows.jsonl --judge openai/x --api-base localhost:8 --out new": ["http://"],
+    "calibrate rows.jsonl --judge scenes/oracle --out new --temperature -2": ["from 0 to 2", "-2"],
+    "calibrate rows.jsonl --judge scenes/oracle --out new --n 0": ["at least 1", "got 0"],
+    "agree gone.json": ["There is no file gone.json"],
+    "agree text": ["text:1: not JSON"],
+}
+
+# What is called, and what its error must say.
+CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
+    "judge None": (lambda: Judge(None), ["model=None", "Name a model"]),
+    "judge ''": (lambda: Judge(""), ["model=''", "Name a model"]),
+    **{
+        f"judge {name}={value!r}": (
+            lambda name=name, value=value: Judge("scenes/oracle", **{name: value}),
+            [f"{name}={value!r}", said, "leave it out"],
+        )
+        for name, value, said in [
+            ("temperature", -2, "from 0 to 2"),
+            ("temperature", "hot", "from 0 to 2"),
+            ("max_tokens", -5, "1 or more"),
+            ("max_concurrency", 2.5, "whole number"),
+            ("max_concurrency", 0.5, "whole number"),
+            ("price", (1,), "two numbers"),
+            ("price", (-1, 2), "0 or more"),
+            ("timeout", "60", "number above 0"),
+            ("max_pixels", "401408", "whole number"),
+            ("api_base", "localhost:8000", "http://"),
+            ("cache", 3, "folder"),
+        ]
+    },
+    "load_captions 5": (lambda: load_captions(5), ["takes a file, a folder", "got int"]),
+    "load_captions gone": (lambda: load_captions("gone"), ["no file or folder gone", "Give"]),
+    "load_captions ./gone/dir": (lambda: load_captions("./gone/dir"), ["no file or folder"]),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Nine scenes, and files of other kinds."""
+    folder = tmp_path_factory.mktemp("wrong")
+    write_scenes(folder / "scenes", 9)
+    (folder / "folder").mkdir()
+    row = {"image": "scenes/images/000.png", "caption": "A thing.", "reference": "Two things."}
+    for name, text in {
+        "broken.yaml": "a: [1\nb: 2\n",
+        "list.yaml": f"model_name_or_path: {QWEN}\nnum_generations: [1]\n",
+        "many.yaml": f"model_name_or_path: {QWEN}\nmax_steps: 1.5\n",
+        "empty.yaml": "",
+        "text": "some text",
+        "rows.jsonl": json.dumps(row) + "\n",
+    }.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def nothing_slow(monkeypatch):
+    """No model is loaded: a wrong input is seen before."""
+
+    def loaded(*args, **kwargs):
+        raise AssertionError("a model was loaded before the input was checked")
+
+    monkeypatch.setattr("transformers.AutoModelForImageTextToText.from_pretrained", loaded)
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_command_says_it_in_one_line(words, folder, monkeypatch, capsys, nothing_slow):
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code in (1, 2)
+    said = capsys.readouterr().err
+    assert said.strip().count("\n") == 0, said
+    assert [part for part in COMMANDS[words] if part not in said] == [], said
+    assert not (folder / "new").is_file()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_says_it_in_one_line(name, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    call, parts = CALLS[name]
+    with pytest.raises((ValueError, FileNotFoundError)) as raised:
+        call()
+    said = str(raised.value)
+    assert "\n" not in said
+    assert [part for part in parts if part not in said] == [], said
