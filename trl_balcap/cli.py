@@ -15,6 +15,8 @@ COMMANDS = (
     "examples",
     "plan",
     "calibrate",
+    "recaption",
+    "references",
     "caption",
     "score",
     "agree",

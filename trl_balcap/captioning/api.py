@@ -7,8 +7,9 @@ from PIL import Image
 
 from trl_balcap.captioning.engine import Captioner, Generation, user_turn
 from trl_balcap.judge import Judge, JudgeConfigError, JudgeError
+from trl_balcap.judge.deployments import Deployment
 
-__all__ = ["api_captioner"]
+__all__ = ["api_captioner", "check_server"]
 
 _PREFLIGHT_TOKENS = 64
 # The server is there and the key is good; what it said of a white square does not matter.
@@ -30,7 +31,7 @@ def api_captioner(model: str, how: Generation, api_base: str | None = None) -> C
     """
     # Not a judge, but the same engine: retries, limits, one place that talks to litellm.
     client = Judge(model, api_base=api_base, max_concurrency=how.batch_size)
-    _preflight(Judge(model, api_base=api_base, max_retries=1), how)
+    asyncio.run(check_server(client.settings.text[0], how.prompt))
 
     async def caption(image: Image.Image) -> str | JudgeError:
         try:
@@ -51,25 +52,25 @@ def api_captioner(model: str, how: Generation, api_base: str | None = None) -> C
     return lambda images: asyncio.run(all_captions(images))
 
 
-def _preflight(client: Judge, how: Generation) -> None:
-    deployment = client.settings.text[0]
+async def check_server(deployment: Deployment, prompt: str) -> None:
+    """
+    Ask a captioning server one cheap question.
+
+    Raises:
+        [`~judge.JudgeConfigError`]: If it does not answer, or there is no key for it.
+    """
     deployment.check()
-    white = Image.new("RGB", (56, 56), "white")
-    asking = client.complete(
-        user_turn(how.prompt, white),
-        temperature=how.temperature,
-        max_tokens=min(how.max_new_tokens, _PREFLIGHT_TOKENS),
-        keep_truncated=True,
-        tag="preflight",
-    )
+    place = {"model": deployment.model, "api_base": deployment.api_base}
+    client = Judge({**deployment.extra, **place, "api_key": deployment.api_key}, max_retries=1)
     try:
-        asyncio.run(_awaited(asking))
+        await client.complete(
+            user_turn(prompt, Image.new("RGB", (56, 56), "white")),
+            max_tokens=_PREFLIGHT_TOKENS,
+            keep_truncated=True,
+            tag="preflight",
+        )
     except JudgeError as error:
         if error.reason not in _WORKS:
             raise JudgeConfigError(
                 f"the captioner {deployment.where()} does not work: {error}"
             ) from error
-
-
-async def _awaited(asking):
-    return await asking

@@ -12,7 +12,7 @@ from PIL import Image
 
 from trl_balcap.captioning.engine import Captioner, Generation
 from trl_balcap.data import DEFAULT_PROMPT
-from trl_balcap.data.folders import image_files, list_of, row_image
+from trl_balcap.data.folders import image_files, list_of, row_image, written_path
 from trl_balcap.data.images import (
     DEFAULT_MAX_PIXELS,
     IMAGE_SUFFIXES,
@@ -25,6 +25,7 @@ from trl_balcap.data.jsonl import (
     IMAGE_COLUMNS,
     REFERENCE_COLUMNS,
     BadRowsError,
+    cut_half_row,
     first_of,
     read_jsonl,
 )
@@ -294,12 +295,7 @@ def _captions_there(out: Path, made: Mapping[str, Any], rows: Sequence[ImageRow]
     """Ids that are captioned already. Half a row, left by a killed run, is cut off."""
     if not out.is_file():
         return set()
-    text = out.read_text(encoding="utf-8")
-    if text and not text.endswith("\n"):
-        text = text[: text.rfind("\n") + 1]
-        temporary = out.with_name(out.name + ".part")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(out)
+    cut_half_row(out)
     paths = {row.id: os.path.realpath(row.path) for row in rows}
     done = set()
     for number, row in read_jsonl(out):
@@ -320,12 +316,9 @@ def _captions_there(out: Path, made: Mapping[str, Any], rows: Sequence[ImageRow]
 
 
 def _line(row: ImageRow, caption: str, out: Path, made: Mapping[str, Any]) -> str:
-    # Beneath the file, the path is relative, so that both can be moved together.
-    path, folder = os.path.abspath(row.path), os.path.abspath(out.parent)
-    inside = os.path.commonpath([path, folder]) == folder
     fields = {
         "id": row.id,
-        "image": os.path.relpath(path, folder) if inside else path,
+        "image": written_path(row.path, out),
         "caption": caption,
         **({} if row.reference is None else {"reference": row.reference}),
         **made,

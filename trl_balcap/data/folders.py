@@ -8,7 +8,7 @@ from typing import Any
 from trl_balcap.data.images import IMAGE_SUFFIXES
 from trl_balcap.data.jsonl import IMAGE_COLUMNS, first_of
 
-__all__ = ["LIST_NAMES", "image_files", "image_path", "list_of", "row_image"]
+__all__ = ["LIST_NAMES", "image_files", "image_path", "list_of", "row_image", "written_path"]
 
 LIST_NAMES = ("metadata.jsonl", "captions.jsonl", "metadata.csv")
 """A folder with one of these beside its images is read by it; the first that is there counts."""
@@ -65,6 +65,26 @@ def image_path(name: str, folder: str | Path, *, allow_urls: bool = False) -> st
             "to, or write absolute paths."
         )
     return str(Path(folder) / name)
+
+
+def written_path(image: str | Path, file: Path) -> str:
+    """
+    How a file names an image: relative to it where the image lies beneath its folder, so that both
+    can be moved together, absolute otherwise.
+
+    Example:
+
+    ```python
+    >>> written_path("/data/photos/1.jpg", Path("/data/captions.jsonl"))
+    'photos/1.jpg'
+    >>> written_path("/pool/1.jpg", Path("/data/captions.jsonl"))
+    '/pool/1.jpg'
+
+    ```
+    """
+    path, folder = os.path.abspath(image), os.path.abspath(file.parent)
+    inside = os.path.commonpath([path, folder]) == folder
+    return os.path.relpath(path, folder) if inside else path
 
 
 def row_image(

@@ -13,6 +13,7 @@ __all__ = [
     "IMAGE_COLUMNS",
     "REFERENCE_COLUMNS",
     "BadRowsError",
+    "cut_half_row",
     "first_of",
     "read_jsonl",
 ]
@@ -112,6 +113,16 @@ def read_jsonl(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     if problems:
         raise BadRowsError(problems)
     return rows
+
+
+def cut_half_row(path: Path) -> None:
+    """Cut off what a killed run left of the row that it was writing, so that it can be resumed."""
+    text = path.read_text(encoding="utf-8")
+    if not text or text.endswith("\n"):
+        return
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+    temporary.replace(path)
 
 
 def first_of(row: Mapping[str, Any], columns: Sequence[str]) -> Any:

@@ -1,0 +1,75 @@
+"""`trl-balcap references`: what is wrong with references, by their text and by a judge."""
+
+import json
+
+import pytest
+
+from trl_balcap.cli import main
+from trl_balcap.data import load_captions
+from trl_balcap.scenes.make import write_scenes
+
+SOUND = "There is a dog on the mat, and it is looking at the cat."
+
+
+@pytest.fixture
+def references(tmp_path):
+    """Six drawn scenes with their references, and rows spoilt in five ways."""
+    file = write_scenes(tmp_path / "scenes", 6)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[0]["reference"] = "I'm sorry, but I can't describe this."
+    rows[1]["reference"] = rows[2]["reference"] = SOUND
+    rows[3]["reference"] = "Der Hund liegt auf der Matte und die Katze ist nicht da."
+    rows[4]["reference"] = (
+        "In this image, " + rows[4]["reference"][0].lower() + rows[4]["reference"][1:]
+    )
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def test_what_is_wrong_is_counted_and_left_out(references, tmp_path, capsys):
+    out = tmp_path / "clean" / "refs.jsonl"
+    assert main(["references", str(references), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    counts = dict(
+        line.rsplit(maxsplit=1) for line in shown.splitlines() if line.strip()[-1:].isdigit()
+    )
+    found = {name.strip(): int(n) for name, n in counts.items() if n.isdigit()}
+    assert found["refusal"] == found["language"] == found["opener"] == 1
+    assert found["duplicate"] == 2
+    assert found["empty"] == found["too long"] == 0
+    assert "2 rows kept, 4 left out" in shown
+    assert "German 1" in shown
+    kept = load_captions(out)
+    assert [row["image"].size for row in kept] == [(84, 84)] * 2
+    assert not any(text.startswith("In this image") for text in kept["reference"])
+    assert kept["reference"][0][0].isupper()
+
+
+def test_a_judge_names_units_that_are_wrong(references, tmp_path, capsys):
+    rows = [json.loads(line) for line in references.read_text().splitlines()]
+    rows = [row | {"reference": "There is a large purple crown."} for row in rows[4:5]] + rows[5:]
+    references.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "clean.jsonl"
+    words = ["references", str(references), "--out", str(out), "--judge", "scenes/oracle"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "2 references to judge: 4 questions, about $0.00" in shown
+    assert "Judged 2 of 2: units wrong" in shown
+    assert "1 of 1 units" in shown
+    assert "1 rows kept, 1 left out" in shown
+
+
+def test_lengths_are_held_against_the_recipe(references, capsys):
+    """A gate from 0.5 closes on every caption where half the reference is over the bound."""
+    assert main(["references", str(references), "--max-completion-length", "5"]) == 0
+    shown = capsys.readouterr().out
+    assert "too long" in shown
+    assert "longer than 5 tokens" in shown
+    assert "(estimated; --tokenizer counts them)" in shown
+
+
+def test_a_file_without_references_names_the_way_out(tmp_path, capsys):
+    file = write_scenes(tmp_path / "scenes", 1)
+    with pytest.raises(SystemExit):
+        main(["references", str(file.parent / "images")])
+    assert "has no references: write some with trl-balcap recaption" in capsys.readouterr().err

@@ -1,0 +1,131 @@
+"""The best of several captions of one image, by what can be judged without a reference."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trl_balcap.data.completions import is_empty
+from trl_balcap.judge import Judge, JudgeError
+from trl_balcap.metrics import b_capscore, linguistic_score, precision_score
+
+__all__ = ["Pick", "Picked", "pick_best"]
+
+Pick = Literal["b-capscore-free", "precision"]
+
+
+@dataclass(frozen=True)
+class Picked:
+    """
+    The caption that was picked, and why.
+
+    Args:
+        place (`int`):
+            Its place among the captions.
+        score (`float`):
+            What it was picked by.
+        precision, linguistic (`float`):
+            As [`~metrics.precision_score`] and [`~metrics.linguistic_score`], 0 to 1.
+        agreement (`float` or `None`):
+            Share of the agreed units that it covers; `None` where that was not asked.
+    """
+
+    place: int
+    score: float
+    precision: float
+    linguistic: float
+    agreement: float | None
+
+
+async def pick_best(
+    judge: Judge, image: Any, captions: Sequence[str], by: Pick = "b-capscore-free"
+) -> Picked:
+    """
+    Pick the best of N captions of an image without a reference.
+
+    `"b-capscore-free"` is the harmonic mean of precision, the linguistic score, and the share of
+    *agreed units* that a caption covers: assertions of any of the N that are correct and pointable,
+    and that more than half of the N cover. It stands where b-CapScore has recall. `"precision"` is
+    the mean of the first two, and asks no N (N - 1) questions of coverage.
+
+    Args:
+        judge ([`~judge.Judge`]):
+            Who is asked; its vision model sees the image.
+        image (`PIL.Image.Image` or path):
+            The image.
+        captions (`Sequence[str]`):
+            The N captions.
+        by (`str`, *optional*, defaults to `"b-capscore-free"`):
+            `"b-capscore-free"` or `"precision"`.
+
+    Returns:
+        [`Picked`]: the first of the best.
+
+    Raises:
+        [`~judge.JudgeError`]: If no caption could be judged; why the first could not.
+    """
+    judged = await asyncio.gather(
+        *(_judged(judge, image, text) for text in captions), return_exceptions=True
+    )
+    sound = {}
+    for place, found in enumerate(judged):
+        if isinstance(found, BaseException) and not isinstance(found, JudgeError):
+            raise found
+        if not isinstance(found, BaseException):
+            sound[place] = found
+    if not sound:
+        [first, *_] = [found for found in judged if isinstance(found, JudgeError)]
+        raise first
+    agreement: dict[int, float | None] = dict.fromkeys(sound)
+    if by == "b-capscore-free" and len(sound) > 1:
+        agreement = await _agreement(judge, sound)
+    best: Picked | None = None
+    for place, one in sound.items():
+        agreed = agreement[place]
+        # A single sound caption agrees with itself; a group that agrees on nothing says nothing.
+        score = b_capscore(one.precision, 1.0 if agreed is None else agreed, one.linguistic)
+        if by == "precision":
+            score = (one.precision + one.linguistic) / 2
+        if best is None or (score or 0.0) > best.score:
+            best = Picked(place, score or 0.0, one.precision, one.linguistic, agreed)
+    assert best is not None
+    return best
+
+
+@dataclass(frozen=True)
+class _Judged:
+    assertions: list[str]
+    sound: list[str]  # of the assertions, those that are correct and pointable
+    precision: float
+    linguistic: float
+
+
+async def _judged(judge: Judge, image: Any, text: str) -> _Judged:
+    if is_empty(text):
+        return _Judged([], [], 0.0, 0.0)
+    assertions, grades = await asyncio.gather(judge.decompose(text), judge.linguistic(text))
+    verdicts = await judge.verify(image, assertions)
+    sound = [
+        assertion
+        for assertion, verdict in zip(assertions, verdicts, strict=True)
+        if verdict.correct and verdict.pointable
+    ]
+    return _Judged(assertions, sound, precision_score(verdicts), linguistic_score(*grades))
+
+
+async def _agreement(judge: Judge, sound: dict[int, _Judged]) -> dict[int, float | None]:
+    """Share of the agreed units that each caption covers."""
+    places = list(sound)
+    asked = [(i, j) for i in places for j in places if i != j and sound[j].sound]
+    covered = await asyncio.gather(
+        *(judge.cover(sound[i].assertions, sound[j].sound) for i, j in asked)
+    )
+    covers = dict(zip(asked, covered, strict=True))
+    shares: dict[int, list[bool]] = {place: [] for place in places}
+    for j in places:
+        for unit in range(len(sound[j].sound)):
+            by = {i: i == j or covers[i, j][unit] for i in places}
+            if sum(by.values()) * 2 > len(places):
+                for place in places:
+                    shares[place].append(by[place])
+    return {p: sum(hits) / len(hits) if hits else None for p, hits in shares.items()}

@@ -1,0 +1,316 @@
+"""`trl-balcap recaption`: reference captions by a strong model, through the judge's engine."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from trl_balcap.captioning.api import check_server
+from trl_balcap.captioning.engine import user_turn
+from trl_balcap.captioning.pick import Pick, pick_best
+from trl_balcap.captioning.run import CaptionRun, ImageRow
+from trl_balcap.data.folders import written_path
+from trl_balcap.data.images import DEFAULT_MAX_PIXELS, ImageError, image_problem, open_image
+from trl_balcap.data.jsonl import cut_half_row, read_jsonl
+from trl_balcap.data.references import is_refusal
+from trl_balcap.judge import Judge, JudgeError
+from trl_balcap.judge.cost import QuestionCost, estimate_calls_and_cost
+from trl_balcap.judge.prices import price_of
+
+__all__ = ["Recaption", "RecaptionCost", "recaption", "recaption_cost", "recaption_prompt"]
+
+_WINDOW = 512  # images under way, so that a hundred thousand are not held in memory at once
+_TOKENS_PER_WORD = 1.35
+_TOKENS_PER_IMAGE = 1000.0
+
+
+def recaption_prompt(words: int = 150) -> str:
+    """
+    The prompt that asks for a reference of about `words` words.
+
+    Example:
+
+    ```python
+    >>> recaption_prompt(80).splitlines()[0]
+    'Describe this image in about 80 words of plain, continuous prose.'
+
+    ```
+    """
+    if words < 1:
+        raise ValueError(f"A reference has 1 word or more, got {words}.")
+    text = (files("trl_balcap.captioning") / "recaption.txt").read_text(encoding="utf-8")
+    return Template(text).substitute(words=words).strip()
+
+
+@dataclass(frozen=True)
+class Recaption:
+    """
+    How references are made.
+
+    Args:
+        model (`str`):
+            litellm model string of who writes them.
+        prompt (`str`):
+            What it is asked of each image, see [`recaption_prompt`].
+        max_tokens (`int`, *optional*, defaults to `1024`):
+            Bound on a reference; one that reaches it is left out.
+        temperature (`float`, *optional*, defaults to `0.0`):
+            With several samples it must be above 0.
+        samples (`int`, *optional*, defaults to `1`):
+            Captions of each image, of which the best is kept.
+        pick (`str`, *optional*, defaults to `"b-capscore-free"`):
+            How the best is found, see [`~captioning.pick.pick_best`].
+        max_pixels (`int`, *optional*, defaults to `401408`):
+            Bound on an image: what the policy will see.
+
+    Raises:
+        `ValueError`: If one of them is out of range.
+    """
+
+    model: str
+    prompt: str
+    max_tokens: int = 1024
+    temperature: float = 0.0
+    samples: int = 1
+    pick: Pick = "b-capscore-free"
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+    def __post_init__(self):
+        for name in ("max_tokens", "samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        if not self.prompt.strip():
+            raise ValueError("The prompt is empty: it is what the model is asked.")
+        if not self.temperature >= 0.0:
+            raise ValueError(f"temperature must be 0 or more, got {self.temperature}.")
+        if self.samples > 1 and self.temperature == 0.0:
+            raise ValueError(
+                f"{self.samples} samples at temperature 0 are the same text: give a temperature "
+                "such as 0.8."
+            )
+
+
+@dataclass(frozen=True)
+class RecaptionCost:
+    """What recaptioning takes: calls of the writer and of the judge, and dollars where known."""
+
+    writer_calls: int
+    judge_calls: int
+    usd: float | None
+
+
+def recaption_cost(
+    n_images: int, how: Recaption, words: int, writer: Judge, judge: Judge | None
+) -> RecaptionCost:
+    """
+    Estimate what recaptioning costs, without retries and to a third or so.
+
+    Args:
+        n_images (`int`): Images to caption.
+        how ([`Recaption`]): How.
+        words (`int`): Expected length of a reference.
+        writer, judge ([`~judge.Judge`]): Who writes, and who picks.
+    """
+    written = n_images * how.samples
+    price = writer.settings.price or price_of(replace(writer.settings.text[0], model=how.model))
+    tokens_in = len(how.prompt) / 4 + _TOKENS_PER_IMAGE
+    usd = _dollars(written * tokens_in, written * words * _TOKENS_PER_WORD, price)
+    if judge is None or how.samples == 1:
+        return RecaptionCost(written, 0, usd)
+    text = judge.settings.price or price_of(judge.settings.text[0])
+    vision = judge.settings.price or price_of(judge.settings.vision[0])
+
+    def asked(rewards: Sequence[str], captions: int) -> list[QuestionCost]:
+        sample = [" ".join(["word"] * words)]
+        judging = estimate_calls_and_cost(
+            sample, rollouts=captions, distinct_references=0, rewards=rewards
+        )
+        return list(judging.questions)
+
+    questions = asked(("precision_reward", "linguistic_reward"), written)
+    if how.pick == "b-capscore-free":
+        pairs = asked(("recall_reward",), written * (how.samples - 1))
+        # Of these only the coverage is asked: the captions are split already.
+        questions += [one for one in pairs if one.question == "cover"]
+    for one in questions:
+        paid = _dollars(
+            one.prompt_tokens, one.completion_tokens, vision if one.sees_image else text
+        )
+        usd = None if usd is None or paid is None else usd + paid
+    return RecaptionCost(written, sum(one.calls for one in questions), usd)
+
+
+def _dollars(
+    prompt_tokens: float, completion_tokens: float, price: tuple[float, float] | None
+) -> float | None:
+    if price is None:
+        return None
+    return (prompt_tokens * price[0] + completion_tokens * price[1]) / 1e6
+
+
+async def recaption(
+    rows: Sequence[ImageRow],
+    out: str | Path,
+    how: Recaption,
+    writer: Judge,
+    judge: Judge | None = None,
+    *,
+    agree: Callable[[int, int], bool] | None = None,
+    on_row: Callable[[], None] | None = None,
+) -> CaptionRun:
+    """
+    Write a reference for each image into a JSONL file that [`load_captions`] reads, one row as soon
+    as it is there: "id", "image", "reference", "made_by" (how), and with several samples "picked"
+    (scores) and "candidates" (all texts). A run that was stopped goes on where it stopped.
+
+    What gives no reference is left out and told of: an image that cannot be read, a refusal, a text
+    that reaches `max_tokens`, a model or judge that fails. When the budget is spent the run ends,
+    and the rest is done by another run.
+
+    Args:
+        rows (`Sequence[ImageRow]`):
+            The images, see [`~captioning.run.list_images`].
+        out (`str` or `Path`):
+            The file.
+        how ([`Recaption`]):
+            Model, prompt, bounds, samples.
+        writer ([`~judge.Judge`]):
+            The engine through which `how.model` is asked; may be the judge.
+        judge ([`~judge.Judge`], *optional*):
+            Who picks the best of several samples.
+        agree (`Callable`, *optional*):
+            Called once, before anything is asked, with the number of images in all and of those
+            done already; `False` ends the run there.
+        on_row (`Callable`, *optional*):
+            Called when an image is done or left out.
+
+    Returns:
+        [`~captioning.run.CaptionRun`]
+
+    Raises:
+        `ValueError`: If several samples have no judge, or `out` holds references made in another
+            way.
+        [`~judge.JudgeConfigError`]: If the model does not work.
+    """
+    if how.samples > 1 and judge is None:
+        raise ValueError(f"{how.samples} samples need a judge that picks the best of them.")
+    out = Path(out)
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder: references go to a file, such as {out}/refs.jsonl.")
+    made = asdict(how)
+    done = _references_there(out, made)
+    left = [row for row in rows if row.id not in done]
+    if agree is not None and not agree(len(rows), len(rows) - len(left)):
+        return CaptionRun(out, 0, len(rows) - len(left), [])
+    if left:
+        await check_server(replace(writer.settings.text[0], model=how.model), how.prompt)
+        if judge is not None and how.samples > 1:
+            await judge.preflight()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    skipped: list[str] = []
+    spent: list[JudgeError] = []
+    written = 0
+    window = asyncio.Semaphore(_WINDOW)
+    with out.open("a", encoding="utf-8") as file:
+
+        async def one(row: ImageRow) -> None:
+            nonlocal written
+            async with window:
+                if spent:
+                    return
+                found: Mapping[str, Any] | str
+                try:
+                    found = await _reference(row, how, writer, judge)
+                except JudgeError as error:
+                    if error.reason == "over_budget":
+                        spent.append(error)
+                        return
+                    found = f"no reference: {error}"
+                if isinstance(found, str):
+                    skipped.append(f"{row.path}: {found}")
+                else:
+                    image = {"id": row.id, "image": written_path(row.path, out)}
+                    line = {**image, **found, "made_by": made}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    file.flush()
+                    written += 1
+                if on_row is not None:
+                    on_row()
+
+        await asyncio.gather(*map(one, left))
+    if spent:
+        skipped.append(f"{spent[0].message} Another run goes on from here.")
+    return CaptionRun(out, written, len(rows) - len(left), skipped)
+
+
+async def _reference(
+    row: ImageRow, how: Recaption, writer: Judge, judge: Judge | None
+) -> Mapping[str, Any] | str:
+    """The row's new columns, or why there are none."""
+    problem = image_problem(row.path)
+    if problem is not None:
+        return f"{problem}."
+    try:
+        image = await asyncio.to_thread(open_image, row.path, how.max_pixels)
+    except ImageError as error:  # broken where only decoding looks
+        return f"{error}."
+    messages = await asyncio.to_thread(user_turn, how.prompt, image)
+    texts = await asyncio.gather(
+        *(
+            writer.complete(
+                messages,
+                model=how.model,
+                temperature=how.temperature,
+                max_tokens=how.max_tokens,
+                first_sample=sample,
+                tag="recaption",
+            )
+            for sample in range(how.samples)
+        ),
+        return_exceptions=True,
+    )
+    candidates = []
+    failures = []
+    for found in texts:
+        if isinstance(found, JudgeError):
+            if found.reason == "over_budget":
+                raise found
+            failures.append(f"no reference: {found}")
+        elif isinstance(found, BaseException):
+            raise found
+        elif is_refusal(found[0]):
+            failures.append(f"the model refused: {found[0].strip()[:100]!r}")
+        else:
+            candidates.append(found[0].strip())
+    if not candidates:
+        return failures[0]
+    if judge is None or how.samples == 1:
+        return {"reference": candidates[0]}
+    picked = await pick_best(judge, image, candidates, how.pick)
+    return {
+        "reference": candidates[picked.place],
+        "picked": asdict(picked),
+        "candidates": candidates,
+    }
+
+
+def _references_there(out: Path, made: Mapping[str, Any]) -> set[str]:
+    """Ids that have a reference already. Half a row, left by a killed run, is cut off."""
+    if not out.is_file():
+        return set()
+    cut_half_row(out)
+    done = set()
+    for number, row in read_jsonl(out):
+        before = row.get("made_by") or {}
+        for name, value in made.items():
+            if before.get(name) != value:
+                raise ValueError(
+                    f"{out}:{number} was made with {name} {before.get(name)!r}, this run has "
+                    f"{value!r}. Choose another --out, or remove that file."
+                )
+        done.add(row["id"])
+    return done

@@ -1,0 +1,157 @@
+"""`trl-balcap recaption`: reference captions for images, by a strong model."""
+
+import argparse
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from trl_balcap.commands.judging import add_judge_flags, judge_settings
+from trl_balcap.commands.showing import confirm, make_console, make_progress, say
+
+__all__ = ["add_parser", "run"]
+
+# What the writer chooses itself, or is no matter of recaptioning.
+_WITHOUT = ("profile", "max_unscored", "batch_deadline", "structured", "max_pixels", "extra")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `recaption` to the command line."""
+    parser = subparsers.add_parser(
+        "recaption",
+        help="write reference captions for images by a strong model",
+        description="Writes a reference caption for each image into a JSONL file to train on. The "
+        "cost is shown first; a run that was stopped goes on where it stopped.",
+    )
+    parser.add_argument("photos", help="folder, list of images, or one image")
+    parser.add_argument("--model", required=True, help="litellm model string of who writes")
+    parser.add_argument(
+        "--model-api-base",
+        help="URL of the server of --model, where it is not that of --judge; a budget then holds "
+        "for each of the two",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="JSONL file to write")
+    parser.add_argument("--words", type=int, default=150, help="length asked for (default: 150)")
+    parser.add_argument("--prompt", help="what to ask in place of our prompt")
+    parser.add_argument(
+        "--max-reference-tokens",
+        type=int,
+        default=1024,
+        help="bound on a reference; one that reaches it is left out (default: 1024)",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=1, help="captions of each image, the best is kept"
+    )
+    parser.add_argument(
+        "--pick",
+        choices=("b-capscore-free", "precision"),
+        default="b-capscore-free",
+        help="how --judge finds the best: precision, language and what most samples agree on, or "
+        "the first two (default: b-capscore-free)",
+    )
+    parser.add_argument(
+        "--sampling-temperature",
+        type=float,
+        help="of the writer (default: 0; 0.8 with several samples)",
+    )
+    parser.add_argument(
+        "--image-pixels",
+        type=int,
+        default=512 * 28 * 28,
+        help="larger images are made smaller, as for the policy (default: 401408)",
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask before spending")
+    add_judge_flags(parser, without=_WITHOUT)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """
+    Write the references.
+
+    Returns:
+        `int`: 0; 1 if no image has a reference; 2 if the cost was not agreed to.
+
+    Raises:
+        `ValueError`: If there is nothing to caption, or the arguments do not fit together.
+    """
+    from trl_balcap.captioning.recaption import (
+        Recaption,
+        recaption,
+        recaption_cost,
+        recaption_prompt,
+    )
+    from trl_balcap.captioning.run import list_images
+    from trl_balcap.judge import Judge
+
+    temperature = args.sampling_temperature
+    if temperature is None:
+        temperature = 0.8 if args.samples > 1 else 0.0
+    how = Recaption(
+        args.model,
+        recaption_prompt(args.words) if args.prompt is None else args.prompt,
+        max_tokens=args.max_reference_tokens,
+        temperature=temperature,
+        samples=args.samples,
+        pick=args.pick,
+        max_pixels=args.image_pixels,
+    )
+    if args.judge_model is not None and args.samples == 1:
+        raise ValueError("--judge picks the best of several captions: give --samples, such as 4.")
+    if args.judge_model is None and args.samples > 1:
+        raise ValueError(f"--samples {args.samples} needs --judge MODEL, which picks the best.")
+    rows = list_images(args.photos)
+    settings = judge_settings(args)
+    judge = Judge(**settings) if args.judge_model is not None else None
+    # One engine for both where that can be, so that limits, budget and cache are the run's.
+    writer = judge
+    if judge is None or args.model_api_base is not None:
+        own = {"model": args.model, "vision_model": None}
+        own |= {"api_base": args.model_api_base} if args.model_api_base is not None else {}
+        writer = Judge(**settings | own)
+    assert writer is not None
+    console = make_console()
+    declined = False
+
+    with make_progress(console) as progress:
+        bar = progress.add_task("recaptioning", total=len(rows))
+
+        def agree(total: int, there: int) -> bool:
+            nonlocal declined
+            progress.update(bar, completed=there)
+            cost = recaption_cost(total - there, how, args.words, writer, judge)
+            price = "price unknown" if cost.usd is None else f"about ${cost.usd:.2f}"
+            asked = f", {cost.judge_calls} questions to {args.judge_model}"
+            say(
+                console,
+                f"{total} images, {there} done already: {cost.writer_calls} captions by {args.model}"
+                f"{asked if cost.judge_calls else ''}, {price} (estimate, without retries).",
+            )
+            declined = not confirm(
+                "Ask the model?", usd=cost.usd, yes=args.yes, console=console, progress=progress
+            )
+            return not declined
+
+        done = asyncio.run(
+            recaption(
+                rows,
+                args.out,
+                how,
+                writer,
+                judge,
+                agree=agree,
+                on_row=lambda: progress.advance(bar),
+            )
+        )
+    if declined:
+        return 2
+    for message in done.skipped:
+        say(console, f"skipped {message}")
+    engines = {id(engine): engine for engine in (writer, judge) if engine is not None}.values()
+    priced = not any(engine.stats.unpriced_calls for engine in engines)
+    spent = f" ${sum(engine.stats.usd for engine in engines):.2f} spent." if priced else ""
+    say(
+        console,
+        f"{done.out}: {done.written} references written, {done.kept} there already, "
+        f"{len(rows) - done.written - done.kept} images without.{spent}",
+    )
+    return 0 if done.written + done.kept else 1

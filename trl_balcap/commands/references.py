@@ -1,0 +1,220 @@
+"""`trl-balcap references`: what is wrong with reference captions, and a cleaned file."""
+
+import argparse
+import asyncio
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from trl_balcap.commands.judging import add_judge_flags, judge_from
+from trl_balcap.commands.showing import confirm, make_console, make_progress, make_table, say
+
+if TYPE_CHECKING:
+    from trl_balcap.captioning.judged import JudgedReference
+    from trl_balcap.captioning.run import ImageRow
+
+__all__ = ["add_parser", "run"]
+
+_WORST = 20
+_DROPPED = ("empty", "refusal", "duplicate", "language", "too long")
+_TOKENS_PER_WORD = 1.35
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `references` to the command line."""
+    parser = subparsers.add_parser(
+        "references",
+        help="say what is wrong with reference captions, and write a cleaned file",
+        description="Looks for refusals, openers such as 'in this image', duplicates, other "
+        "languages and lengths that the gate cannot meet; with --judge, for units that are wrong "
+        "or cannot be pointed at.",
+    )
+    parser.add_argument("file", help="JSONL, CSV or JSON with images and references, or a folder")
+    parser.add_argument("--out", type=Path, help="JSONL file for the rows that are sound")
+    parser.add_argument("--tokenizer", help="model whose tokens are counted (default: estimated)")
+    parser.add_argument(
+        "--max-completion-length", type=int, default=512, help="of the recipe (default: 512)"
+    )
+    parser.add_argument(
+        "--length-gate-lower", type=float, default=0.5, help="of the recipe (default: 0.5)"
+    )
+    parser.add_argument(
+        "--sample", type=int, default=100, help="references shown to --judge (default: 100)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
+    parser.add_argument(
+        "--max-unsound",
+        type=float,
+        default=0.5,
+        help="a judged reference with a greater share of unsound units is left out (default: 0.5)",
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask before spending")
+    add_judge_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """
+    Look at the references.
+
+    Returns:
+        `int`: 0; 2 if the cost was not agreed to.
+
+    Raises:
+        `ValueError`: If there are no references to look at.
+    """
+    from trl_balcap.captioning.judged import unit_share
+    from trl_balcap.captioning.run import list_images
+    from trl_balcap.data.references import LengthGate, find_problems
+
+    console = make_console()
+    rows = list_images(args.file)
+    references = [row.reference or "" for row in rows]
+    if not any(text.strip() for text in references):
+        raise ValueError(f"{args.file} has no references: write some with trl-balcap recaption.")
+    gate = LengthGate(args.max_completion_length, args.length_gate_lower)
+    found = find_problems(
+        references,
+        [str(row.path) for row in rows],
+        count_tokens=_counter(args.tokenizer),
+        gate=gate,
+    )
+    judged: dict[int, JudgedReference] = {}
+    if args.judge_model is not None:
+        agreed = _judge(args, rows, console)
+        if agreed is None:
+            return 2
+        judged = agreed
+
+    counts = [(name, str(found.counts.get(name, 0))) for name in (*_DROPPED, "opener")]
+    lengths = sorted(found.tokens)
+    over = sum(tokens > gate.max_completion_length for tokens in lengths)
+    counts.append((f"longer than {gate.max_completion_length} tokens", str(over)))
+    console.print(make_table(f"{len(rows)} references", ("problem", "rows"), counts))
+    shown = [lengths[int(share * (len(lengths) - 1))] for share in (0.0, 0.05, 0.5, 0.95, 1.0)]
+    estimated = "" if args.tokenizer else " (estimated; --tokenizer counts them)"
+    say(
+        console,
+        "Tokens: least {}, 5% {}, median {}, 95% {}, most {}".format(*shown) + f"{estimated}.",
+    )
+    spoken = sorted(found.languages.items(), key=lambda item: -item[1])
+    say(
+        console,
+        "Languages: " + (", ".join(f"{name} {n}" for name, n in spoken) or "not told") + ".",
+    )
+    if judged:
+        verdicts = list(judged.values())
+        wrong, vague = unit_share(verdicts, "wrong"), unit_share(verdicts, "not pointable")
+        failed = sum(one.problem is not None for one in verdicts)
+        say(
+            console,
+            f"Judged {len(verdicts) - failed} of {len(verdicts)}: units wrong {_percent(wrong)}, "
+            f"not pointable {_percent(vague)}.",
+        )
+    worst = _worst(found.problems, judged)
+    if worst:
+        table = make_table(f"The worst {len(worst)}", ("id", "what", "reference"), left=3)
+        for place in worst:
+            table.add_row(
+                rows[place].id,
+                ", ".join(_said(place, found.problems, judged)),
+                " ".join(references[place].split())[:100],
+            )
+        console.print(table)
+    if args.out is not None:
+        dropped = {p for p, said in found.problems.items() if set(said) & set(_DROPPED)}
+        dropped |= {p for p, one in judged.items() if one.unsound > args.max_unsound}
+        kept = _write(args.out, rows, dropped)
+        say(console, f"{args.out}: {kept} rows kept, {len(dropped)} left out.")
+    return 0
+
+
+def _counter(tokenizer: str | None):
+    if tokenizer is None:
+        return lambda text: round(len(text.split()) * _TOKENS_PER_WORD)
+    from transformers import AutoTokenizer
+
+    loaded = AutoTokenizer.from_pretrained(tokenizer)
+    return lambda text: len(loaded(text, add_special_tokens=False)["input_ids"])
+
+
+def _judge(
+    args: argparse.Namespace, rows: "Sequence[ImageRow]", console: Console
+) -> "dict[int, JudgedReference] | None":
+    """Verdicts on a sample of the rows, by their places; `None` where the cost was declined."""
+    from trl_balcap.captioning.judged import judge_references
+    from trl_balcap.judge.cost import estimate_calls_and_cost
+    from trl_balcap.judge.prices import price_of
+
+    judge = judge_from(args)
+    places = [place for place, row in enumerate(rows) if (row.reference or "").strip()]
+    if len(places) > args.sample:
+        places = sorted(random.Random(args.seed).sample(places, args.sample))
+    cost = estimate_calls_and_cost(
+        [rows[place].reference or "" for place in places],
+        rollouts=len(places),
+        distinct_references=0,
+        rewards=("precision_reward",),
+        price=judge.settings.price or price_of(judge.settings.text[0]),
+        vision_price=judge.settings.price or price_of(judge.settings.vision[0]),
+    )
+    price = "price unknown" if cost.usd is None else f"about ${cost.usd:.2f}"
+    say(console, f"{len(places)} references to judge: {cost.calls} questions, {price}.")
+    if not confirm("Ask the judge?", usd=cost.usd, yes=args.yes, console=console):
+        return None
+
+    async def judging() -> "list[JudgedReference]":
+        await judge.preflight()
+        sample = [rows[place] for place in places]
+        return await judge_references(sample, judge, on_row=lambda: progress.advance(bar))
+
+    with make_progress(console) as progress:
+        bar = progress.add_task("judging", total=len(places))
+        return dict(zip(places, asyncio.run(judging()), strict=True))
+
+
+def _said(place: int, problems: Any, judged: "dict[int, JudgedReference]") -> list[str]:
+    said = list(problems.get(place, ()))
+    one = judged.get(place)
+    if one is not None:
+        counts = {word: list(one.units.values()).count(word) for word in ("wrong", "not pointable")}
+        said += [f"{n} of {len(one.units)} units {word}" for word, n in counts.items() if n]
+        said += [one.problem] if one.problem else []
+    return said
+
+
+def _worst(problems: Any, judged: "dict[int, JudgedReference]") -> list[int]:
+    """Places of the worst rows: by what is dropped, then by the judge, then by the rest."""
+
+    def badness(place: int) -> tuple[float, float, int]:
+        said = problems.get(place, ())
+        unsound = judged[place].unsound if place in judged else 0.0
+        return (-sum(word in _DROPPED for word in said), -unsound, -len(said))
+
+    bad = {place for place in judged if judged[place].unsound or judged[place].problem}
+    return sorted({*problems, *bad}, key=lambda place: (*badness(place), place))[:_WORST]
+
+
+def _write(out: Path, rows: "Sequence[ImageRow]", dropped: set[int]) -> int:
+    from trl_balcap.data.folders import written_path
+    from trl_balcap.data.references import without_opener
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    kept = [row for place, row in enumerate(rows) if place not in dropped]
+    with out.open("w", encoding="utf-8") as file:
+        for row in kept:
+            line = {
+                "id": row.id,
+                "image": written_path(row.path, out),
+                "reference": without_opener(row.reference or ""),
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return len(kept)
+
+
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{share:.1%}"

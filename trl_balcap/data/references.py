@@ -1,0 +1,244 @@
+"""What is wrong with reference captions, as far as the text alone shows it."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+__all__ = [
+    "LengthGate",
+    "ReferenceFindings",
+    "find_problems",
+    "has_opener",
+    "is_refusal",
+    "language_of",
+    "without_opener",
+]
+
+_APOSTROPHE = "['\N{RIGHT SINGLE QUOTATION MARK}]"
+_REFUSAL = re.compile(
+    rf"^\W*(?:i{_APOSTROPHE}?\s*a?m (?:very |so )?sorry|sorry,|i (?:can{_APOSTROPHE}?t|cannot|can not)"
+    rf" (?:help|assist|describe|view|see|identify|provide|comply|process|analy[sz]e)|i{_APOSTROPHE}?\s*a?m"
+    rf" (?:unable|not able)|i (?:do not|don{_APOSTROPHE}t) have the ability|as an ai\b)",
+    re.IGNORECASE,
+)
+_PICTURE = r"(?:image|photo|photograph|picture|painting|illustration|drawing|scene)"
+_SHOWS = (
+    r"(?:shows?|depicts?|features?|captures?|presents?|displays?|portrays?|illustrates?|contains?|"
+    r"is of)"
+)
+_OPENER = re.compile(
+    rf"^\W*(?:in (?:this|the) {_PICTURE}\b|(?:this|the) (?:(?!in |of |on )\w+[ -]){{0,4}}{_PICTURE}"
+    rf" (?:\w+ly )?{_SHOWS}\b)",
+    re.IGNORECASE,
+)
+_SAFE_OPENER = re.compile(rf"^\W*in (?:this|the) {_PICTURE}\s*,\s*", re.IGNORECASE)
+
+# Words that make up a third of any text in the language, and of no other here.
+_WORDS = {
+    "English": "the and of is with on are to its",
+    "German": "der die und ist mit das auf ein eine",
+    "French": "le les des est une dans et sur avec",
+    "Spanish": "el los las una con está del y sobre",
+    "Italian": "il gli di una che con sono nel è",
+    "Portuguese": "os uma com está na do da em ao",
+    "Dutch": "het een van met op zijn en de is",
+}
+_LANGUAGE_WORDS = {name: frozenset(words.split()) for name, words in _WORDS.items()}
+_SCRIPTS = {
+    "CJK": "Chinese",
+    "HIRAGANA": "Japanese",
+    "KATAKANA": "Japanese",
+    "HANGUL": "Korean",
+    "CYRILLIC": "Cyrillic script",
+    "ARABIC": "Arabic script",
+    "DEVANAGARI": "Devanagari script",
+    "HEBREW": "Hebrew",
+    "GREEK": "Greek",
+    "THAI": "Thai",
+}
+
+
+def is_refusal(text: str) -> bool:
+    """
+    Whether a text begins as a model's refusal does.
+
+    Example:
+
+    ```python
+    >>> is_refusal("I'm sorry, but I can't help with that."), is_refusal("A sorry sight of a tent.")
+    (True, False)
+
+    ```
+    """
+    return _REFUSAL.match(text) is not None
+
+
+def has_opener(text: str) -> bool:
+    """
+    Whether a caption begins by talking of the picture and not of what is in it.
+
+    Example:
+
+    ```python
+    >>> has_opener("This image shows a dog."), has_opener("A dog looks at a picture.")
+    (True, False)
+
+    ```
+    """
+    return _OPENER.match(text) is not None
+
+
+def without_opener(text: str) -> str:
+    """
+    The caption without "In this image," at its start; other openers cannot be cut off safely.
+
+    Example:
+
+    ```python
+    >>> without_opener("In this image, a dog sleeps."), without_opener("The image shows a dog.")
+    ('A dog sleeps.', 'The image shows a dog.')
+
+    ```
+    """
+    rest = _SAFE_OPENER.sub("", text)
+    return rest if rest == text else rest[:1].upper() + rest[1:]
+
+
+def language_of(text: str) -> str | None:
+    """
+    The language of a caption by its script and its commonest words, `None` where they do not tell.
+
+    Example:
+
+    ```python
+    >>> language_of("A dog is on the mat."), language_of("Der Hund liegt auf der Matte.")
+    ('English', 'German')
+    >>> language_of("窓の外は雨。"), language_of("Red.")
+    ('Japanese', None)
+
+    ```
+    """
+    scripts: Counter[str] = Counter()
+    for character in text:
+        if character.isalpha():
+            scripts[unicodedata.name(character, "?").split(" ")[0].split("-")[0]] += 1
+    if not scripts:
+        return None
+    if any(name in scripts for name in ("HIRAGANA", "KATAKANA")):
+        return "Japanese"  # which writes with Chinese characters, too
+    script = scripts.most_common(1)[0][0]
+    if script != "LATIN":
+        return _SCRIPTS.get(script)
+    words = re.findall(r"[^\W\d_]+", text.casefold())
+    hits = {name: sum(w in known for w in words) for name, known in _LANGUAGE_WORDS.items()}
+    first, second = sorted(hits.values(), reverse=True)[:2]
+    return max(hits, key=lambda name: hits[name]) if first > second else None
+
+
+@dataclass(frozen=True)
+class LengthGate:
+    """
+    What lengths are held against.
+
+    Args:
+        max_completion_length (`int`, *optional*, defaults to `512`):
+            Longest caption in tokens, of the recipe.
+        lower (`float`, *optional*, defaults to `0.5`):
+            Least ratio of caption to reference that the gate lets through.
+    """
+
+    max_completion_length: int = 512
+    lower: float = 0.5
+
+    def closed(self, tokens: int) -> bool:
+        """Whether no caption that the policy may write is long enough for such a reference."""
+        return self.lower * tokens > self.max_completion_length
+
+
+@dataclass(frozen=True)
+class ReferenceFindings:
+    """
+    What is wrong with which references.
+
+    Args:
+        problems (`Mapping[int, list[str]]`):
+            Problems by the row's place: any of "empty", "refusal", "opener", "duplicate",
+            "language", "too long".
+        tokens (`list[int]`):
+            Length of each reference.
+        languages (`Mapping[str, int]`):
+            How many references are in each language.
+    """
+
+    problems: Mapping[int, list[str]]
+    tokens: list[int]
+    languages: Mapping[str, int]
+    counts: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self):
+        counts = Counter(problem for found in self.problems.values() for problem in found)
+        object.__setattr__(self, "counts", dict(counts))
+
+
+def find_problems(
+    references: Sequence[str],
+    images: Sequence[str | None],
+    *,
+    count_tokens: Callable[[str], int],
+    gate: LengthGate | None = None,
+) -> ReferenceFindings:
+    """
+    Look for what text alone shows: references that are empty, refuse, open with "in this image",
+    stand word for word at several images, are in another language than most, or are so long that
+    the length gate closes on every caption that the policy may write.
+
+    Args:
+        references (`Sequence[str]`):
+            The references.
+        images (`Sequence[str]`):
+            The image of each; the same text at the same image is no duplicate.
+        count_tokens (`Callable[[str], int]`):
+            Length in the policy's tokens.
+        gate ([`LengthGate`], *optional*):
+            What lengths are held against.
+
+    Returns:
+        [`ReferenceFindings`]
+
+    Example:
+
+    ```python
+    >>> found = find_problems(
+    ...     ["A dog sleeps on the mat.", "I'm sorry, I can't.", ""], ["a", "b", "c"],
+    ...     count_tokens=lambda text: len(text.split()),
+    ... )
+    >>> found.problems
+    {1: ['refusal'], 2: ['empty']}
+
+    ```
+    """
+    gate = gate or LengthGate()
+    normal = [" ".join(text.casefold().split()) for text in references]
+    shown_by: dict[str, set[str | None]] = {}
+    for text, image in zip(normal, images, strict=True):
+        shown_by.setdefault(text, set()).add(image)
+    spoken = [language_of(text) for text in references]
+    languages = Counter(language for language in spoken if language is not None)
+    most = languages.most_common(1)[0][0] if languages else None
+    tokens = [count_tokens(text) for text in references]
+    problems: dict[int, list[str]] = {}
+    for row, text in enumerate(references):
+        found = []
+        if not text.strip():
+            found.append("empty")
+        else:
+            found += ["refusal"] * is_refusal(text)
+            found += ["opener"] * has_opener(text)
+            found += ["duplicate"] * (len(shown_by[normal[row]]) > 1)
+            found += ["language"] * (spoken[row] not in (None, most))
+            found += ["too long"] * gate.closed(tokens[row])
+        if found:
+            problems[row] = found
+    return ReferenceFindings(problems, tokens, dict(languages))
