@@ -4,7 +4,11 @@ from typing import Any
 
 import pytest
 
-from trl_balcap.judge.cost import TOKENS_PER_VERDICT, estimate_calls_and_cost
+from trl_balcap.judge.cost import (
+    TOKENS_PER_TICKET,
+    TOKENS_PER_VERDICT,
+    estimate_calls_and_cost,
+)
 from trl_balcap.judge.questions import prompt
 
 REFERENCE = (
@@ -37,10 +41,13 @@ def test_tokens_by_hand():
     )
     decompose, verify = estimate.questions
 
-    # The prompt file and the caption, each as JSON text with its quotes, four characters a token.
+    # The prompt file and the caption, each as JSON text with its quotes, four characters a token,
+    # and the ticket.
     prompt_chars = len(__import__("json").dumps(prompt("decompose"), ensure_ascii=False).encode())
-    assert decompose.prompt_tokens == pytest.approx((prompt_chars + len(REFERENCE) + 2) / 4, abs=1)
-    assert verify.completion_tokens == round(4 * TOKENS_PER_VERDICT)
+    assert decompose.prompt_tokens == pytest.approx(
+        (prompt_chars + len(REFERENCE) + 2) / 4 + TOKENS_PER_TICKET, abs=1
+    )
+    assert verify.completion_tokens == round(4 * TOKENS_PER_VERDICT + TOKENS_PER_TICKET)
     assert verify.sees_image
     assert verify.prompt_tokens > 500
 

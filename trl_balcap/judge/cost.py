@@ -15,6 +15,7 @@ WORDS_PER_ASSERTION = 6.0  # "The umbrella is red.": short sentences that stand 
 ASSERTIONS_PER_WORD = 1 / 3  # of a caption; dense captions state something every three words
 TOKENS_PER_VERDICT = 14.0  # {"id": 12, "correct": true, "pointable": true},
 TOKENS_PER_ITEM = 10.0  # {"id": 12, "text": ""}, around an assertion's own text
+TOKENS_PER_TICKET = 10.0  # , "ticket": "bcdfghjk", in each request and each reply
 TOKENS_PER_IMAGE = 1000.0  # at about a megapixel; providers differ by a factor of two
 
 _TOKENS_PER_WORD = 1.35
@@ -131,7 +132,9 @@ def estimate_calls_and_cost(
     def add(
         question: str, calls: int, prompt_tokens: float, reply_tokens: float, image: bool = False
     ) -> None:
-        sent = _tokens(prompt(question)) + prompt_tokens + (tokens_per_image if image else 0.0)
+        sent = _tokens(prompt(question)) + prompt_tokens + TOKENS_PER_TICKET
+        sent += tokens_per_image if image else 0.0
+        reply_tokens += TOKENS_PER_TICKET
         if calls:
             found.append(
                 QuestionCost(
