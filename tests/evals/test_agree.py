@@ -21,7 +21,8 @@ def test_scores_are_ranked(tmp_path, capsys):
     scores = {model: 100.0 - place for place, model in enumerate(MODELS)}
     out = tmp_path / "agreement.json"
     assert command(tmp_path, scores, "--out", str(out)) == 0
-    assert "Spearman 1.0000, Kendall 1.0000 over 14 models." in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Spearman 1.0000 (p 0), Kendall 1.0000 (p 2.3e-11) over 14 models." in shown
     assert json.loads(out.read_text())["ranking"] == MODELS
     assert command(tmp_path, scores, "--lower-is-better") == 0
     assert "Spearman -1.0000" in capsys.readouterr().out
@@ -42,14 +43,15 @@ def test_battles_are_rated_and_compared_with_people(tmp_path, capsys):
     assert command(tmp_path, battles) == 0
     shown = capsys.readouterr().out
     assert "Spearman 1.0000" in shown
-    assert "Agreement on captions: 0.750 over 4 battles" in shown
+    assert "Agreement on captions: 0.750 (0.301 to 0.954) over 4 battles, ties included." in shown
+    assert "Agreement on captions: 1.000 (0.439 to 1.000) over 3 battles, without ties." in shown
 
 
 def test_a_ranking_of_ones_own(tmp_path, capsys):
     human = tmp_path / "human.json"
     human.write_text(json.dumps(["x", "y", "z"]))
     assert command(tmp_path, {"x": 1, "y": 2, "z": 3}, "--human-ranking", str(human)) == 0
-    assert "Kendall -1.0000 over 3 models" in capsys.readouterr().out
+    assert "Kendall -1.0000 (p 0.33) over 3 models" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,48 @@ def test_a_ranking_of_ones_own(tmp_path, capsys):
 def test_files_of_another_form(tmp_path, capsys, content, message):
     with pytest.raises(SystemExit):
         command(tmp_path, content)
+    assert message in capsys.readouterr().err
+
+
+def test_ties_are_no_agreement(tmp_path, capsys):
+    """Seven equal scores say nothing; two equal ones of three share a rank."""
+    assert command(tmp_path, dict.fromkeys(MODELS[:7], 0.5)) == 0
+    shown = capsys.readouterr().out
+    assert "All models have the same score: there is nothing to correlate." in shown
+    assert "Spearman" not in shown
+    # Ranks 1, 2.5, 2.5 against 1, 2, 3: rho = 1.5 / sqrt(1.5 * 2).
+    tied = agreement({MODELS[0]: 3.0, MODELS[1]: 1.0, MODELS[2]: 1.0})
+    assert tied["spearman"] == pytest.approx(1.5 / 3**0.5)
+
+
+def test_a_score_that_is_not_a_number_is_refused(tmp_path, capsys):
+    path = tmp_path / "metric.json"
+    path.write_text(f'{{"{MODELS[0]}": 1.0, "{MODELS[1]}": NaN, "{MODELS[2]}": 0.5}}')
+    with pytest.raises(SystemExit):
+        main(["agree", str(path)])
+    assert f"must give one number for each model; {MODELS[1]!r} has nan" in capsys.readouterr().err
+
+
+BATTLE = {"source1": MODELS[0], "source2": MODELS[1], "winner": MODELS[0], "cluster": "level 1"}
+
+
+def test_a_battle_without_a_verdict_is_left_out(tmp_path, capsys):
+    battles = [BATTLE | {"judge": "Caption 1 is better"}, BATTLE | {"judge": None}, BATTLE]
+    assert command(tmp_path, battles) == 0
+    assert "over 1 battles, ties included" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cluster": "level 9"}, "has the cluster 'level 9'; it must be one of level 1"),
+        ({"judge": 1}, 'battle 0 must have words in "judge", or null, got 1'),
+        ({"source1": None}, "battle 0 must name its models"),
+    ],
+)
+def test_battles_of_another_form(tmp_path, capsys, change, message):
+    with pytest.raises(SystemExit):
+        command(tmp_path, [BATTLE | {"judge": "Tie"} | change])
     assert message in capsys.readouterr().err
 
 

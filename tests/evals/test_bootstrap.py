@@ -11,6 +11,7 @@ from trl_balcap.evals.bootstrap import (
     ratio,
     resampling_weights,
 )
+from trl_balcap.evals.metrics.b_capscore import BCapScore
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_law():
@@ -53,6 +54,12 @@ def test_strata_keep_their_size():
     assert set(weights[:, 5:].sum(axis=1).tolist()) == {2}
 
 
+def test_strata_of_one_image_are_drawn_together():
+    weights = resampling_weights(5, strata=["a", "a", "x", "y", "z"], rounds=200)
+    assert set(weights[:, 2:].sum(axis=1).tolist()) == {3}
+    assert weights[:, 2].max() > 1
+
+
 def test_the_same_seed_draws_the_same():
     assert (resampling_weights(9, seed=3) == resampling_weights(9, seed=3)).all()
     assert (resampling_weights(9, seed=3) != resampling_weights(9, seed=4)).any()
@@ -91,3 +98,15 @@ def test_a_ratio_of_sums_is_not_a_mean_of_ratios():
     columns = np.array([[1.0, 1.0], [0.0, 3.0]])
     statistic = Statistic("s", columns, ratio, np.array([True, True]))
     assert estimate(statistic, resampling_weights(2)).value == 0.25
+
+
+def test_a_mean_of_means_is_paired_in_each_of_its_means():
+    """The second has a recall where the first has none: that image enters neither recall."""
+    first = [{"score": None, "precision": 0.5, "recall": None, "linguistic": 1.0}]
+    second = [{"score": None, "precision": 0.5, "recall": 0.1, "linguistic": 1.0}]
+    both = [{"score": 0.6, "precision": 0.5, "recall": 1.0, "linguistic": 0.5}]
+    pair = [BCapScore.statistics(rows + both)[1] for rows in (first, second)]
+    found = difference(*pair, resampling_weights(2))
+    # Precision 0.5, recall 1.0 and linguistic 0.75 on both sides: 3 / (2 + 1 + 4/3).
+    assert found.first == found.second == pytest.approx(100 * 9 / 13)
+    assert found.value == 0.0

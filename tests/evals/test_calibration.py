@@ -126,7 +126,14 @@ def test_the_command_prints_a_floor_for_the_config(tmp_path, capsys):
 
 def test_nothing_is_spent_without_a_yes(tmp_path, capsys):
     path = captions_file(tmp_path, n=3)
-    arguments = ["calibrate", str(path), "--judge", "scenes/oracle", "--out", str(tmp_path / "o")]
+    arguments = [
+        "calibrate",
+        str(path),
+        "--judge",
+        "openai/of-unknown-price",
+        "--out",
+        str(tmp_path / "o"),
+    ]
     with pytest.raises(SystemExit):
         cli.main(arguments)  # nobody is there to confirm
     assert "--yes" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """From a file of captions to the table, through the command, against a scripted judge over HTTP."""
 
 import json
+import random
 import re
 from pathlib import Path
 
@@ -9,8 +10,12 @@ from datasets import Dataset
 from PIL import Image
 
 from trl_balcap.cli import main
+from trl_balcap.evals.bootstrap import estimate, resampling_weights
+from trl_balcap.evals.metrics.caparena import CapArenaAuto
 from trl_balcap.evals.questions import load_questions
+from trl_balcap.scenes.grammar import describe
 from trl_balcap.scenes.server import serve
+from trl_balcap.scenes.world import draw, random_scene
 
 WORDS = "large red cup on the left"
 
@@ -390,7 +395,8 @@ def test_a_stopped_run_goes_on_and_pays_nothing_twice(folder, facts, capsys):
     arguments = ("--metrics", "dcscore", "--data", f"dcscore={facts}")
     judge = Scripted(dcscore_rule)
     with serve(answer=judge) as server:
-        assert score(captions, server, out, *arguments, "--budget-calls", 10) == 0
+        # Ten calls are three extractions and most of the matchings: no score yet, and exit code 1.
+        assert score(captions, server, out, *arguments, "--budget-calls", 10) == 1
         stopped = summary(out, "dcscore")
         assert stopped["n_scored"] < 3
         assert set(stopped["missing"]) == {"over_budget"}
@@ -465,7 +471,7 @@ def test_bad_rows_are_told_before_any_question(folder, facts, capsys):
     assert not (folder / "out").exists()
 
 
-def test_a_judge_that_fails_leaves_captions_unscored_with_the_reason(folder, references):
+def test_a_judge_that_fails_leaves_captions_unscored_with_the_reason(folder, references, capsys):
     captions = write_captions(folder, {f"test_{i}.jpg": "a cup" for i in range(3)})
     out = folder / "out"
 
@@ -474,7 +480,10 @@ def test_a_judge_that_fails_leaves_captions_unscored_with_the_reason(folder, ref
 
     with serve(answer=Scripted(stubborn)) as server:
         more = ("--metrics", "caparena", "--data", f"caparena={references}", "--mode", "strict")
-        assert score(captions, server, out, *more) == 0
+        assert score(captions, server, out, *more) == 1
+    assert "caparena: Scored 0 of 3 captions; without a score: 3 no verdict." in (
+        capsys.readouterr().out
+    )
     result = summary(out, "caparena")
     assert (result["n_scored"], result["missing"]) == (0, {"no verdict": 3})
     assert scores(out, "caparena")["Score_Avg"] is None
@@ -517,6 +526,181 @@ def test_two_captioners_are_compared_in_pairs(folder, questions, capsys):
     with pytest.raises(SystemExit):
         main(["score", "--compare", pair[0], str(better)])
     assert "must both be captions, or both scored rows" in capsys.readouterr().err
+
+
+def test_both_sides_of_a_comparison_share_one_cache(tmp_path):
+    """Two captioners with one reference: it is split once, for both."""
+    scene = random_scene(random.Random(0))
+    draw(scene).save(tmp_path / "0.png")
+    reference = describe(scene)
+    files = []
+    for name, caption in (("a", reference), ("b", "There is one thing.")):
+        row = {"image": "0.png", "caption": caption, "reference": reference}
+        files.append(tmp_path / f"{name}.jsonl")
+        files[-1].write_text(json.dumps(row) + "\n")
+    out = tmp_path / "out"
+    with serve(models=["scripted"]) as server:
+        assert score(None, server, out, "--compare", *files) == 0
+        asked = server.stats()["calls"]["decompose"]
+    assert asked == 2  # the reference, which is also a's caption, and b's caption
+
+
+def test_rows_of_changed_references_or_images_are_neither_kept_nor_compared(tmp_path, capsys):
+    scenes = [random_scene(random.Random(seed)) for seed in (1, 2)]
+    draw(scenes[0]).save(tmp_path / "0.png")
+    captions = tmp_path / "captions.jsonl"
+
+    def write(reference):
+        row = {"image": "0.png", "caption": describe(scenes[0]), "reference": reference}
+        captions.write_text(json.dumps(row) + "\n")
+
+    command = ["score", str(captions), "--judge", "scenes/oracle", "--yes", "--out"]
+    write(describe(scenes[0]))
+    assert main([*command, str(tmp_path / "a")]) == 0
+    write(describe(scenes[1]))
+    with pytest.raises(SystemExit):
+        main([*command, str(tmp_path / "a")])
+    assert "has a row for another reference of '0.png'" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "b")]) == 0
+    pair = [str(tmp_path / side / "b-capscore.jsonl") for side in ("a", "b")]
+    with pytest.raises(SystemExit):
+        main(["score", "--compare", *pair])
+    assert "were scored with another reference of '0.png'" in capsys.readouterr().err
+    draw(scenes[1]).save(tmp_path / "0.png")
+    with pytest.raises(SystemExit):
+        main([*command, str(tmp_path / "b")])
+    assert "has a row for another image of '0.png'" in capsys.readouterr().err
+
+
+def test_published_numbers_need_scores_and_not_captions(folder, questions):
+    """With every question refused nothing compares, though every caption is there."""
+    captions = folder / "captions.json"
+    captions.write_text(json.dumps({"nat_1": "A red cup.", "doc_1": "A blue cup."}))
+    checkout = folder / "CaptionQA"
+    checkout.mkdir()
+    (checkout / "qa.py").write_text(
+        'def evaluate_qa_with_captions(args):\n    system_prompt = "One letter."\n'
+    )
+    out = folder / "out"
+    command = ["score", str(captions), "--metrics", "captionqa", "--out", str(out), "--yes"]
+    command += ["--judge", "hosted_vllm/Qwen/Qwen2.5-72B-Instruct", "--budget-calls", "1"]
+    command += ["--data", f"captionqa={questions}", "--official-prompts", str(checkout)]
+    with serve(answer=Scripted(captionqa_rule)) as server:
+        assert main([*command, "--api-base", server.url]) == 1
+    result = summary(out, "captionqa")
+    assert not result["comparable"]
+    assert "scores of 2 more images" in result["comparison"]
+
+
+def test_battles_that_nobody_judged_are_not_ties():
+    """One won, one silent: at 2 battles the official 0.5 stands for both, as 1.0."""
+    row = {"caption": "a", "ref_model": "GPT-4o-0806", "mode": "official"}
+    won, silent = row | {"score": 1, "reason": None}, row | {"score": None, "reason": "timeout"}
+    unread = row | {"score": None, "reason": "no verdict"}
+
+    def gpt(*rows):
+        statistic = CapArenaAuto.statistics(rows)[1]
+        return estimate(statistic, resampling_weights(len(rows), rounds=1)).value
+
+    assert (gpt(won), gpt(won, unread), gpt(won, silent), gpt(silent)) == (0.5, 0.5, 1.0, None)
+
+
+def test_domains_come_from_the_dataset_and_an_id_is_no_domain(folder):
+    """Ids "1", "2": without their domain each would be a stratum of its own, and no interval wide."""
+    path = folder / "questions.json"
+    ids = [str(number) for number in range(6)]
+    path.write_text(
+        json.dumps(
+            [
+                {
+                    "id": i,
+                    "questions": [QUESTIONS[0]],
+                    "domain": "document" if i < "3" else "natural",
+                }
+                for i in ids
+            ]
+        )
+    )
+    captions = folder / "captions.json"
+    captions.write_text(json.dumps({i: "red" if i in "024" else "blue" for i in ids}))
+    out = folder / "out"
+    with serve(answer=Scripted(captionqa_rule)) as server:
+        more = ("--metrics", "captionqa", "--data", f"captionqa={path}")
+        assert score(captions, server, out, *more) == 0
+    found = summary(out, "captionqa")
+    # document: red, blue, red (2 of 3); natural: blue, red, blue (1 of 3).
+    assert found["breakdown"]["domain document"]["score"] == pytest.approx(200 / 3)
+    assert found["scores"][1]["value"] == pytest.approx(50)
+    assert found["scores"][0]["low"] < 50 < found["scores"][0]["high"]
+
+
+def test_after_a_partial_failure_only_what_is_missing_is_asked(folder, questions):
+    captions = folder / "captions.json"
+    captions.write_text(json.dumps({"nat_1": "A red cup.", "doc_1": "A blue cup."}))
+    out = folder / "out"
+    judge = Scripted(captionqa_rule)
+    more = ("--metrics", "captionqa", "--data", f"captionqa={questions}")
+    with serve(answer=judge) as server:
+        # Two questions of four and the preflight.
+        score(captions, server, out, *more, "--budget-calls", 3)
+        asked = len(judge.asked)
+        assert asked == 2
+        (out / "judge-cache").rename(out / "gone")  # the rows must do, without their cache
+        assert score(captions, server, out, *more) == 0
+    assert len(judge.asked) == 4
+    assert summary(out, "captionqa")["n_scored"] == 2
+
+
+def test_a_failure_on_the_way_keeps_the_replies_that_came(folder, facts):
+    captions = write_captions(folder, {"test_0.jpg": "cup. table."})
+    out = folder / "out"
+    judge = Scripted(dcscore_rule)
+    more = ("--metrics", "dcscore", "--data", f"dcscore={facts}")
+    with serve(answer=judge) as server:
+        assert score(captions, server, out, *more, "--budget-calls", 6) == 1
+        assert score(captions, server, out, *more) == 0
+    # One extraction, three matchings and three verifications in all.
+    assert len(judge.asked) == 7
+
+
+def test_comparing_battles_of_two_models(folder, references, capsys):
+    files = []
+    for name, text in (("a", "a cup"), ("b", "a much longer caption")):
+        captions = {f"test_{i}.jpg": text for i in range(3)}
+        files.append(write_captions(folder, captions, name=f"{name}.jsonl"))
+    out = folder / "out"
+    with serve(answer=Scripted(caparena_rule)) as server:
+        more = ("--metrics", "caparena", "--data", f"caparena={references}")
+        assert score(None, server, out, "--compare", *files, *more) == 0
+    first = rows(out / "a", "caparena")[0]
+    assert first["judge"] == "openai/scripted"
+    assert first["verdict"].startswith("Caption")
+    # Each of three battles lost turns into one won: 2 of 200 images, against each baseline.
+    assert "+1.00" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1, 2]", "row 0 must be an object, not int"),
+        ('[{"id": "a", "questions": "none"}]', '"questions" must be a list of objects'),
+        (
+            '[{"id": "a", "questions": [{"question": 1, "choices": ["x", "y"], "answer": "x"}]}]',
+            'question 0: "question" must be text',
+        ),
+        ('"text"', "must be a list of rows, or one object"),
+        ("{", "questions.json:1: not JSON"),
+    ],
+)
+def test_question_files_of_another_form(folder, capsys, content, message):
+    path = folder / "questions.json"
+    path.write_text(content)
+    captions = folder / "captions.json"
+    captions.write_text(json.dumps({"a": "A red cup."}))
+    command = ["score", str(captions), "--metrics", "captionqa", "--judge", "scenes/oracle"]
+    with pytest.raises(SystemExit):
+        main([*command, "--out", str(folder / "out"), "--data", f"captionqa={path}"])
+    assert message in capsys.readouterr().err
 
 
 def test_rows_of_different_judges_do_not_compare(folder, capsys):

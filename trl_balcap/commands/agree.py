@@ -59,18 +59,23 @@ def run(args: argparse.Namespace) -> int:
         position = str(found["human_positions"][place - 1])
         table.add_row(model, str(place), position, "-" if score is None else f"{score:.6g}")
     console.print(table)
-    say(
-        console,
-        f"Spearman {found['spearman']:.4f}, Kendall {found['kendall']:.4f} "
-        f"over {len(found['ranking'])} models.",
-    )
-    if found["captions"] is not None:
-        captions = found["captions"]
+    if found["spearman"] is None:
+        say(console, "All models have the same score: there is nothing to correlate.")
+    else:
         say(
             console,
-            f"Agreement on captions: {captions['overall']:.3f} over {captions['n']} battles, ties "
-            "included.",
+            f"Spearman {found['spearman']:.4f} (p {found['spearman_p']:.2g}), "
+            f"Kendall {found['kendall']:.4f} (p {found['kendall_p']:.2g}) "
+            f"over {len(found['ranking'])} models.",
         )
+    for key, ties in (("captions", "ties included"), ("captions_without_ties", "without ties")):
+        captions = found[key]
+        if captions is not None:
+            say(
+                console,
+                f"Agreement on captions: {captions['overall']:.3f} ({captions['low']:.3f} to "
+                f"{captions['high']:.3f}) over {captions['n']} battles, {ties}.",
+            )
     if args.out is not None:
         args.out.write_text(json.dumps(found, indent=2), encoding="utf-8")
     return 0

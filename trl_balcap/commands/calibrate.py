@@ -2,12 +2,13 @@
 
 import argparse
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from trl_balcap.commands.judging import add_judge_flags, judge_from
 from trl_balcap.commands.showing import confirm, make_console, make_progress, make_table, say
 
 if TYPE_CHECKING:
@@ -32,25 +33,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
     parser.add_argument("--images", help="folder that image paths are relative to")
     parser.add_argument("--yes", action="store_true", help="do not ask before spending")
-    judge = parser.add_argument_group("judge")
-    judge.add_argument("--judge", required=True, help="litellm model string")
-    judge.add_argument(
-        "--vision-judge", help="who is asked when an image is shown (default: --judge)"
-    )
-    judge.add_argument("--api-base", help="URL of an OpenAI-compatible server")
-    judge.add_argument("--against", help="litellm model string of a judge to compare with")
-    judge.add_argument("--against-vision", help="its judge for images (default: --against)")
-    judge.add_argument("--against-api-base", help="its server")
-    judge.add_argument(
-        "--profile",
-        choices=("questions", "fused"),
-        default="questions",
-        help="as in training (default: questions)",
-    )
-    judge.add_argument("--temperature", type=float, default=0.0, help="as in training (default: 0)")
-    judge.add_argument("--max-concurrency", type=int, default=64, help="calls under way at once")
-    judge.add_argument("--timeout", type=float, default=120, help="seconds a call (default: 120)")
-    judge.add_argument("--budget-calls", type=int, help="stop a round after this many calls")
+    other = parser.add_argument_group("the judge to compare with; its other settings are --judge's")
+    other.add_argument("--against", help="litellm model string")
+    other.add_argument("--against-vision", help="its model for images (default: --against)")
+    other.add_argument("--against-api-base", help="its server")
+    add_judge_flags(parser, required=True, without=("cache",))
     parser.set_defaults(run=run)
 
 
@@ -71,22 +58,18 @@ def run(args: argparse.Namespace) -> int:
 
     console = make_console()
 
-    def maker(model: str, vision: str | None, api_base: str | None) -> Callable[[Path], Judge]:
-        return lambda cache: Judge(
-            model,
-            vision_model=vision,
-            api_base=api_base,
-            profile=args.profile,
-            temperature=args.temperature,
-            max_concurrency=args.max_concurrency,
-            timeout=args.timeout,
-            budget_calls=args.budget_calls,
-            cache=cache,
+    def first(cache: Path) -> Judge:
+        return judge_from(args, cache=str(cache))
+
+    def other(cache: Path) -> Judge:
+        return judge_from(
+            args,
+            model=args.against,
+            vision_model=args.against_vision,
+            api_base=args.against_api_base,
+            cache=str(cache),
         )
 
-    against = None
-    if args.against is not None:
-        against = maker(args.against, args.against_vision, args.against_api_base)
     with make_progress(console) as progress:
         bars: dict[str, Any] = {}
 
@@ -111,9 +94,9 @@ def run(args: argparse.Namespace) -> int:
             found = asyncio.run(
                 calibrate(
                     args.captions,
-                    maker(args.judge, args.vision_judge, args.api_base),
+                    first,
                     out=args.out,
-                    against=against,
+                    against=None if args.against is None else other,
                     images=args.images,
                     n=args.n,
                     seed=args.seed,
@@ -125,8 +108,8 @@ def run(args: argparse.Namespace) -> int:
             say(console, str(declined))
             return 2
     console.print(_retest_table(found))
-    if against is not None:
-        console.print(_against_table(found, args.judge, str(args.against)))
+    if args.against is not None:
+        console.print(_against_table(found, args.judge_model, args.against))
     floors = found.std_floor
     say(console, "For a config (rewards in the order precision, recall, linguistic):")
     say(console, f"std_floor: [{', '.join(map(str, floors))}]")

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from trl_balcap.commands.judging import add_judge_flags, judge_from
 from trl_balcap.commands.showing import confirm, make_console, make_progress, make_table, say
 
 if TYPE_CHECKING:
     from trl_balcap.evals.jobs import ScorePlan
-    from trl_balcap.evals.results import Comparison, Evaluation
     from trl_balcap.evals.tables import Grid
     from trl_balcap.judge import Judge
 
@@ -56,33 +56,7 @@ def add_parser(subparsers: Any) -> None:
         help="what to do with an empty caption (default: error)",
     )
     parser.add_argument("--yes", action="store_true", help="do not ask before spending")
-    judge = parser.add_argument_group("judge")
-    judge.add_argument("--judge", help="litellm model string, such as openai/gpt-4o-2024-08-06")
-    judge.add_argument(
-        "--vision-judge", help="who is asked when an image is shown (default: --judge)"
-    )
-    judge.add_argument("--api-base", help="URL of an OpenAI-compatible server")
-    judge.add_argument(
-        "--profile",
-        choices=("questions", "fused"),
-        default="questions",
-        help="four questions a caption for b-capscore, or two (default: questions)",
-    )
-    judge.add_argument(
-        "--max-concurrency", type=int, default=64, help="calls under way at once (default: 64)"
-    )
-    judge.add_argument("--timeout", type=float, default=120, help="seconds a call (default: 120)")
-    judge.add_argument(
-        "--budget-usd", type=float, help="stop when this is spent; another run goes on from there"
-    )
-    judge.add_argument("--budget-calls", type=int, help="stop after this many calls")
-    judge.add_argument(
-        "--price",
-        nargs=2,
-        type=float,
-        metavar=("IN", "OUT"),
-        help="dollars per million prompt and completion tokens, for models litellm has no price of",
-    )
+    add_judge_flags(parser)
     benchmarks = parser.add_argument_group("published benchmarks")
     benchmarks.add_argument(
         "--mode",
@@ -120,48 +94,46 @@ def run(args: argparse.Namespace) -> int:
     Score, or compare.
 
     Returns:
-        `int`: 0; 2 if the cost was not agreed to.
+        `int`: 0; 1 if a metric scored no caption at all; 2 if the cost was not agreed to; 130 after
+        Ctrl-C.
 
     Raises:
-        ValueError: If the arguments do not fit together, or rows cannot be scored.
+        `ValueError`: if the arguments do not fit together, or rows cannot be scored.
     """
     from trl_balcap.evals.jobs import DeclinedError
 
     console = make_console()
     try:
-        if args.compare is None:
-            _score(args, args.captions, args.out, console)
-        else:
-            _compare(args, console)
+        if args.compare is not None:
+            return _compare(args, console)
+        if args.captions is None or args.out is None:
+            raise ValueError("score needs a file of captions, --judge MODEL and --out DIR.")
+        judge = _judge(args)
+        return 0 if _score(args, args.captions, args.out, judge, console) else 1
     except DeclinedError as declined:
         say(console, str(declined))
         return 2
-    return 0
+    except KeyboardInterrupt:
+        say(console, f"Stopped. The rows so far are in {args.out}; the same command goes on there.")
+        return 130
+
+
+def _judge(args: argparse.Namespace) -> "Judge":
+    """The judge of the whole command, so that nothing is asked twice."""
+    if args.judge_cache is not None:
+        return judge_from(args)
+    return judge_from(args, cache=str(args.out / "judge-cache"))
 
 
 def _score(
-    args: argparse.Namespace, captions: str | None, out: Path | None, console: Console
-) -> "Evaluation":
+    args: argparse.Namespace, captions: str, out: Path, judge: "Judge", console: Console
+) -> bool:
+    """Score one file and show the table; whether every metric scored some caption."""
     from trl_balcap.evals.asking import cost
     from trl_balcap.evals.metrics.protocol import Benchmarks
     from trl_balcap.evals.run import score_captions
     from trl_balcap.evals.tables import result_lines, results_grid
-    from trl_balcap.judge import Judge
 
-    if captions is None or out is None or args.judge is None:
-        raise ValueError("score needs a file of captions, --judge MODEL and --out DIR.")
-    judge = Judge(
-        args.judge,
-        vision_model=args.vision_judge,
-        api_base=args.api_base,
-        profile=args.profile,
-        max_concurrency=args.max_concurrency,
-        timeout=args.timeout,
-        budget_usd=args.budget_usd,
-        budget_calls=args.budget_calls,
-        price=None if args.price is None else tuple(args.price),
-        cache=out / "judge-cache",
-    )
     benchmarks = Benchmarks(
         mode=args.mode,
         data=_by_name("--data", args.data),
@@ -207,7 +179,7 @@ def _score(
     spent = ", ".join(f"{name} {value}" for name, value in evaluation.judging.items())
     say(console, f"Judging: {spent}.")
     say(console, f"Rows and summary: {out}")
-    return evaluation
+    return all(result.n_scored for result in evaluation.results)
 
 
 def _by_name(flag: str, given: Sequence[str]) -> dict[str, str]:
@@ -256,7 +228,7 @@ def _plan_table(plan: "ScorePlan", judge: "Judge") -> Table:
     return table
 
 
-def _compare(args: argparse.Namespace, console: Console) -> "list[Comparison]":
+def _compare(args: argparse.Namespace, console: Console) -> int:
     from trl_balcap.evals.compare import compare_rows
     from trl_balcap.evals.rows import is_scored, read_rows
     from trl_balcap.evals.tables import comparison_grid, comparison_markdown
@@ -267,14 +239,16 @@ def _compare(args: argparse.Namespace, console: Console) -> "list[Comparison]":
     scored = [is_scored(path) for path in (first, second)]
     if any(scored) and not all(scored):
         raise ValueError(f"{first} and {second} must both be captions, or both scored rows.")
+    complete = True
     if all(scored):
         pairs: Sequence[tuple[Path, Path]] = [(Path(first), Path(second))]
     else:
         if args.out is None:
             raise ValueError("Comparing captions needs --out DIR, where both are scored.")
         sides = [args.out / side for side in ("a", "b")]
+        judge = _judge(args)
         for path, side in zip((first, second), sides, strict=True):
-            _score(args, path, side, console)
+            complete &= _score(args, path, side, judge, console)
         names = [name.strip() for name in args.metrics.split(",")]
         pairs = [(sides[0] / f"{name}.jsonl", sides[1] / f"{name}.jsonl") for name in names]
     comparisons = []
@@ -295,4 +269,4 @@ def _compare(args: argparse.Namespace, console: Console) -> "list[Comparison]":
             for found in comparisons
         ]
         (args.out / "comparison.json").write_text(json.dumps(rows, indent=2), encoding="utf-8")
-    return comparisons
+    return 0 if complete else 1

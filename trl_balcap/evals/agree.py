@@ -1,5 +1,6 @@
 """`trl-balcap agree`: does a metric rank captioners as people do?"""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,9 @@ def agreement(
             What to call the metric in messages.
 
     Returns:
-        `dict`: "ranking", "human_positions", "spearman", "kendall", "scores", and "captions" (`None` without battles).
+        `dict`: "ranking" and "scores"; "spearman" and "kendall" with "spearman_p" and "kendall_p",
+        `None` where all scores are equal; "human_positions"; and "captions" and
+        "captions_without_ties", `None` without battles.
 
     Raises:
         ValueError: If the metric has another form, or fewer than 2 models, or one that people did not rank.
@@ -51,22 +54,25 @@ def agreement(
 
     ```
     """
-    captions = None
+    captions = without_ties = None
     scores: dict[str, float] = {}
     if isinstance(metric, dict):
-        if not all(_is_number(value) for value in metric.values()):
-            raise ValueError(f"{name} must give one number for each model.")
+        for model, value in metric.items():
+            if not _is_number(value):
+                raise ValueError(
+                    f"{name} must give one number for each model; {model!r} has {value!r}."
+                )
         scores = {model: float(value) for model, value in metric.items()}
         ranking = sorted(scores, key=scores.__getitem__, reverse=not lower_is_better)
     elif isinstance(metric, list) and all(isinstance(entry, str) for entry in metric):
         ranking = list(metric)
-    elif isinstance(metric, list) and all(
-        isinstance(entry, dict) and {"source1", "source2"} <= entry.keys() for entry in metric
-    ):
+    elif isinstance(metric, list) and all(isinstance(entry, dict) for entry in metric):
+        _check_battles(metric, name)
         elo = bootstrap_ranking(winners(metric))
         ranking, scores = elo.models, elo.median
         if all("winner" in battle and "cluster" in battle for battle in metric):
-            captions = caption_agreement(metric)._asdict()
+            captions = caption_agreement(metric)
+            without_ties = caption_agreement(metric, include_tie=False)
     else:
         raise ValueError(
             f"{name} must be {{model: score}}, a list of model names, or a list of battles with "
@@ -79,16 +85,33 @@ def agreement(
         )
     if len(set(ranking)) < len(ranking):
         raise ValueError(f"{name} ranks a model twice.")
-    found = model_agreement(ranking, human_ranking)
+    good = {model: -score if lower_is_better else score for model, score in scores.items()}
+    found = model_agreement(ranking, human_ranking, scores=good or None)
     return {
         "ranking": ranking,
-        "human_positions": found.human_positions,
-        "spearman": found.spearman,
-        "kendall": found.kendall,
         "scores": scores,
-        "captions": captions if captions and captions["n"] else None,
+        **found._asdict(),
+        "captions": None if captions is None or not captions.n else captions._asdict(),
+        "captions_without_ties": None
+        if without_ties is None or not without_ties.n
+        else without_ties._asdict(),
     }
 
 
+def _check_battles(battles: list[dict[str, Any]], name: str | Path) -> None:
+    for place, battle in enumerate(battles):
+        texts = [battle.get(key) for key in ("source1", "source2")]
+        verdict = battle.get("judge")
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(
+                f'{name}: battle {place} must name its models in "source1" and "source2", got {texts}.'
+            )
+        if not (verdict is None or isinstance(verdict, str)):
+            raise ValueError(
+                f'{name}: battle {place} must have words in "judge", or null, got {verdict!r}.'
+            )
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)

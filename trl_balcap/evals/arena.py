@@ -66,20 +66,30 @@ class EloRanking(NamedTuple):
 
 
 class CaptionAgreement(NamedTuple):
-    """Share of battles in which metric and people say the same; `None` where there is no battle."""
+    """
+    Share of battles in which metric and people say the same, `None` where there is no battle, and
+    its 95% interval (Wilson's).
+    """
 
     overall: float | None
     n: int
     levels: dict[str, float | None]
     n_ties: dict[str, int]
+    low: float | None = None
+    high: float | None = None
 
 
 class RankAgreement(NamedTuple):
-    """Rank correlations of a metric's ranking with the human one, and the human position of each of its models."""
+    """
+    Rank correlations of a metric with the human ranking, `None` where the metric tells no models
+    apart; their p-values; and the human position of each model.
+    """
 
-    spearman: float
-    kendall: float
+    spearman: float | None
+    kendall: float | None
     human_positions: list[int]
+    spearman_p: float | None = None
+    kendall_p: float | None = None
 
 
 def winners(battles: Sequence[Mapping[str, Any]]) -> list[Fight]:
@@ -100,9 +110,9 @@ def winners(battles: Sequence[Mapping[str, Any]]) -> list[Fight]:
     fights: list[Fight] = []
     for battle in battles:
         first, second = battle["source1"], battle["source2"]
-        if HUMAN in (first, second) or "judge" not in battle:
+        words = battle.get("judge")
+        if HUMAN in (first, second) or words is None:
             continue
-        words = battle["judge"]
         fights.append((first, second, 1.0 if "1" in words else 0.0 if "2" in words else 0.5))
     return fights
 
@@ -187,7 +197,7 @@ def caption_agreement(
         [`CaptionAgreement`]
 
     Raises:
-        KeyError: If a battle has a level beyond the four.
+        `ValueError`: if a battle has a level beyond the four.
 
     Example:
 
@@ -202,13 +212,18 @@ def caption_agreement(
     ties: dict[str, int] = dict.fromkeys(LEVELS, 0)
     for battle in battles:
         first, second = battle["source1"], battle["source2"]
-        if "judge" not in battle or HUMAN in (first, second):
+        if battle.get("judge") is None or HUMAN in (first, second):
             continue
         if in_400 and not battle["in-400"]:
             continue
         metric = verdict_of(battle["judge"])
         if metric is None:
             continue
+        if battle["cluster"] not in agreed:
+            raise ValueError(
+                f"A battle about {battle.get('img')!r} has the cluster {battle['cluster']!r}; it must "
+                f"be one of {', '.join(LEVELS)}."
+            )
         people = 1 if battle["winner"] == first else 2 if battle["winner"] == second else 0
         if include_tie:
             ties[battle["cluster"]] += metric == 0
@@ -216,39 +231,55 @@ def caption_agreement(
             continue
         agreed[battle["cluster"]].append(metric == people)
     everything = [same for level in LEVELS for same in agreed[level]]
+    low, high = None, None
+    if everything:
+        test = stats.binomtest(sum(everything), len(everything))
+        low, high = test.proportion_ci(method="wilson")
     return CaptionAgreement(
         overall=_share(everything),
         n=len(everything),
         levels={level: _share(agreed[level]) for level in LEVELS},
         n_ties=ties,
+        low=low,
+        high=high,
     )
 
 
 def model_agreement(
-    metric_ranking: Sequence[str], human_ranking: Sequence[str] = HUMAN_RANKING
+    metric_ranking: Sequence[str],
+    human_ranking: Sequence[str] = HUMAN_RANKING,
+    *,
+    scores: Mapping[str, float] | None = None,
 ) -> RankAgreement:
     """
-    Spearman's and Kendall's correlation of a metric's ranking of models with the human ranking.
+    Spearman's and Kendall's correlation of a metric with the human ranking of models.
 
-    The human writer is left out of the metric's ranking; the gap that leaves in the human positions does no harm.
+    The human writer is left out of the metric's ranking; the gap that leaves in the human positions
+    does no harm.
 
     Args:
         metric_ranking (`Sequence[str]`):
             Models, best first.
         human_ranking (`Sequence[str]`, *optional*):
             Models, best first; CapArena's by default.
+        scores (`Mapping[str, float]`, *optional*):
+            The metric's score of each model, high is good: equal scores are then ties. Without it
+            every place counts.
 
     Returns:
         [`RankAgreement`]
 
     Raises:
-        ValueError: If a model is not in the human ranking.
+        `ValueError`: if a model is not in the human ranking.
 
     Example:
 
     ```python
-    >>> model_agreement(["LLaVA-1.5-7B", "InternVL2-26B", "GPT-4o-0806"]).spearman
+    >>> models = ["LLaVA-1.5-7B", "InternVL2-26B", "GPT-4o-0806"]
+    >>> model_agreement(models).spearman
     -1.0
+    >>> model_agreement(models, scores=dict.fromkeys(models, 7.0)).spearman is None
+    True
 
     ```
     """
@@ -260,12 +291,15 @@ def model_agreement(
             f"{', '.join(name for name in human_ranking if name != HUMAN)}."
         )
     human = [list(human_ranking).index(model) + 1 for model in models]
-    metric = list(range(1, len(models) + 1))
-    return RankAgreement(
-        spearman=float(np.asarray(stats.spearmanr(human, metric))[0]),
-        kendall=float(np.asarray(stats.kendalltau(human, metric))[0]),
-        human_positions=human,
-    )
+    metric: list[float] = list(range(1, len(models) + 1))
+    if scores is not None:
+        metric = [-scores[model] for model in models]
+        if len(set(metric)) == 1:
+            return RankAgreement(None, None, human)
+    spearman, kendall = stats.spearmanr(human, metric), stats.kendalltau(human, metric)
+    rho, rho_p = (float(value) for value in np.asarray(spearman))
+    tau, tau_p = (float(value) for value in np.asarray(kendall))
+    return RankAgreement(rho, tau, human, rho_p, tau_p)
 
 
 def _share(values: Sequence[bool]) -> float | None:

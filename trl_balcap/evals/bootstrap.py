@@ -5,6 +5,7 @@ Every corpus score here is a formula over sums over images, so a resample is a w
 together are one matrix product.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -37,12 +38,20 @@ class Statistic(NamedTuple):
             From sums over images, shape (..., C), to the score, shape (...); NaN where it is not defined.
         scored (`np.ndarray`):
             Whether the score rests on the image, shape (N,).
+        present (`np.ndarray`, *optional*):
+            Which columns have something of the image, shape (N, C), where that differs within an
+            image: a comparison takes into each column the images that both sides have in it.
     """
 
     name: str
     columns: np.ndarray
     formula: Callable[[np.ndarray], np.ndarray]
     scored: np.ndarray
+    present: np.ndarray | None = None
+
+    def columns_present(self) -> np.ndarray:
+        """Which columns have something of each image, shape (N, C) or (N, 1)."""
+        return self.scored[:, None] if self.present is None else self.present
 
 
 class Estimate(NamedTuple):
@@ -103,7 +112,8 @@ def resampling_weights(
         n (`int`):
             Images.
         strata (`Sequence[str]`, *optional*):
-            A label per image; each label keeps its number of images in every resample.
+            A label per image; each label keeps its number of images in every resample. Labels of a
+            single image are one stratum together: alone, they would have no spread.
         rounds (`int`, *optional*, defaults to `2000`):
             Resamples.
         seed (`int`, *optional*, defaults to `0`):
@@ -123,6 +133,8 @@ def resampling_weights(
     generator = np.random.default_rng(seed)
     weights = np.zeros((rounds, n), dtype=np.int64)  # (R, N)
     labels = np.array(["" for _ in range(n)] if strata is None else [str(s) for s in strata])
+    alone = {label for label, size in Counter(labels.tolist()).items() if size == 1}
+    labels = np.array(["" if label in alone else f"of {label}" for label in labels.tolist()])
     for label in dict.fromkeys(labels.tolist()):
         places = np.flatnonzero(labels == label)
         size = len(places)
@@ -181,7 +193,8 @@ def difference(
             f"{len(first.columns)} and {second.name!r} on {len(second.columns)}."
         )
     both = first.scored & second.scored  # (N,)
-    a, b = first.columns * both[:, None], second.columns * both[:, None]
+    shared = first.columns_present() & second.columns_present()  # (N, C)
+    a, b = first.columns * shared, second.columns * shared
     value_a = _number(first.formula(a.sum(axis=0)))
     value_b = _number(second.formula(b.sum(axis=0)))
     n = int(both.sum())

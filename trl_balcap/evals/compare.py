@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trl_balcap.evals.bootstrap import difference, resampling_weights
+from trl_balcap.evals.metrics.protocol import Row
 from trl_balcap.evals.metrics.registry import METRICS
 from trl_balcap.evals.results import Comparison
 
@@ -37,13 +38,7 @@ def compare_rows(
     Raises:
         ValueError: If the rows were not scored alike, or share no id.
     """
-    for name in SAME:
-        values = {str(row.get(name)) for row in (*first, *second)}
-        if len(values) > 1:
-            raise ValueError(
-                f"Only rows that were scored alike compare; {names[0]} and {names[1]} have the {name} "
-                f"{' and '.join(sorted(values))}. Score both with the same settings."
-            )
+    _check_alike(first, second, names)
     of_second = {row["id"]: row for row in second}
     common = [row for row in first if row["id"] in of_second]
     if not common:
@@ -52,6 +47,13 @@ def compare_rows(
             f"{second[0]['id']!r}. Give the same images the same id."
         )
     others = [of_second[row["id"]] for row in common]
+    for one, other in zip(common, others, strict=True):
+        for name in ("image", "reference"):
+            if one.get(f"{name}_sha256") != other.get(f"{name}_sha256"):
+                raise ValueError(
+                    f"{names[0]} and {names[1]} were scored with another {name} of {one['id']!r}. "
+                    "Give them the same one, and score both anew."
+                )
     metric = METRICS[str(common[0]["metric"])]
     weights = resampling_weights(len(common), strata=metric.strata(common), seed=seed)
     pairs = zip(metric.statistics(common), metric.statistics(others), strict=True)
@@ -65,3 +67,20 @@ def compare_rows(
         n_first=len(first),
         n_second=len(second),
     )
+
+
+def _check_alike(first: Sequence[Row], second: Sequence[Row], names: tuple[str, str]) -> None:
+    of_the_model = METRICS[str(first[0]["metric"])].of_the_model
+    rows = [*first, *second]
+    settings = {name for row in rows for name in row.get("settings", {})} - of_the_model
+    asked = [(name, {str(row.get(name)) for row in rows}) for name in SAME]
+    asked += [
+        (name, {str(row.get("settings", {}).get(name)) for row in rows})
+        for name in sorted(settings)
+    ]
+    for name, values in asked:
+        if len(values) > 1:
+            raise ValueError(
+                f"Only rows that were scored alike compare; {names[0]} and {names[1]} have the {name} "
+                f"{' and '.join(sorted(values))}. Score both with the same settings."
+            )

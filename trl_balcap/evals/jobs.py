@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from trl_balcap.data.scored import Caption
 from trl_balcap.evals.asking import Workload
-from trl_balcap.evals.metrics.protocol import Benchmarks, Metric
+from trl_balcap.evals.metrics.protocol import Benchmarks, Metric, data_hash
 from trl_balcap.evals.metrics.registry import METRICS, metric_of
 from trl_balcap.evals.rows import replace_file, written_rows
 from trl_balcap.judge import Judge
@@ -52,6 +53,17 @@ class Job:
         """The metric's name."""
         return self.metric.name
 
+    def inputs_of(self, caption: Caption) -> dict[str, Any]:
+        """Hashes of what a score rests on beside the caption, as they stand in its row."""
+        inputs: dict[str, Any] = {}
+        if self.metric.needs_image:
+            image = caption.image
+            is_file = isinstance(image, Path) and image.is_file()
+            inputs["image_sha256"] = data_hash(str(image)) if is_file else None
+        if self.metric.needs_reference:
+            inputs["reference_sha256"] = sha256((caption.reference or "").encode()).hexdigest()
+        return inputs
+
     def read_earlier(self, captions: Sequence[Caption]) -> None:
         """
         Sort the rows that are there into those to keep and those to try again.
@@ -59,18 +71,22 @@ class Job:
         Raises:
             `ValueError`: if a row is of another caption.
         """
-        texts = {caption.id: caption.caption for caption in captions}
+        by_id = {caption.id: caption for caption in captions}
         for row in written_rows(self.path):
-            if row["id"] not in texts:
+            caption = by_id.get(row["id"])
+            if caption is None:
                 raise ValueError(
                     f"{self.path} has a row for {row['id']!r}, which is not among the captions. "
                     "Choose another --out, or remove that file."
                 )
-            if row["caption"] != texts[row["id"]]:
-                raise ValueError(
-                    f"{self.path} has a row for another caption of {row['id']!r}. Choose another "
-                    "--out, or remove that file."
-                )
+            for name, value in {"caption": caption.caption, **self.inputs_of(caption)}.items():
+                if row.get(name) != value:
+                    raise ValueError(
+                        f"{self.path} has a row for another {name.removesuffix('_sha256')} of "
+                        f"{row['id']!r}. Choose another --out, or remove that file."
+                    )
+            if not self.metric.is_current(row):
+                continue  # the benchmark asks about it in another way now
             final = row["reason"] is None or row["reason"] in self.metric.final_reasons
             target, other = (self.kept, self.earlier) if final else (self.earlier, self.kept)
             target[row["id"]] = row

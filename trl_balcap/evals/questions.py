@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trl_balcap.data.jsonl import read_jsonl
+from trl_balcap.data.jsonl import BadRowsError, read_jsonl
+from trl_balcap.data.text import read_text
 from trl_balcap.evals.rules.captionqa import questions_of
 
 __all__ = ["load_questions"]
@@ -23,6 +24,7 @@ def load_questions(source: str | Path, *, split: str = "all") -> list[dict[str, 
 
     Raises:
         FileNotFoundError: If the source is a file that is not there.
+        [`BadRowsError`]: If rows are of another form.
         ValueError: If it holds no question.
     """
     path = Path(source)
@@ -32,6 +34,13 @@ def load_questions(source: str | Path, *, split: str = "all") -> list[dict[str, 
             rows = [row for row in rows if row.get("domain") == split]
     else:
         rows = _rows_of_dataset(path, str(source), split)
+    problems = [
+        f"{source}: {problem}"
+        for place, row in enumerate(rows)
+        for problem in _problems(place, row)
+    ]
+    if problems:
+        raise BadRowsError(problems)
     if not any(questions_of(row) for row in rows):
         raise ValueError(
             f'{source} (split {split!r}) has no question: a row needs an "id" and "questions" with '
@@ -40,14 +49,36 @@ def load_questions(source: str | Path, *, split: str = "all") -> list[dict[str, 
     return rows
 
 
+def _problems(place: int, row: Any) -> list[str]:
+    if not isinstance(row, dict):
+        return [f"row {place} must be an object, not {type(row).__name__}."]
+    where = f"row {place} ({row.get('id')!r})"
+    questions = questions_of(row)
+    if not isinstance(questions, list) or not all(isinstance(q, dict) for q in questions):
+        return [f'{where}: "questions" must be a list of objects.']
+    return [
+        f'{where}, question {number}: "question" must be text and "choices" a list.'
+        for number, question in enumerate(questions)
+        if not isinstance(question.get("question", ""), str)
+        or not isinstance(question.get("choices", []), list)
+    ]
+
+
 def _rows_of_file(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".jsonl":
         return [row for _, row in read_jsonl(path)]
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise BadRowsError([f"{path}:{error.lineno}: not JSON ({error.msg})."]) from error
     if isinstance(content, dict):
         return [{"id": name, "questions": questions} for name, questions in content.items()]
+    if not isinstance(content, list):
+        raise BadRowsError(
+            [f"{path}:1: must be a list of rows, or one object from id to questions."]
+        )
     return content
 
 

@@ -8,6 +8,7 @@ what they were made with; and `summary.json` and `summary.md`. A run that was st
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from trl_balcap.evals.rows import replace_file, write_rows
 from trl_balcap.evals.summary import result_of
 from trl_balcap.evals.tables import results_markdown
 from trl_balcap.judge import Judge, JudgeError
+from trl_balcap.judge.stats import JudgeStats
 
 __all__ = ["evaluate_captions", "score_captions"]
 
@@ -81,6 +83,7 @@ async def score_captions(
     """
     benchmarks = benchmarks or Benchmarks()
     out = Path(out)
+    before = copy(judge.stats)
     jobs = [make_job(name, judge, benchmarks, out) for name in dict.fromkeys(metrics)]
     rows = read_captions(
         captions,
@@ -107,7 +110,7 @@ async def score_captions(
     for job in jobs:
         scored = await _scoremake_job(job, rows, judge, on_row)
         results.append(result_of(job, scored, judge))
-    evaluation = Evaluation(str(captions), tuple(results), _judging(judge))
+    evaluation = Evaluation(str(captions), tuple(results), _judging(judge, before))
     replace_file(
         out / "summary.json", json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)
     )
@@ -172,7 +175,7 @@ async def _scoremake_job(
             async with limit:
                 row = await _row(job, caption, judge)
             rows[caption.id] = row
-            if row["reason"] != "over_budget":  # nothing was found out
+            if _found_something(row):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 file.flush()
             if on_row is not None:
@@ -188,26 +191,27 @@ async def _scoremake_job(
                 0
             ] from None  # the first stops the run; the others follow from it
     ordered = [rows[caption.id] for caption in captions]
-    write_rows(job.path, [row for row in ordered if row["reason"] != "over_budget"])
+    write_rows(job.path, [row for row in ordered if _found_something(row)])
     return ordered
 
 
 async def _row(job: Job, caption: Caption, judge: Judge) -> dict[str, Any]:
     earlier = job.earlier.get(caption.id, {})
-    runs = earlier.get("runs", 0)
+    fruitless = earlier.get("fruitless_runs", 0)
     try:
-        verdicts = await job.metric.score(caption, ask_judge(judge, earlier_runs=runs), earlier)
+        ask = ask_judge(judge, earlier_runs=fruitless)
+        verdicts = await job.metric.score(caption, ask, earlier)
+        # Replies that came to nothing must not be given out again; what failed on its way may.
+        fruitless += verdicts["reason"] is not None
     except JudgeError as error:
-        verdicts = {
-            "score": None,
-            "reason": error.reason,
-            "errors": [str(error)],
-            **job.metric.unjudged(),
-        }
-    return _row_of(job, caption, runs, verdicts)
+        verdicts = {"score": None, "reason": error.reason, "errors": [str(error)]}
+        verdicts |= job.metric.unjudged(caption)
+    return await asyncio.to_thread(_row_of, job, caption, fruitless, verdicts)
 
 
-def _row_of(job: Job, caption: Caption, runs: int, verdicts: Mapping[str, Any]) -> dict[str, Any]:
+def _row_of(
+    job: Job, caption: Caption, fruitless: int, verdicts: Mapping[str, Any]
+) -> dict[str, Any]:
     metric = job.metric
     return {
         "id": caption.id,
@@ -218,18 +222,27 @@ def _row_of(job: Job, caption: Caption, runs: int, verdicts: Mapping[str, Any]) 
         "mode": metric.mode,
         "judge": job.settings["judge"],
         "prompts_sha256": job.settings["prompts_sha256"],
-        "runs": runs + 1,
+        "settings": metric.settings(),
+        **job.inputs_of(caption),
+        "fruitless_runs": fruitless,
         **verdicts,
     }
 
 
-def _judging(judge: Judge) -> dict[str, Any]:
-    stats = judge.engine().stats
+def _found_something(row: Mapping[str, Any]) -> bool:
+    """Whether a row is worth keeping: a question that the budget forbade has told nothing."""
+    return row["score"] is not None or row["reason"] != "over_budget"
+
+
+def _judging(judge: Judge, before: JudgeStats) -> dict[str, Any]:
+    """What was spent since `before`."""
+    stats = judge.stats
+    unpriced = stats.unpriced_calls > before.unpriced_calls
     return {
-        "calls": stats.calls,
-        "cache hits": stats.cache_hits,
-        "retries": stats.retries,
-        "prompt tokens": stats.prompt_tokens,
-        "completion tokens": stats.completion_tokens,
-        "dollars": "price unknown" if stats.unpriced_calls else round(stats.usd, 4),
+        "calls": stats.calls - before.calls,
+        "cache hits": stats.cache_hits - before.cache_hits,
+        "retries": stats.retries - before.retries,
+        "prompt tokens": stats.prompt_tokens - before.prompt_tokens,
+        "completion tokens": stats.completion_tokens - before.completion_tokens,
+        "dollars": "price unknown" if unpriced else round(stats.usd - before.usd, 4),
     }

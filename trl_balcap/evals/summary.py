@@ -31,7 +31,7 @@ def result_of(job: Job, rows: Sequence[Row], judge: Judge) -> MetricResult:
         prompts_sha256=job.settings["prompts_sha256"],
         comparable=comparable,
         comparison=why,
-        notes=(*_absent(job, rows), *metric.notes(rows)),
+        notes=(*_notes(job, rows), *metric.notes(rows)),
         breakdown=metric.breakdown(rows),
     )
 
@@ -50,9 +50,13 @@ def _comparable(job: Job, rows: Sequence[Row], judge: Judge) -> tuple[bool, str]
         lacks.append(f"the official judge ({wanted})")
     if metric.mode != "official":
         lacks.append("--mode official")
-    absent = len(metric.expected_images() or ()) - len(rows)
-    if absent > 0:
-        lacks.append(f"captions of {absent} more images")
+    settled = metric.final_reasons | metric.official_reasons
+    unsettled = sum(row["reason"] is not None and row["reason"] not in settled for row in rows)
+    absent = metric.absent(rows)
+    if absent + unsettled:
+        lacks.append(f"scores of {absent + unsettled} more images")
+    elif all(row["score"] is None for row in rows):
+        lacks.append("a score")
     if lacks:
         return False, f"Not comparable with published scores, which need {', '.join(lacks)}."
     return (
@@ -61,8 +65,12 @@ def _comparable(job: Job, rows: Sequence[Row], judge: Judge) -> tuple[bool, str]
     )
 
 
-def _absent(job: Job, rows: Sequence[Row]) -> list[str]:
-    absent = len(job.metric.expected_images() or ()) - len(rows)
-    if absent <= 0:
-        return []
-    return [f"Images of the benchmark without a caption in this file: {absent}."]
+def _notes(job: Job, rows: Sequence[Row]) -> list[str]:
+    notes = []
+    absent = job.metric.absent(rows)
+    if absent:
+        notes.append(f"Images of the benchmark without a caption in this file: {absent}.")
+    failed = next((row for row in rows if row.get("errors")), None)
+    if failed is not None:
+        notes.append(f"For example {failed['id']!r}: {failed['errors'][0]}")
+    return notes

@@ -58,6 +58,11 @@ class BCapScore(Metric):
         """The metric of this judge; it needs no data."""
         return cls(judge)
 
+    def settings(self) -> dict[str, Any]:
+        """What else changes the judge's verdicts."""
+        settings = self.judge.settings
+        return {"temperature": settings.temperature, "max_pixels": settings.max_pixels}
+
     @property
     def prompts_sha256(self) -> str:
         """Hash over the judge's prompt files."""
@@ -178,6 +183,9 @@ class BCapScore(Metric):
         values = {name: [row.get(name) for row in rows] for name in REWARDS}
         means = [mean_statistic(name, values[name], 100) for name in REWARDS]
         columns = np.concatenate([mean.columns for mean in means], axis=-1)  # (N, 6)
+        present = np.repeat(
+            np.stack([mean.scored for mean in means], axis=-1), 2, axis=-1
+        )  # (N, 6)
 
         def of_means(sums: np.ndarray) -> np.ndarray:
             pairs = sums.reshape(*sums.shape[:-1], len(REWARDS), 2)  # (..., 3, 2)
@@ -188,7 +196,7 @@ class BCapScore(Metric):
         scored = np.logical_or.reduce([mean.scored for mean in means])
         return [
             mean_statistic("b-CapScore", [row["score"] for row in rows], 100),
-            Statistic("b-CapScore of means", columns, of_means, scored),
+            Statistic("b-CapScore of means", columns, of_means, scored, present),
             *means,
         ]
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from trl_balcap.data.jsonl import BadRowsError
 from trl_balcap.data.scored import Caption, image_file, image_name
+from trl_balcap.data.text import read_text
 from trl_balcap.evals.asking import Ask, Workload, chat, image_url, is_reply_failure, workload
 from trl_balcap.evals.bootstrap import Statistic, mean_statistic, ratio
 from trl_balcap.evals.metrics.protocol import (
@@ -24,6 +25,7 @@ from trl_balcap.evals.metrics.protocol import (
     PublishedMetric,
     Row,
     data_hash,
+    image_of,
 )
 from trl_balcap.evals.prompting import Place, PromptFiles, Prompts, prompts_of
 from trl_balcap.evals.rules.caparena import (
@@ -50,6 +52,7 @@ PROMPTS = PromptFiles(
         ),
     },
 )
+NO_VERDICT = "no verdict"
 # The script's payload says 0.5; the function that sends it overrides that.
 TEMPERATURE, TOP_P, MAX_TOKENS, MAX_CALLS = 0.1, 0.9, 1500, 5
 
@@ -65,19 +68,24 @@ def load_references(path: str | Path) -> dict[str, dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise BadRowsError([f"{path}:{error.lineno}: not JSON ({error.msg})."]) from error
     if not isinstance(content, dict):
         raise BadRowsError([f"{path}:1: must be one object from image to captions."])
     problems = []
     for image, row in content.items():
         baseline = row.get("ref_model") if isinstance(row, dict) else None
-        captions = row.get("captions", {}) if isinstance(row, dict) else {}
+        captions = row.get("captions") if isinstance(row, dict) else None
         if baseline not in BASELINES:
             problems.append(
                 f"{path}: {image!r}: ref_model is {baseline!r}; it must be the full name of a baseline: "
                 f"{', '.join(BASELINES)}."
             )
-        elif not all(isinstance(captions.get(name), str) for name in ("human", baseline)):
+        elif not isinstance(captions, dict) or not all(
+            isinstance(captions.get(name), str) for name in ("human", baseline)
+        ):
             problems.append(f"{path}: {image!r}: captions of 'human' and {baseline!r} are needed.")
     if problems:
         raise BadRowsError(problems)
@@ -118,6 +126,8 @@ class CapArenaAuto(PublishedMetric):
     official_judge = "gpt-4o-2024-08-06"
     data = "the baselines' captions (caparena_auto_600.json)"
     final_reasons = frozenset({"own baseline"})
+    official_reasons = frozenset({NO_VERDICT})
+    of_the_model = frozenset({"model"})
 
     @classmethod
     def build(cls, judge: Judge, benchmarks: Benchmarks) -> Self:
@@ -132,9 +142,17 @@ class CapArenaAuto(PublishedMetric):
         """The baselines' captions, who meets them, and the coins."""
         return {"data_sha256": self.data_sha256, "seed": self.seed, "model": self.model}
 
-    def expected_images(self) -> set[str]:
-        """The images of all battles."""
-        return set(self.references)
+    def absent(self, rows: Sequence[Row]) -> int:
+        """Images of this model's battles without a row."""
+        fought = {i for i, row in self.references.items() if row["ref_model"] != self.model}
+        return len(fought - {image_of(row) for row in rows})
+
+    def is_current(self, row: Row) -> bool:
+        """Whether the battle is still the same, order included."""
+        battle = self._battles.get(image_of(row))
+        if battle is None or row.get("ref_model") is None:
+            return battle is None
+        return all(row[name] == getattr(battle, name) for name in ("source1", "caption1", "ref"))
 
     def problems(self, captions: Sequence[Caption]) -> list[str]:
         """One message per caption without a battle; in `official` also one if images have no caption."""
@@ -188,14 +206,17 @@ class CapArenaAuto(PublishedMetric):
             return {"score": None, "reason": "own baseline", "ref_model": None, "replies": []}
         judged, replies = await self.fight(battle, ask, image_file(caption))
         outcome = outcome_of(judged, self.model, self.mode)
-        words = judged._asdict()
-        del words["img"]
         return {
             "score": outcome,
-            "reason": "no verdict" if outcome is None else None,
+            "reason": NO_VERDICT if outcome is None else None,
             "replies": replies,
-            **words,
+            **_words(judged),
         }
+
+    def unjudged(self, caption: Caption) -> dict[str, Any]:
+        """The battle, without a verdict."""
+        battle = self._battles.get(image_name(caption))
+        return {"replies": [], **({} if battle is None else _words(battle))}
 
     async def fight(
         self, battle: Battle, ask: Ask, image: Path | None
@@ -239,9 +260,15 @@ class CapArenaAuto(PublishedMetric):
 
     def notes(self, rows: Sequence[Row]) -> Iterator[str]:
         """Battles that count as ties without being one."""
-        unread = sum(row["reason"] == "no verdict" for row in rows)
+        unread = sum(row["reason"] == NO_VERDICT for row in rows)
         if unread and self.mode == "official":
             yield f"{unread} battles without a verdict in the exact words add 0, as officially."
+        silent = sum(not _is_answered(row) for row in rows if row.get("ref_model") is not None)
+        if silent and self.mode == "official":
+            yield (
+                f"{silent} battles were not answered. They do not add 0: the score is that of the "
+                "others, times all battles over theirs."
+            )
 
     @staticmethod
     def statistics(rows: Sequence[Row]) -> list[Statistic]:
@@ -251,19 +278,26 @@ class CapArenaAuto(PublishedMetric):
         """
         outcomes = np.array([row["score"] or 0 for row in rows], dtype=float)  # (N,)
         judged = np.array([row["score"] is not None for row in rows], dtype=bool)
+        answered = np.array([_is_answered(row) for row in rows], dtype=bool)
         baselines = list(BASELINES)
         against = np.array([[row.get("ref_model") == name for name in baselines] for row in rows])
         against = against.reshape(len(rows), len(baselines))  # (N, 3)
-        sums = np.stack(
-            [against * outcomes[:, None], against * judged[:, None].astype(float)], axis=-1
-        )  # (N, 3, 2)
         official = bool(rows) and rows[0]["mode"] == "official"
+        counted = answered if official else judged
+        sums = np.stack(
+            [against * outcomes[:, None], against * counted[:, None], against.astype(float)],
+            axis=-1,
+        )  # (N, 3, 3): won less lost, battles that count, battles
 
-        def score(pairs: np.ndarray) -> np.ndarray:
-            return pairs[..., 0] / 2 if official else 100 * ratio(pairs)
+        def score(parts: np.ndarray) -> np.ndarray:
+            if not official:
+                return 100 * ratio(parts[..., :2])
+            with np.errstate(invalid="ignore", divide="ignore"):
+                whole = parts[..., 0] / 2 * (parts[..., 2] / parts[..., 1])
+            return np.where(parts[..., 2] > 0, whole, 0.0)  # a baseline's own column is 0
 
         def average(totals: np.ndarray) -> np.ndarray:
-            scores = score(totals.reshape(*totals.shape[:-1], len(baselines), 2))
+            scores = score(totals.reshape(*totals.shape[:-1], len(baselines), 3))
             if official:
                 return scores.mean(axis=-1)
             # In strict mode a baseline without a judged battle stays out of the mean.
@@ -274,10 +308,10 @@ class CapArenaAuto(PublishedMetric):
             None if row.get("ref_model") is None else caption_length(row["caption"]) for row in rows
         ]
         return [
-            Statistic("Score_Avg", sums.reshape(len(rows), -1), average, judged),
+            Statistic("Score_Avg", sums.reshape(len(rows), -1), average, counted),
             *(
                 Statistic(
-                    f"Score_{BASELINES[name]}", sums[:, place], score, judged & against[:, place]
+                    f"Score_{BASELINES[name]}", sums[:, place], score, counted & against[:, place]
                 )
                 for place, name in enumerate(baselines)
             ),
@@ -296,3 +330,14 @@ class CapArenaAuto(PublishedMetric):
     def strata(rows: Sequence[Row]) -> list[str]:
         """Baselines keep their number of battles."""
         return [str(row.get("ref_model")) for row in rows]
+
+
+def _is_answered(row: Row) -> bool:
+    """Whether the judge said something of a battle, in the exact words or not."""
+    return row["score"] is not None or row["reason"] == NO_VERDICT
+
+
+def _words(battle: Battle) -> dict[str, Any]:
+    words = battle._asdict()
+    del words["img"]
+    return words

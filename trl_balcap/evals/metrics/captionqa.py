@@ -38,6 +38,7 @@ PROMPTS = PromptFiles(
     places={"system": Place("system_prompt", (), "evaluate_qa_with_captions")},
 )
 MAX_TOKENS = 4
+DOMAINS = {"nat": "natural", "doc": "document", "ecom": "ecommerce", "emb": "embodiedai"}
 
 
 @dataclass
@@ -65,6 +66,7 @@ class CaptionQA(PublishedMetric):
     split: str = "all"
     data_sha256: str | None = None
     skipped: dict[str, int] = field(default_factory=dict, init=False)
+    _domains: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     _questions: dict[str, list[ChoiceQuestion]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -87,9 +89,16 @@ class CaptionQA(PublishedMetric):
         """The questions and their shuffle."""
         return {"data_sha256": self.data_sha256, "seed": self.seed, "split": self.split}
 
-    def expected_images(self) -> set[str]:
-        """The images that are asked about."""
-        return {str(row["id"]) for row in self.dataset if row.get("id") is not None}
+    def absent(self, rows: Sequence[Row]) -> int:
+        """Images that are asked about without a row."""
+        asked = {str(row["id"]) for row in self.dataset if row.get("id") is not None}
+        return len(asked - {row["id"] for row in rows})
+
+    def is_current(self, row: Row) -> bool:
+        """Whether the questions and the order of their options are still those of the row."""
+        now = [(q.index, list(q.shown)) for q in self._questions.get(row["id"], [])]
+        then = [(record["index"], record["options"]) for record in row["questions"]]
+        return then == now or not then
 
     def problems(self, captions: Sequence[Caption]) -> list[str]:
         """One message per caption whose id has no question. Prepares the questions of the others."""
@@ -98,6 +107,11 @@ class CaptionQA(PublishedMetric):
         questions, self.skipped = prepare_questions(
             self.dataset, by_id, seed=self.seed, mode=self.mode
         )
+        self._domains = {
+            str(row["id"]): str(row["domain"])
+            for row in self.dataset
+            if row.get("id") is not None and row.get("domain")
+        }
         self._questions = {}
         for question in questions:
             self._questions.setdefault(question.image_id, []).append(question)
@@ -126,13 +140,23 @@ class CaptionQA(PublishedMetric):
             `dict`: "score", the mean over the questions that have one; "questions" with options as shown, reply,
             answer and score of each; "reason" where some question has no score.
         """
-        questions = self._questions.get(caption.id, [])
-        records = await asyncio.gather(*(self._ask(caption, q, ask) for q in questions))
+        answered = {
+            record["index"]: record
+            for record in (earlier or {}).get("questions", [])
+            if record["score"] is not None
+        }
+
+        async def record_for(question: ChoiceQuestion) -> dict[str, Any]:
+            known = answered.get(question.index)
+            return known if known is not None else await self._ask(caption, question, ask)
+
+        records = await asyncio.gather(*map(record_for, self._questions.get(caption.id, [])))
         scores = [record["score"] for record in records if record["score"] is not None]
         failed = [record["error"] for record in records if record["error"] is not None]
         return {
             "score": sum(scores) / len(scores) if scores else None,
             "reason": failed[0] if failed else None if records else "no question",
+            "domain": self._domains.get(caption.id) or domain_of(caption.id),
             "questions": records,
         }
 
@@ -161,9 +185,12 @@ class CaptionQA(PublishedMetric):
                 break
         return record_of(question, answer, reply, error)
 
-    def unjudged(self) -> dict[str, Any]:
+    def unjudged(self, caption: Caption) -> dict[str, Any]:
         """No question was answered."""
-        return {"questions": []}
+        return {
+            "domain": self._domains.get(caption.id) or domain_of(caption.id),
+            "questions": [],
+        }
 
     def notes(self, rows: Sequence[Row]) -> Iterator[str]:
         """Questions that were left out, or came to nothing."""
@@ -189,13 +216,13 @@ class CaptionQA(PublishedMetric):
         Corpus scores of scored rows: the mean over all questions (what the script prints), the mean of the domains' means
         (what the published overall looks like), accuracy, and how often the caption did not tell. Percent.
 
-        A domain is what stands before the "_" in an id, as in "nat_001".
+        The domain of an image is the dataset's, or what its id begins with, as in "nat_001".
         """
         sums = np.array([_sums(row["questions"]) for row in rows], dtype=float).reshape(
             -1, 4
         )  # (N, 4)
         scored = sums[:, 3] > 0
-        domains = [domain_of(row["id"]) for row in rows]
+        domains = [_row_domain(row) for row in rows]
         names = sorted(set(domains))
         member = np.array([[domain == name for name in names] for domain in domains], dtype=float)
         split = (sums[:, None, [0, 3]] * member[:, :, None]).reshape(len(rows), -1)  # (N, 2 D)
@@ -215,7 +242,7 @@ class CaptionQA(PublishedMetric):
     @staticmethod
     def strata(rows: Sequence[Row]) -> list[str]:
         """Domains keep their number of images."""
-        return [domain_of(row["id"]) for row in rows]
+        return [_row_domain(row) for row in rows]
 
     @staticmethod
     def breakdown(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
@@ -225,7 +252,7 @@ class CaptionQA(PublishedMetric):
             for record in row["questions"]:
                 if record["score"] is None:
                     continue
-                for group in (f"domain {domain_of(row['id'])}", record["category"] or "unknown"):
+                for group in (f"domain {_row_domain(row)}", record["category"] or "unknown"):
                     groups.setdefault(group, []).append(record)
         names = {"score": "score", "accuracy": "correct", "cannot answer": "cannot_answer"}
         return {
@@ -258,17 +285,21 @@ def record_of(
 
 def domain_of(image_id: str) -> str:
     """
-    Domain of an image id.
+    Domain that an id of the published dataset begins with; "all" for other ids.
 
     Example:
 
     ```python
-    >>> domain_of("nat_001")
-    'nat'
+    >>> domain_of("nat_001"), domain_of("photo_17")
+    ('natural', 'all')
 
     ```
     """
-    return image_id.partition("_")[0]
+    return DOMAINS.get(image_id.partition("_")[0], "all")
+
+
+def _row_domain(row: Row) -> str:
+    return str(row.get("domain") or domain_of(row["id"]))
 
 
 def _sums(records: Sequence[Mapping[str, Any]]) -> tuple[float, int, int, int]:

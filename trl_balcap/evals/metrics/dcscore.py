@@ -23,6 +23,7 @@ from trl_balcap.evals.metrics.protocol import (
     PublishedMetric,
     Row,
     data_hash,
+    image_of,
 )
 from trl_balcap.evals.prompting import Place, PromptFiles, Prompts, prompts_of
 from trl_balcap.evals.rules.dcscore import (
@@ -48,6 +49,7 @@ PROMPTS = PromptFiles(
         "verify": Place("verify_prompt", ("reference_caption", "atomic_facts")),
     },
 )
+INVALID = "invalid replies"
 FACTS_OF_CHECKOUT = "eval/human_annotated_oracle_facts.jsonl"
 ATTEMPTS = 5  # at one caption, each from the extraction on
 REPLIES = 3  # to the matching and to the verification question
@@ -119,6 +121,7 @@ class DCScore(PublishedMetric):
     needs_image = True
     checkout_file = PROMPTS.file
     official_judge = "gpt-4o-2024-05-13"
+    official_reasons = frozenset({INVALID})
     data = "the annotated facts (human_annotated_oracle_facts.jsonl of MAGAer13/DeCapBench)"
 
     @classmethod
@@ -135,9 +138,9 @@ class DCScore(PublishedMetric):
         """The annotations."""
         return {"data_sha256": self.data_sha256}
 
-    def expected_images(self) -> set[str]:
-        """The annotated images."""
-        return set(self.annotations)
+    def absent(self, rows: Sequence[Row]) -> int:
+        """Annotated images without a row."""
+        return len(self.annotations.keys() - {image_of(row) for row in rows})
 
     def problems(self, captions: Sequence[Caption]) -> list[str]:
         """One message per caption whose image has no annotated facts."""
@@ -199,7 +202,7 @@ class DCScore(PublishedMetric):
                 row["attempts"].append({"error": str(error), "reply": error.reply} | record)
                 continue
             return row | record | (_means(trials) if trials else _no_facts())
-        return row | {"reason": "invalid replies"}
+        return row | {"reason": INVALID}
 
     async def _attempt(
         self,
@@ -289,7 +292,7 @@ class DCScore(PublishedMetric):
         unscored caption as 0; and the means that it is made of.
         """
         names = ("precision", "recall", "f1_score", "precision_relevant", "recall_relevant")
-        as_zero = [0.0 if row["reason"] == "invalid replies" else row["score"] for row in rows]
+        as_zero = [0.0 if row["reason"] == INVALID else row["score"] for row in rows]
         return [
             mean_statistic("DCScore", [row["score"] for row in rows], 100),
             mean_statistic("DCScore, invalid as 0", as_zero, 100),

@@ -17,7 +17,7 @@ from trl_balcap.evals.bootstrap import Statistic
 from trl_balcap.evals.prompting import Prompts
 from trl_balcap.judge import Judge
 
-__all__ = ["Benchmarks", "Metric", "Mode", "PublishedMetric", "Row", "data_hash"]
+__all__ = ["Benchmarks", "Metric", "Mode", "PublishedMetric", "Row", "data_hash", "image_of"]
 
 Mode = Literal["official", "strict"]
 
@@ -89,6 +89,10 @@ class Metric(Protocol):
     """The file by which a checkout of the benchmark's repository is known."""
     final_reasons: ClassVar[frozenset[str]] = frozenset()
     """Reasons for no score that asking again cannot change."""
+    official_reasons: ClassVar[frozenset[str]] = frozenset()
+    """Reasons with which the published numbers, too, leave a caption out."""
+    of_the_model: ClassVar[frozenset[str]] = frozenset()
+    """Settings in which two models that are compared may differ."""
 
     mode: str
     """By which rules it scores."""
@@ -122,9 +126,13 @@ class Metric(Protocol):
         """What else scores depend on; rows made with other settings are neither kept nor compared."""
         return {}
 
-    def expected_images(self) -> set[str] | None:
-        """The images of the benchmark; `None` where the metric has no fixed set."""
-        return None
+    def absent(self, rows: Sequence[Row]) -> int:
+        """Images of the benchmark that no row is about; 0 where the metric has no fixed set."""
+        return 0
+
+    def is_current(self, row: Row) -> bool:
+        """Whether an earlier row rests on what would be asked now. Called after [`problems`]."""
+        return True
 
     def problems(self, captions: Sequence[Caption]) -> list[str]:
         """One message per caption that cannot be scored. Called once, before any other question."""
@@ -155,7 +163,7 @@ class Metric(Protocol):
         """
         ...
 
-    def unjudged(self) -> dict[str, Any]:
+    def unjudged(self, caption: Caption) -> dict[str, Any]:
         """What a row needs besides "score" and "reason" where [`score`] raised."""
         return {}
 
@@ -198,6 +206,11 @@ class PublishedMetric(Metric, Protocol):
     def has_official_prompts(self) -> bool:
         """Whether they were read from a checkout."""
         return self.prompts.origin == "official"
+
+
+def image_of(row: Row) -> str:
+    """What the published benchmarks call a row's image: its file's name, or the id."""
+    return str(row["id"]) if row.get("image") is None else Path(row["image"]).name
 
 
 def data_hash(source: str | Path) -> str:
