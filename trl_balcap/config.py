@@ -5,7 +5,7 @@ from typing import Any
 
 from trl import GRPOConfig
 
-from trl_balcap.judge.settings import SETTINGS, JudgeSettings, read_setting, rule_of
+from trl_balcap.judge.settings import SETTINGS, JudgeSettings, may_be_none, read_setting, rule_of
 
 __all__ = ["BalCapConfig", "CaptioningArguments"]
 
@@ -142,14 +142,14 @@ def _judge_fields() -> list[tuple[str, Any, Any]]:
     made = []
     for one in SETTINGS.values():
         rule = rule_of(one)
-        kind: Any = list[rule.kind] if rule.count else rule.kind
+        kind: Any = list[rule.kind] if rule.several else rule.kind
         default: Any = "scenes/oracle" if one.default is MISSING else one.default
         metadata: dict[str, Any] = {
             "help": one.metadata["help"][0].upper() + one.metadata["help"][1:] + "."
         }
         if rule.choices:
             metadata["choices"] = list(rule.choices)
-        optional = default is None or one.name == "temperature"
+        optional = may_be_none(one)
         made.append(
             (
                 f"judge_{one.name}",

@@ -1,9 +1,11 @@
 """Verdicts on disk: what is in their key, who shares them, and what survives a kill."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
@@ -11,6 +13,7 @@ import sys
 
 import diskcache
 import pytest
+from diskcache.core import MODE_PICKLE, MODE_TEXT
 from PIL import Image
 
 from trl_balcap import Judge, LinguisticReward
@@ -120,11 +123,84 @@ def test_the_folder_has_a_bound(tmp_path):
         assert stored.volume() < 400_000  # 800,000 were written
 
 
-def test_a_folder_that_cannot_be_used_is_an_error_that_says_so(server, tmp_path):
+def test_a_folder_that_cannot_be_used_is_an_error_at_start(server, tmp_path):
     file = tmp_path / "file"
     file.write_text("not a folder")
     with pytest.raises(JudgeConfigError, match=r"cannot be used as a folder.*cache=None"):
-        asyncio.run(judge_at(server, file / "cache").linguistic(TEXT))
+        asyncio.run(judge_at(server, file / "cache").preflight())
+
+
+def verdicts_without_cache(server, folder, caplog):
+    """Ask a judge whose cache cannot be used; there must be one warning of it."""
+    judge = judge_at(server, folder)
+    with caplog.at_level(logging.WARNING):
+        for text in (TEXT, TEXT.replace("red", "blue"), TEXT):
+            assert asyncio.run(judge.linguistic(text)) == Linguistic(10.0, 10.0, 10.0)
+    assert caplog.text.count("goes on without it") == 1
+
+
+def test_a_folder_that_is_gone_later_costs_the_cache_and_no_verdict(server, tmp_path, caplog):
+    # On another machine than the one that asked the preflight, say.
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    verdicts_without_cache(server, file / "cache", caplog)
+
+
+def test_a_corrupt_cache_costs_no_verdict(server, tmp_path, caplog):
+    (tmp_path / "cache.db").write_bytes(b"this is no database" * 100)
+    verdicts_without_cache(server, tmp_path, caplog)
+
+
+def test_a_corrupt_cache_is_told_at_start_and_stops_nothing(server, tmp_path, caplog):
+    (tmp_path / "cache.db").write_bytes(b"this is no database" * 100)
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(judge_at(server, tmp_path).preflight())
+    assert "goes on without it" in caplog.text
+
+
+LOCKED = """
+import asyncio, sys
+from trl_balcap import Judge
+judge = Judge("openai/oracle", api_base=sys.argv[1], cache=sys.argv[2])
+async def ask():
+    await asyncio.gather(*(judge.linguistic(f"Caption {i}.") for i in range(40)))
+asyncio.run(ask())
+print("answered", flush=True)
+"""
+
+
+def test_a_locked_cache_holds_neither_the_batch_nor_the_exit(server, tmp_path):
+    diskcache.Cache(str(tmp_path)).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        command = [sys.executable, "-c", LOCKED, server.url, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "answered\n", done.stderr
+    assert done.stderr.count("goes on without it") == 1
+
+
+def test_a_planted_row_runs_no_code_and_touches_no_file(server, tmp_path):
+    folder, outside = tmp_path / "cache", tmp_path / "outside"
+    outside.write_text("mine")
+    asyncio.run(judge_at(server, folder).linguistic(TEXT))
+
+    class Planted:
+        def __reduce__(self):
+            return os.unlink, (str(outside),)
+
+    for mode, value, filename in (
+        (MODE_PICKLE, pickle.dumps(Planted()), None),
+        (MODE_TEXT, None, "../outside"),
+    ):
+        with contextlib.closing(sqlite3.connect(folder / "cache.db")) as database:
+            planted = (mode, value, filename)
+            database.execute("UPDATE Cache SET mode = ?, value = ?, filename = ?", planted)
+            database.commit()
+        server.reset_stats()
+        # Not believed, asked anew, and overwritten: which would remove the file of the old row.
+        assert asyncio.run(judge_at(server, folder).linguistic(TEXT)).clarity == 10.0
+        assert server.stats()["total"] == 1
+        assert outside.read_text() == "mine"
 
 
 def test_a_full_disk_costs_the_cache_and_no_verdict(server, tmp_path, monkeypatch, caplog):

@@ -22,7 +22,7 @@ GIVEN: dict[str, tuple[Any, str]] = {
     "api_base": ("http://judge:8000/v1", "http://judge:8000/v1"),
     "api_key": ("sk-0123456789", "sk-0123456789"),
     "temperature": (None, "none"),
-    "max_tokens": (512, "512"),
+    "max_tokens": (None, "none"),
     "structured": (False, "false"),
     "profile": ("fused", "fused"),
     "max_concurrency": (7, "7"),

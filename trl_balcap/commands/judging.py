@@ -32,16 +32,14 @@ def add_judge_flags(
         if one.name in without:
             continue
         rule = rule_of(one)
-        kind = rule.kind if rule.count else partial(_read, one.name)
+        kind = rule.kind if rule.several else partial(_read, one.name)
         options: dict[str, Any] = {"dest": f"judge_{one.name}", "type": kind}
-        if rule.count:
-            options["nargs"] = rule.count
+        if rule.several:
+            options["nargs"] = 2
         if rule.choices:
             options["choices"] = rule.choices
-        elif not rule.count:
-            options["metavar"] = one.name.upper()
-        elif one.name == "price":
-            options["metavar"] = ("IN", "OUT")
+        else:
+            options["metavar"] = ("IN", "OUT") if rule.several else one.name.upper()
         text = one.metadata["help"]
         if one.default is MISSING:
             options["required"] = required

@@ -1,5 +1,6 @@
 """One question to one model: the only room that talks to litellm."""
 
+from trl_balcap.judge.errors import INFRASTRUCTURE_REASONS as INFRASTRUCTURE_REASONS
 from trl_balcap.judge.errors import REASONS as REASONS
 from trl_balcap.judge.errors import JudgeConfigError as JudgeConfigError
 from trl_balcap.judge.errors import JudgeError as JudgeError
@@ -8,6 +9,7 @@ from trl_balcap.judge.replies import Linguistic as Linguistic
 from trl_balcap.judge.replies import Verification as Verification
 
 __all__ = [
+    "INFRASTRUCTURE_REASONS",
     "REASONS",
     "Judge",
     "JudgeConfigError",

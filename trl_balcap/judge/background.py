@@ -55,6 +55,11 @@ class _Background:
 
     def close(self) -> None:
         async def close_all():
+            # What nobody waits for any more is called off, or Python tells of each at exit.
+            pending = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
             for closer in _closers:
                 await closer()
             # Transports close some turns of the loop after the session that owns them.
@@ -77,6 +82,8 @@ def _current() -> _Background:
         # A forked child inherits the object but not the thread, so it makes its own.
         if _background is None or _background.pid != os.getpid():
             _background = _Background()
+            if not _closers:
+                atexit.register(_close_at_exit)
         return _background
 
 

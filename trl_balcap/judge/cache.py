@@ -3,15 +3,27 @@
 import asyncio
 import json
 import logging
+import os
 import sqlite3
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import diskcache
+from diskcache.core import MODE_PICKLE
 
 from trl_balcap.judge.errors import JudgeConfigError
 from trl_balcap.judge.questions import prompts_hash
 
 logger = logging.getLogger(__name__)
+
+_LOCK_TIMEOUT = 2  # seconds
+_LOCKED_OUT = 3  # times in a row, after which the cache is left alone
+
+# What diskcache raises where its file is locked, broken, full or gone.
+_BROKEN = (OSError, sqlite3.Error, diskcache.Timeout)
 
 
 class CachedReply(NamedTuple):
@@ -29,22 +41,42 @@ class ReplyCache:
     What is stored is the reply, the judge's model string and the hash of the prompt files; the
     question is there as a hash only. All access runs in one thread, off the judge loop.
 
+    A cache that fails costs its own use and nothing else: locked for two seconds three times in a
+    row, corrupt or full, it is left alone with one warning.
+
     Args:
         folder (`str`):
             Where; made if missing.
         size (`int`):
             Bound in bytes. What was used least recently goes first.
-
-    Raises:
-        `JudgeConfigError`: if the folder cannot be used.
     """
 
     def __init__(self, folder: str, size: int):
         self.folder = Path(folder).expanduser()
         self._size = size
         self._thread = ThreadPoolExecutor(1, "trl-balcap-cache")
-        self._cache: Any = None
+        self._cache: diskcache.Cache | None = None
         self._broken = False
+        self._locked_out = 0
+
+    async def open(self) -> None:
+        """Open the cache, so that a folder that cannot be used is known at start.
+
+        Raises:
+            `JudgeConfigError`: if the folder cannot be made or written.
+        """
+
+        def open_now() -> None:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                writable = os.access(self.folder, os.W_OK)
+            except OSError as error:
+                raise JudgeConfigError(self._unusable(str(error))) from error
+            if not writable:
+                raise JudgeConfigError(self._unusable("it cannot be written"))
+            self._opened()
+
+        await self._run(open_now)
 
     async def get(self, key: str) -> CachedReply | None:
         return await self._run(self._get, key)
@@ -52,45 +84,102 @@ class ReplyCache:
     async def set(self, key: str, reply: str, model: str) -> None:
         await self._run(self._set, key, reply, model)
 
-    async def _run(self, function: Any, *arguments: Any) -> Any:
+    async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if self._broken:
             return None
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, function, *arguments)
+        return await loop.run_in_executor(self._thread, self._guarded, function, *arguments)
 
-    def _open(self) -> Any:
-        if self._cache is None:
-            import diskcache
-
-            try:
-                self._cache = diskcache.Cache(
-                    str(self.folder),
-                    size_limit=self._size,
-                    eviction_policy="least-recently-used",
-                    cull_limit=32,
+    def _guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        if self._broken:
+            return None
+        try:
+            found = function(*arguments)
+        except JudgeConfigError:
+            raise
+        except _BROKEN as error:
+            locked = isinstance(error, diskcache.Timeout) or "locked" in str(error)
+            self._locked_out = self._locked_out + 1 if locked else _LOCKED_OUT
+            if self._locked_out >= _LOCKED_OUT:
+                # Verdicts that are already paid for must not be lost; the cache is.
+                self._broken = True
+                logger.warning(
+                    "The verdict cache in %s cannot be used (%s). This process goes on without it.",
+                    self.folder,
+                    str(error) or type(error).__name__,
                 )
-            except (OSError, sqlite3.Error) as error:
-                raise JudgeConfigError(
-                    f"Judge(cache={str(self.folder)!r}) cannot be used as a folder for verdicts: "
-                    f"{error}. Give a folder that can be written, or cache=None"
-                ) from error
+            return None
+        self._locked_out = 0
+        return found
+
+    def _opened(self) -> diskcache.Cache:
+        if self._cache is None:
+            self._cache = _Database(
+                str(self.folder),
+                timeout=_LOCK_TIMEOUT,
+                disk=_PlainDisk,
+                size_limit=self._size,
+                eviction_policy="least-recently-used",
+                cull_limit=32,
+            )
         return self._cache
 
+    def _unusable(self, why: str) -> str:
+        return (
+            f"Judge(cache={str(self.folder)!r}) cannot be used as a folder for verdicts: {why}. "
+            "Give a folder that can be written, or cache=None"
+        )
+
     def _get(self, key: str) -> CachedReply | None:
-        stored = self._open().get(key, retry=True)
-        if not isinstance(stored, str):
-            return None
-        return CachedReply(**json.loads(stored))
+        stored = self._opened().get(key)
+        try:
+            return CachedReply(**json.loads(stored)) if isinstance(stored, str) else None
+        except (ValueError, TypeError):
+            return None  # someone else's row
 
     def _set(self, key: str, reply: str, model: str) -> None:
         stored = json.dumps(CachedReply(reply, prompts_hash(), model)._asdict())
-        try:
-            self._open().set(key, stored, retry=True)
-        except (OSError, sqlite3.Error) as error:
-            # A full disk must not cost verdicts that are already paid for; it does cost the cache.
-            self._broken = True
-            logger.warning(
-                "The verdict cache in %s cannot be written (%s). This process goes on without it.",
-                self.folder,
-                error,
-            )
+        self._opened().set(key, stored)
+
+
+class _Database(diskcache.Cache):
+    @property
+    def _sql_retry(self) -> Callable[..., Any]:
+        # diskcache's own tries for a minute to open a file that is locked.
+        def execute(*arguments: Any) -> Any:
+            end = time.monotonic() + _LOCK_TIMEOUT
+            while True:
+                try:
+                    return self._sql(*arguments)
+                except sqlite3.OperationalError as error:
+                    if "locked" not in str(error) or time.monotonic() > end:
+                        raise
+                    time.sleep(0.01)
+
+        return execute
+
+
+class _PlainDisk(diskcache.Disk):
+    """Texts by text keys. Nothing is unpickled, and no file outside of the folder is touched.
+
+    diskcache's own disks (JSONDisk too) unpickle what a row says is pickled, so that a file planted
+    in a shared folder would run code.
+    """
+
+    def get(self, key: Any, raw: bool) -> Any:
+        return super().get(key, raw) if raw else None
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+        if mode == MODE_PICKLE or not self._inside(filename):
+            return None
+        return super().fetch(mode, filename, value, read)
+
+    def remove(self, file_path: str) -> None:
+        if self._inside(file_path):
+            super().remove(file_path)
+
+    def _inside(self, filename: str | None) -> bool:
+        folder = os.path.realpath(self._directory)
+        return filename is None or os.path.realpath(os.path.join(folder, filename)).startswith(
+            folder + os.sep
+        )

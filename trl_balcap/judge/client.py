@@ -10,17 +10,31 @@ from typing import Any, NamedTuple
 
 from trl_balcap.judge.background import call_at_close, in_place
 from trl_balcap.judge.deployments import Deployment
+from trl_balcap.judge.errors import JudgeConfigError
 from trl_balcap.judge.failures import Failure, failure_of
 from trl_balcap.judge.litellm_module import litellm_module, unobserved
 
 
-class Reply(NamedTuple):
-    """A judge's reply with what it took, and what is wrong with it, if something is."""
+class Choice(NamedTuple):
+    """One text that a judge replied, and what is wrong with it, if something is."""
 
     text: str
-    prompt_tokens: int
-    completion_tokens: int
     failure: Failure | None = None
+
+
+class Usage(NamedTuple):
+    """Tokens as the judge counts them. `cached` are those of the prompt that it had read before."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
+
+
+class Reply(NamedTuple):
+    """A judge's reply: its choices (one, or as many as were asked for) and what it took."""
+
+    choices: tuple[Choice, ...]
+    usage: Usage | None
 
 
 async def ask_once(
@@ -32,21 +46,30 @@ async def ask_once(
     max_tokens: int | None,
     response_format: dict[str, Any] | None = None,
     top_p: float | None = None,
+    n: int = 1,
 ) -> Reply:
-    """Send the messages once and return the reply, which may be cut off, refused or empty.
+    """Send the messages once and return the reply, whose choices may be cut off, refused or empty.
 
     Raises:
         `Failure`: if there is no reply.
+        `JudgeConfigError`: if the provider needs a package that is not installed.
     """
+    litellm = litellm_module()
     import openai  # litellm's dependency, and as slow to import
 
-    litellm = litellm_module()
     options = dict(deployment.extra)
     if response_format is not None:
         options["response_format"] = response_format
     if top_p is not None:
         options["top_p"] = top_p
-    token = in_place.set(deployment.model.partition("/")[0] in _PREPARED_IN_PLACE)
+    if n > 1:
+        options["n"] = n
+    provider = deployment.model.partition("/")[0]
+    if provider in _PREPARED_IN_PLACE:
+        options.setdefault("client", _http_handler(options.get("ssl_verify"), os.getpid()))
+    token = in_place.set(provider in _PREPARED_IN_PLACE)
+    # Raised outside of the handlers: litellm's exceptions hold the request, and what a traceback
+    # shows of them is not scrubbed.
     try:
         # litellm's own timeout starts anew with each byte; this one bounds the whole answer.
         with unobserved(deployment.model, messages) as spared:
@@ -65,19 +88,41 @@ async def ask_once(
                     **spared,
                     **options,
                 )
-    except TimeoutError as error:
-        raise Failure("timeout", f"no answer within {timeout:g} s", again=True) from error
+        problem: Failure | JudgeConfigError | None = None
+    except TimeoutError:
+        response, problem = None, Failure("timeout", f"no answer within {timeout:g} s", again=True)
+    except ImportError as error:
+        missing = f"litellm needs a package for {deployment.model!r} that is not installed: {error}"
+        response, problem = None, JudgeConfigError(missing)
     except openai.OpenAIError as error:  # the base of all that litellm raises
-        raise failure_of(error) from error
+        response, problem = None, failure_of(error)
     finally:
         in_place.reset(token)
         _close_connections_at_exit()
+    if problem is not None:
+        raise problem
     return _reply(response)
 
 
 # Providers whose requests litellm prepares without a look at disk or network. Others may fetch a
 # token there, or even wait for the reply.
 _PREPARED_IN_PLACE = {"openai", "hosted_vllm"}
+
+
+@cache
+def _http_handler(ssl_verify: Any, process: int) -> Any:
+    """litellm's HTTP handler, but one that follows no redirect: it would take the headers along."""
+    if litellm_module().aclient_session is not None or not _own_handler():
+        return None  # the user's own session, or the openai package
+    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+    handler = AsyncHTTPHandler(ssl_verify=ssl_verify, follow_redirects=False)
+    call_at_close(handler.close)
+    return handler
+
+
+def _own_handler() -> bool:
+    return os.environ["EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER"].lower() == "true"
 
 
 @cache
@@ -93,21 +138,26 @@ def _key(deployment: Deployment) -> str | None:
 
 
 def _reply(response: Any) -> Reply:
-    choice = response.choices[0] if response.choices else None
-    text = (choice.message.content if choice else None) or ""
+    choices = tuple(_choice(choice) for choice in response.choices)
+    usage = getattr(response, "usage", None)
+    prompt = getattr(usage, "prompt_tokens", None) or 0
+    completion = getattr(usage, "completion_tokens", None) or 0
+    details = getattr(usage, "prompt_tokens_details", None)
+    cached = getattr(details, "cached_tokens", None) or 0
+    empty = Choice("", Failure("unreadable", "the reply is empty", again=False, reply=""))
+    counted = Usage(prompt, completion, min(cached, prompt)) if prompt else None
+    return Reply(choices or (empty,), counted)
+
+
+def _choice(choice: Any) -> Choice:
+    text = choice.message.content or ""
+    refusal = choice.message.get("refusal")
     failure = None
-    refusal = choice and choice.message.get("refusal")
     # The finish reason comes before the text: half a JSON object may parse by chance.
-    if choice is not None and choice.finish_reason == "length":
+    if choice.finish_reason == "length":
         failure = Failure("truncated", "the reply was cut off", again=False, reply=text)
-    elif refusal or (choice is not None and choice.finish_reason == "content_filter"):
+    elif refusal or choice.finish_reason == "content_filter":
         failure = Failure("refused", "the judge refused to answer", again=False, reply=refusal)
     elif not text:
         failure = Failure("unreadable", "the reply is empty", again=False, reply=text)
-    usage = getattr(response, "usage", None)
-    return Reply(
-        text,
-        getattr(usage, "prompt_tokens", None) or 0,
-        getattr(usage, "completion_tokens", None) or 0,
-        failure,
-    )
+    return Choice(text, failure)

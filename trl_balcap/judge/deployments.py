@@ -1,8 +1,10 @@
 """Deployments: where a judge answers, and how it is reached."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from trl_balcap.judge.errors import JudgeConfigError
 from trl_balcap.judge.litellm_module import litellm_module, register_scenes
@@ -10,15 +12,37 @@ from trl_balcap.judge.litellm_module import litellm_module, register_scenes
 
 @dataclass(frozen=True)
 class Deployment:
-    """One endpoint of a judge: a litellm model string and how to reach it."""
+    """One endpoint of a judge: a litellm model string and how to reach it.
+
+    ```python
+    >>> Deployment("openai/m", "http://judge:8000/v1?sig=secret")
+    Deployment('openai/m at http://judge:8000/v1')
+
+    ```
+    """
 
     model: str
     api_base: str | None = None
     api_key: str | None = field(default=None, repr=False)
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        return f"Deployment({self.where()!r})"
+
     def where(self) -> str:
-        return f"{self.model} at {self.api_base}" if self.api_base else self.model
+        """The model and its endpoint, without what may be a secret there."""
+        if not self.api_base:
+            return self.model
+        url = urlsplit(self.api_base)
+        shown = SplitResult(url.scheme, url.netloc, url.path, "", "").geturl()
+        return f"{self.model} at {shown}"
+
+    def base(self) -> str | None:
+        """The base URL that litellm will use, its own settings and the environment included."""
+        litellm = litellm_module()
+        names = _BASE_VARIABLES.get(provider_of(self), ())
+        given = (self.api_base, litellm.api_base, *(os.environ.get(name) for name in names))
+        return next((base for base in given if base), None)
 
     def check(self) -> None:
         """Whether litellm knows the model and has a key for it; asks nothing of the network.
@@ -36,10 +60,51 @@ class Deployment:
                     f" in the environment, or give Judge(api_key=...) (provider: {provider})"
                 )
 
+    def headers(self) -> dict[str, str]:
+        """Headers of one's own, sent with each question."""
+        return {**self.extra.get("headers", {}), **self.extra.get("extra_headers", {})}
+
     def secrets(self) -> list[str]:
-        """The keys that this deployment was given."""
-        given = [self.api_key, *(v for k, v in self.extra.items() if "key" in k or "token" in k)]
-        return [secret for secret in given if isinstance(secret, str)]
+        """What no message may show: keys, headers, and the query of the base URL."""
+        return [secret for secret in self._secrets() if isinstance(secret, str)]
+
+    def _secrets(self) -> Iterator[Any]:
+        yield self.api_key
+        yield from (value for name, value in self.extra.items() if is_secret(name))
+        for value in self.headers().values():
+            yield value
+            yield str(value).rpartition(" ")[2]  # of "Bearer sk-..."
+        if self.api_base:
+            query = urlsplit(self.api_base).query
+            yield query
+            yield from (value for _, value in parse_qsl(query))
+
+
+_BASE_VARIABLES = {
+    "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+    "hosted_vllm": ("HOSTED_VLLM_API_BASE",),
+    "ollama": ("OLLAMA_API_BASE",),
+    "ollama_chat": ("OLLAMA_API_BASE",),
+    "azure": ("AZURE_API_BASE",),
+    "azure_ai": ("AZURE_AI_API_BASE",),
+    "litellm_proxy": ("LITELLM_PROXY_API_BASE",),
+    "lm_studio": ("LM_STUDIO_API_BASE",),
+    "openrouter": ("OPENROUTER_API_BASE",),
+    "anthropic": ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"),
+}
+
+
+def is_secret(name: str) -> bool:
+    """Whether a parameter or header of this name holds a secret.
+
+    ```python
+    >>> [name for name in ("Authorization", "X-Api-Key", "X-Tenant") if not is_secret(name)]
+    ['X-Tenant']
+
+    ```
+    """
+    parts = ("key", "token", "secret", "auth", "cookie", "password", "credential", "signature")
+    return any(part in name.lower() for part in parts)
 
 
 def deployments(
@@ -78,10 +143,16 @@ def deployments(
                 f"a deployment needs a 'model', a litellm model string such as "
                 f"'openai/gpt-4o-mini'; got keys {sorted(entry)}"
             )
+        base = parameters.pop("api_base", api_base)
+        if base and "@" in urlsplit(base).netloc:
+            raise JudgeConfigError(
+                f"the api_base of {name!r} holds a user or password, which HTTP clients refuse beside "
+                "a key. Give them as Judge(extra={'extra_headers': {'Authorization': ...}})"
+            )
         found.append(
             Deployment(
                 name,
-                parameters.pop("api_base", api_base),
+                base,
                 parameters.pop("api_key", api_key),
                 {**(extra or {}), **parameters},
             )

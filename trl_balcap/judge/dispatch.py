@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trl_balcap.judge import client
-from trl_balcap.judge.client import Reply
+from trl_balcap.judge.budget import Budget
+from trl_balcap.judge.client import Choice, Reply
 from trl_balcap.judge.collector import fewer_collections
+from trl_balcap.judge.deadline import seconds_left
 from trl_balcap.judge.endpoints import Endpoint, pick
 from trl_balcap.judge.errors import JudgeError
 from trl_balcap.judge.failures import Failure
-from trl_balcap.judge.ranks import world_size
+from trl_balcap.judge.ranks import batch_deadline, world_size
 from trl_balcap.judge.settings import JudgeSettings
 from trl_balcap.judge.stats import BatchMetrics, JudgeStats
 
 _BACKOFF_START, _BACKOFF_MAX = 0.5, 30.0  # seconds
+_TIMEOUTS = 2  # after which a timeout is asked again no more: each holds the batch up
 
 
 class Dispatcher:
@@ -26,8 +29,8 @@ class Dispatcher:
     def __init__(self, settings: JudgeSettings, stats: JudgeStats):
         self._settings = settings
         self._stats = stats
+        self._budget = Budget(settings, stats)
         self._latencies: deque[float] = deque(maxlen=65536)  # since the last metrics()
-        self._under_way = 0
         self._batch = BatchMetrics()
 
     async def send(
@@ -40,36 +43,85 @@ class Dispatcher:
         max_retries: int | None = None,
         keep_truncated: bool = False,
         **how: Any,
-    ) -> Reply:
-        """A complete reply, or one that was cut off where such are kept, after as many tries as it
-        takes and is allowed."""
+    ) -> str:
+        """The text of a complete reply, after as many tries as it takes and is allowed.
+
+        `keep_truncated` takes one that was cut off, too.
+
+        Raises:
+            `JudgeError`: if there is none.
+        """
+        endpoint, reply = await self._exchange(endpoints, messages, tag, priority, max_retries, how)
+        text = _text(reply.choices[0], endpoint, keep_truncated)
+        if isinstance(text, JudgeError):
+            raise text
+        return text
+
+    async def send_for_samples(
+        self,
+        endpoints: Sequence[Endpoint],
+        messages: list[dict[str, Any]],
+        *,
+        n: int,
+        tag: str,
+        priority: int,
+        keep_truncated: bool = False,
+        **how: Any,
+    ) -> list[str | JudgeError]:
+        """The texts of one reply with up to `n` samples, an error in place of one that is not whole.
+
+        Raises:
+            `JudgeError`: if there is no reply.
+        """
+        how = how | {"n": n}
+        endpoint, reply = await self._exchange(endpoints, messages, tag, priority, None, how)
+        return [_text(choice, endpoint, keep_truncated) for choice in reply.choices[:n]]
+
+    def metrics(self, limit: float) -> dict[str, float]:
+        """The numbers of what happened since the last call of this method, for TRL's log."""
+        taken = self._batch.take(self._stats, self._latencies, limit, world_size())
+        self._latencies.clear()
+        return taken
+
+    async def _exchange(
+        self,
+        endpoints: Sequence[Endpoint],
+        messages: list[dict[str, Any]],
+        tag: str,
+        priority: int,
+        max_retries: int | None,
+        how: Mapping[str, Any],
+    ) -> tuple[Endpoint, Reply]:
+        """The reply to a question and who gave it; retries happen here and nowhere else."""
         if max_retries is None:
             max_retries = self._settings.max_retries
+        end = time.monotonic() + batch_deadline(self._settings.batch_deadline)
         tried: list[Endpoint] = []  # since the last wait
-        tries = 0
+        tries = timeouts = 0
         while True:
-            self._check_budget()
+            self._budget.check()
             endpoint = pick(endpoints, tried)
             # Those who have waited for the judge do not wait again behind those who have not.
             epoch = await endpoint.limit.acquire(priority if not tries else -tries)
             try:
                 reply = await self._attempt(endpoint, tag, messages, how)
-            except Failure as failure:
-                endpoint.failed(failure, epoch)
-                tried.append(endpoint)
-                elsewhere = any(e.works() and e not in tried for e in endpoints)
-                tries += 1
-                if tries > max_retries or not (failure.again or (failure.fatal and elsewhere)):
-                    raise failure.as_error(endpoint.deployment) from failure
-                wait = _backoff(tries, failure.retry_after)
+            except Failure as failed:
+                failure = failed
+                left = seconds_left(end - time.monotonic())
+                endpoint.failed(failure, epoch, left)
             else:
                 endpoint.worked()
-                kept = keep_truncated and reply.failure and reply.failure.reason == "truncated"
-                if reply.failure is not None and not kept:
-                    raise reply.failure.as_error(endpoint.deployment)
-                return reply
+                return endpoint, reply
             finally:
                 endpoint.limit.release()
+            tried.append(endpoint)
+            elsewhere = any(e.works() and e not in tried for e in endpoints)
+            tries += 1
+            timeouts += failure.reason == "timeout"
+            wait = 0.0 if elsewhere else _backoff(tries, failure.retry_after)
+            again = failure.again or (failure.fatal and elsewhere)
+            if not again or tries > max_retries or timeouts > _TIMEOUTS or wait > left:
+                raise failure.as_error(endpoint.deployment)
             self._stats.retries += 1
             if not elsewhere:
                 # Outside of the limit, so that a waiting question keeps no slot.
@@ -79,46 +131,37 @@ class Dispatcher:
     async def _attempt(
         self, endpoint: Endpoint, tag: str, messages: list[dict[str, Any]], how: Mapping[str, Any]
     ) -> Reply:
-        self._check_budget()
+        held = await self._budget.reserve(
+            tag, messages, endpoint.price, max_tokens=how.get("max_tokens"), n=how.get("n", 1)
+        )
         stats = self._stats
         stats.calls += 1
         stats.calls_of[tag] += 1
         start = time.monotonic()
-        self._under_way += 1
         try:
             with fewer_collections():
                 reply = await client.ask_once(
                     endpoint.deployment, messages, timeout=self._settings.timeout, **how
                 )
-        finally:
-            self._under_way -= 1
+        except BaseException:
+            self._budget.release(held)
+            raise
         self._latencies.append(time.monotonic() - start)
         stats.answers += 1
-        stats.prompt_tokens += reply.prompt_tokens
-        stats.completion_tokens += reply.completion_tokens
-        if endpoint.price is None:
-            stats.unpriced_calls += 1
-        else:
-            prompt, completion = endpoint.price
-            stats.usd += (reply.prompt_tokens * prompt + reply.completion_tokens * completion) / 1e6
+        stats.uncounted_calls += reply.usage is None
+        stats.unpriced_calls += endpoint.price is None
+        taken = self._budget.settle(held, reply.usage)
+        stats.prompt_tokens += taken.prompt
+        stats.cached_tokens += taken.cached
+        stats.completion_tokens += taken.completion
         return reply
 
-    def _check_budget(self) -> None:
-        """Raise if this process has spent its share of the budget, or would with what is under way."""
-        stats, settings, ranks = self._stats, self._settings, world_size()
-        calls, usd = settings.budget_calls, settings.budget_usd
-        if calls is not None and stats.calls >= calls / ranks:
-            raise JudgeError("over_budget", f"The budget of {calls} judge calls is spent.")
-        if usd is not None:
-            expected = stats.usd * (1 + self._under_way / max(1, stats.answers))
-            if expected >= usd / ranks:
-                raise JudgeError("over_budget", f"The judge budget of ${usd:g} is spent.")
 
-    def metrics(self, limit: float) -> dict[str, float]:
-        """The numbers of what happened since the last call of this method, for TRL's log."""
-        taken = self._batch.take(self._stats, self._latencies, limit, world_size())
-        self._latencies.clear()
-        return taken
+def _text(choice: Choice, endpoint: Endpoint, keep_truncated: bool) -> str | JudgeError:
+    failure = choice.failure
+    if failure is None or (keep_truncated and failure.reason == "truncated"):
+        return choice.text
+    return failure.as_error(endpoint.deployment)
 
 
 def _backoff(tries: int, retry_after: float | None) -> float:

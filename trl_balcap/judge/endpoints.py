@@ -4,14 +4,16 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from trl_balcap.judge.deployments import Deployment, supports_schema
+from trl_balcap.judge.deployments import Deployment, provider_of, supports_schema
 from trl_balcap.judge.failures import Failure
 from trl_balcap.judge.limiter import AdaptiveLimit
-from trl_balcap.judge.prices import price_of
-from trl_balcap.judge.settings import JudgeSettings, Price
+from trl_balcap.judge.litellm_module import litellm_module
+from trl_balcap.judge.prices import TokenPrice, given_price, price_of
+from trl_balcap.judge.settings import JudgeSettings
 
 OPENS_AFTER = 3  # failures in a row
 _OPEN_MAX = 60.0  # seconds
+_PAUSE = 30.0  # seconds, where the judge asks for more than the batch has
 
 
 class CircuitBreaker:
@@ -82,9 +84,18 @@ class Endpoint:
         return supports_schema(self.deployment) if structured is None else structured
 
     @cached_property
-    def price(self) -> Price | None:
-        """Dollars per million prompt and completion tokens."""
-        return self._settings.price or price_of(self.deployment)
+    def price(self) -> TokenPrice | None:
+        """What its tokens cost, where that is known."""
+        given = self._settings.price
+        return price_of(self.deployment) if given is None else given_price(given)
+
+    @cached_property
+    def takes_n(self) -> bool:
+        """Whether one request may ask for several samples; set to False where that was refused."""
+        supported = litellm_module().get_supported_openai_params(
+            self.deployment.model, provider_of(self.deployment)
+        )
+        return "n" in (supported or ())
 
     def works(self) -> bool:
         """Whether to send a question there."""
@@ -94,9 +105,12 @@ class Endpoint:
         self._breaker.worked()
         self.limit.answered()
 
-    def failed(self, failure: Failure, epoch: int) -> None:
+    def failed(self, failure: Failure, epoch: int, left: float) -> None:
+        """A question failed whose batch waits for `left` seconds more."""
         if failure.reason in ("timeout", "rate_limited"):
-            self.limit.push_back(epoch, failure.retry_after)
+            wait = failure.retry_after
+            # A wish beyond the batch's end is no measure of the judge: the next batch asks anew.
+            self.limit.push_back(epoch, wait if wait is None or wait <= left else _PAUSE)
         if failure.fatal:
             self._breaker.failed(OPENS_AFTER)
         elif failure.reason in ("timeout", "server_error"):

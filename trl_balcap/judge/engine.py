@@ -22,6 +22,7 @@ from trl_balcap.judge.images import EncodedImage
 from trl_balcap.judge.keys import Keys
 from trl_balcap.judge.preflight import Preflight
 from trl_balcap.judge.questions import Answer, Question
+from trl_balcap.judge.samples import Sample, ask_for_samples
 from trl_balcap.judge.settings import JudgeSettings
 from trl_balcap.judge.single_flight import SingleFlight
 from trl_balcap.judge.stats import JudgeStats
@@ -43,6 +44,7 @@ class JudgeEngine:
         if settings.vision != settings.text:
             self.vision = [Endpoint(d, settings) for d in settings.vision]
         self.flights = SingleFlight(self.stats)
+        self._together = SingleFlight(JudgeStats(), memo_size=0)
         self._others: dict[str, list[Endpoint]] = {}
         self._keys = Keys(settings)
         self._images = ImageStore(settings.max_pixels)
@@ -81,30 +83,45 @@ class JudgeEngine:
         kept = how | ({"keep_truncated": True} if keep_truncated else {})  # other replies count
         common = self._keys.messages(_deployments(endpoints), messages, kept)
 
-        async def one(sample: int) -> str:
-            key = f"{common}-{sample}"
+        keys = [f"{common}-{first_sample + i}" for i in range(n)]
+        fresh = [key for key in dict.fromkeys(keys) if not self.flights.knows(key)]
 
+        async def ask_fresh() -> dict[str, Sample]:
+            cached = await asyncio.gather(*map(self._from_disk, fresh))
+            found: dict[str, Sample] = {k: t for k, t in zip(fresh, cached, strict=True) if t}
+            missing = [key for key in fresh if key not in found]
+            asked = await ask_for_samples(
+                self._dispatcher,
+                endpoints,
+                messages,
+                len(missing),
+                tag=tag,
+                keep_truncated=keep_truncated,
+                **how,
+            )
+            for key, sample in zip(missing, asked, strict=True):
+                found[key] = sample
+                if isinstance(sample, str):
+                    await self._to_disk(key, sample, endpoints)
+            return found
+
+        async def one(key: str) -> str:
             async def fly() -> str:
-                cached = await self._from_disk(key)
-                if cached is not None:
-                    return cached
-                reply = await self._dispatcher.send(
-                    endpoints,
-                    messages,
-                    tag=tag,
-                    priority=1,
-                    keep_truncated=keep_truncated,
-                    **how,
-                )
-                await self._to_disk(key, reply.text, endpoints)
-                return reply.text
+                # One request for all samples that nobody has asked for yet.
+                together = f"{common}-{fresh}"
+                sample = (await self._together.result(together, ask_fresh))[key]
+                if isinstance(sample, JudgeError):
+                    raise sample
+                return sample
 
             return await self.flights.result(key, fly)
 
-        return list(await asyncio.gather(*(one(first_sample + i) for i in range(n))))
+        return list(await asyncio.gather(*map(one, keys)))
 
     async def preflight(self, *, vision: bool) -> None:
         """Ask every deployment one question; raise if a model has none that works."""
+        if self._cache is not None:
+            await self._cache.open()
         await self._preflight.run(self.text, self.vision if vision else None)
 
     async def encode(self, image: Any) -> tuple[EncodedImage, ...]:
@@ -126,21 +143,22 @@ class JudgeEngine:
                 return question.recall(cached)
         schema = question.response_format() if endpoints[0].has_schema else None
         problem: JudgeError | None = None
+        text = ""
         for _ in range(2):  # a reply that cannot be read is asked for once more
             ticket = question.new_ticket()
             try:
-                reply = await self._dispatcher.send(
+                text = await self._dispatcher.send(
                     endpoints,
                     question.messages(ticket),
                     tag=question.name,
                     priority=question.priority,
                     temperature=self.settings.temperature,
-                    max_tokens=self.settings.max_tokens,
+                    max_tokens=reply_bound(question, self.settings.max_tokens),
                     response_format=schema,
                 )
-                answer = await _read(question, reply.text, ticket)
+                answer = await _read(question, text, ticket)
             except UnreadableReply as error:
-                shown = scrub(reply.text, *_deployments(endpoints))
+                shown = scrub(text, *_deployments(endpoints))
                 reason = "truncated" if isinstance(error, TruncatedReply) else "unreadable"
                 problem = JudgeError(reason, str(error), shown)
             except JudgeError as error:
@@ -187,3 +205,12 @@ async def _read(question: Question[Verdict], reply: str, ticket: str) -> Answer[
 
 def _deployments(endpoints: Sequence[Endpoint]) -> list[Deployment]:
     return [endpoint.deployment for endpoint in endpoints]
+
+
+def reply_bound(question: Question[Any], max_tokens: int | None) -> int | None:
+    """Bound on the tokens of a reply: more than `max_tokens` where the question is long.
+
+    A reply repeats what it was asked about, or gives a verdict for each item of it. A token for
+    each character of the question is room for either.
+    """
+    return None if max_tokens is None else max(max_tokens, len(question.text))

@@ -2,6 +2,9 @@
 
 JudgeError          one question was not answered: the reward is `None` for that completion alone
 JudgeConfigError    no question can ever be answered (wrong key, unknown model): stop at start
+
+A reason says why a row has no score, of the judge's making or of the row's own. Only the reasons in
+`INFRASTRUCTURE_REASONS` say that the next row will fare no better.
 """
 
 from typing import Literal, get_args
@@ -10,14 +13,20 @@ Reason = Literal[
     "timeout",
     "rate_limited",
     "server_error",
+    "denied",
     "refused",
     "unreadable",
     "truncated",
     "over_budget",
+    "bad_image",
+    "no_reference",
+    "internal_error",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
-INFRASTRUCTURE_REASONS: frozenset[Reason] = frozenset({"timeout", "rate_limited", "server_error"})
-"""Reasons that no caption can cause: the judge is not there, or not for us."""
+INFRASTRUCTURE_REASONS: frozenset[Reason] = frozenset(
+    {"timeout", "rate_limited", "server_error", "denied"}
+)
+"""Reasons that no caption can cause: the judge is not there, or not for us (key, account, model)."""
 
 MAX_REPLY_CHARS = 400
 """How much of a failing reply is kept: enough to see what the judge said, too little to flood."""

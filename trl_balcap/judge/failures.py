@@ -3,6 +3,8 @@
 import contextlib
 import os
 import re
+import time
+from email.utils import parsedate_to_datetime
 
 from trl_balcap.judge.deployments import Deployment
 from trl_balcap.judge.errors import JudgeError, Reason, shorten
@@ -39,41 +41,69 @@ class Failure(Exception):
         return JudgeError(self.reason, scrub(self.message, deployment), reply)
 
 
+_DENIED = (401, 402, 403, 404)  # key, account, permission, model
+_REFUSED = (400, 405, 409, 413, 415, 422)  # of this question: asking it again cannot help
+
+
 def failure_of(error: Exception) -> Failure:
-    """What an exception of litellm means. The order matters: they inherit from each other."""
+    """What an exception of litellm means: by its HTTP status, and by its kind where it has none."""
     known = litellm_module().exceptions
-    message = str(error)
-    if isinstance(error, known.Timeout):
+    message, status = str(error), _status(error)
+    if isinstance(error, known.Timeout) or status == 408:
         return Failure("timeout", message, again=True)
-    if isinstance(error, known.RateLimitError):
+    if isinstance(error, known.RateLimitError) or status == 429:
         wait = retry_after(error)
         return Failure("rate_limited", message, again=True, retry_after=wait)
-    fatal = (
-        known.AuthenticationError,
-        known.PermissionDeniedError,
-        known.NotFoundError,
-        known.PaymentRequiredError,
-        known.UnsupportedParamsError,
-    )
-    if isinstance(error, fatal):
+    if isinstance(error, known.UnsupportedParamsError):
         return Failure("refused", message, again=False, fatal=True, reply=message)
-    if isinstance(error, known.BadRequestError | known.UnprocessableEntityError):
-        # Too long, against a content policy, or malformed: asking again cannot help.
+    if 300 <= status < 400:
+        message = f"the endpoint redirects, which is not followed: give its new URL. {message}"
+        return Failure("denied", message, again=False, fatal=True, reply=message)
+    if status in _DENIED:
+        return Failure("denied", message, again=False, fatal=True, reply=message)
+    if status in _REFUSED:
         return Failure("refused", message, again=False, reply=message)
     wait = retry_after(error)
     return Failure("server_error", message, again=True, retry_after=wait, reply=message)
 
 
+def _status(error: Exception) -> int:
+    status = getattr(error, "status_code", None)
+    # litellm wraps some failures as 500 and keeps the endpoint's own status beside it.
+    response = getattr(getattr(error, "response", None), "status_code", None)
+    for given in (status, response):
+        if isinstance(given, int) and given != 500:
+            return given
+    return 500
+
+
 def retry_after(error: Exception) -> float | None:
-    """Seconds that the judge asked to be left alone (`Retry-After`, in seconds)."""
+    """Seconds that the judge asked to be left alone (`Retry-After`, in seconds or as a date)."""
     for headers in (
         getattr(error, "litellm_response_headers", None),
         getattr(getattr(error, "response", None), "headers", None),
     ):
         value = headers.get("retry-after") if headers else None
         if value is not None:
-            with contextlib.suppress(ValueError):
-                return max(0.0, float(value))  # the date form is rare; backoff covers it
+            return seconds_of(value, now=time.time())
+    return None
+
+
+def seconds_of(value: str, *, now: float) -> float | None:
+    """Seconds of a `Retry-After` header, `None` where it is neither a number nor a date.
+
+    ```python
+    >>> seconds_of("1.5", now=0.0), seconds_of("Thu, 01 Jan 1970 00:01:00 GMT", now=20.0)
+    (1.5, 40.0)
+    >>> seconds_of("soon", now=0.0) is None
+    True
+
+    ```
+    """
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(value))
+    with contextlib.suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     return None
 
 
@@ -86,8 +116,11 @@ def scrub(message: str, *deployments: Deployment) -> str:
 
     ```
     """
-    named = (v for k, v in os.environ.items() if k.endswith(("_API_KEY", "_TOKEN", "_SECRET")))
-    for secret in (*(s for d in deployments for s in d.secrets()), *named):
+    named = (
+        v for k, v in os.environ.items() if k.endswith(("_KEY", "_TOKEN", "_SECRET", "_PASSWORD"))
+    )
+    secrets = {*(s for d in deployments for s in d.secrets()), *named}
+    for secret in sorted(secrets, key=len, reverse=True):  # "Bearer sk-..." before "sk-..."
         if len(secret) > 5:  # shorter ones are placeholders, and parts of ordinary words
             message = message.replace(secret, "[key]")
     return shorten(_IMAGE_DATA.sub(";base64,[image]", message))

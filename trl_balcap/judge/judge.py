@@ -1,6 +1,7 @@
 """[`Judge`]: what is asked, of whom, and within which limits."""
 
 import inspect
+import logging
 import os
 import textwrap
 import threading
@@ -14,6 +15,7 @@ from trl_balcap.judge.replies import Linguistic, Verification
 from trl_balcap.judge.settings import JudgeSettings, settings_from_environment, settings_help
 from trl_balcap.judge.stats import JudgeStats
 
+logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 
 
@@ -196,6 +198,12 @@ class Judge:
         """The engine of this judge in this process."""
         with _making:
             if self._engine is None or self._engine[0] != os.getpid():
+                if self._engine is not None and self.settings.has_budget:
+                    logger.warning(
+                        "%r goes on in a forked process, which counts its budget anew: what parent "
+                        "and child spend is not added up.",
+                        self,
+                    )
                 self._engine = (os.getpid(), JudgeEngine(self.settings))
             return self._engine[1]
 

@@ -4,13 +4,23 @@ import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
-from trl_balcap.judge.deployments import Deployment
+from trl_balcap.judge.deployments import Deployment, is_secret
 from trl_balcap.judge.questions import Question, prompt
 from trl_balcap.judge.settings import JudgeSettings
 
 # litellm parameters of a deployment that say how it is reached, not what it answers.
-_CHANGES_NO_ANSWER = {"timeout", "rpm", "tpm", "extra_headers", "organization", "weight", "order"}
+_CHANGES_NO_ANSWER = {
+    "timeout",
+    "rpm",
+    "tpm",
+    "headers",
+    "extra_headers",
+    "weight",
+    "order",
+    "ssl_verify",
+}
 
 
 class Keys:
@@ -52,8 +62,23 @@ class Keys:
 def _identity(deployments: Sequence[Deployment]) -> list[Any]:
     # Deployments of one judge give one answer by definition, so the first names them all.
     first = deployments[0]
-    extra = {k: v for k, v in first.extra.items() if k not in _CHANGES_NO_ANSWER}
-    return [first.model, first.api_base, extra]
+    extra = {
+        name: value
+        for name, value in first.extra.items()
+        if name not in _CHANGES_NO_ANSWER and not is_secret(name)
+    }
+    # Headers may name the tenant or the model behind a gateway. Secrets are no part of who answers,
+    # and a new key must find the old verdicts.
+    headers = {k.lower(): v for k, v in first.headers().items() if not is_secret(k)}
+    return [first.model, _without_secrets(first.base()), extra, sorted(headers.items())]
+
+
+def _without_secrets(base: str | None) -> str | None:
+    if base is None:
+        return None
+    url = urlsplit(base)
+    query = urlencode([(k, v) for k, v in parse_qsl(url.query) if not is_secret(k)])
+    return SplitResult(url.scheme, url.netloc, url.path.rstrip("/"), query, "").geturl()
 
 
 def _digest(*parts: str) -> str:

@@ -48,50 +48,61 @@ class Preflight:
         key = (endpoint.deployment.where(), bool(question.images))
         if key not in self._trials:
             self._trials[key] = asyncio.ensure_future(self._trial(endpoint, question))
-        problem = await asyncio.shield(self._trials[key])
-        if problem is not None:
-            self._trials.pop(key, None)  # it may be mended before the next preflight
+        problem = "it was called off"
+        try:
+            problem = await asyncio.shield(self._trials[key])
+        finally:
+            if problem is not None:
+                self._trials.pop(key, None)  # it may be mended before the next preflight
         return problem
 
     async def _trial(self, endpoint: Endpoint, question: Question[bool]) -> str | None:
         """What is wrong with an endpoint, or `None`."""
-        deployment, settings = endpoint.deployment, self._settings
-        ticket = question.new_ticket()
-        deployment.check()
-        if settings.budget_usd is not None and endpoint.price is None:
-            raise JudgeConfigError(
-                f"budget_usd is set, but litellm's table has no price for {deployment.where()}. Give "
-                "Judge(price=(dollars per million prompt tokens, per million completion tokens)), or "
-                "use budget_calls"
-            )
+        deployment = endpoint.deployment
+        where, text, ticket = deployment.where(), "", question.new_ticket()
         try:
-            reply = await self._dispatcher.send(
-                [endpoint],
-                question.messages(ticket),
-                tag=question.name,
-                priority=0,
-                max_retries=min(2, settings.max_retries),
-                temperature=settings.temperature,
-                max_tokens=settings.max_tokens,
-                response_format=question.response_format() if endpoint.has_schema else None,
-            )
-            if not question.read(reply.text, ticket).verdict:
-                return f"the judge {deployment.where()} says that it is not ready"
-            if not repeats_ticket(reply.text, ticket):
+            deployment.check()
+            self._check_price(endpoint)
+            text = await self._asked(endpoint, question, ticket)
+            if not question.read(text, ticket).verdict:
+                return f"the judge {where} says that it is not ready"
+            if not repeats_ticket(text, ticket):
                 logger.warning(
                     "The judge %s does not repeat the ticket of a request as the last key of its "
                     "reply. Of its replies, only those count that are one JSON object and nothing "
                     "else, and none whose value stands in the judged text.",
-                    deployment.where(),
+                    where,
                 )
         except JudgeError as error:
             if error.reason == "rate_limited":
                 return None  # it is there, and the key is good
             shown = " when it is shown an image" if question.images else ""
-            return f"the judge {deployment.where()} does not work{shown}: {error}"
+            return f"the judge {where} does not work{shown}: {error}"
         except UnreadableReply as error:
-            return (
-                f"the judge {deployment.where()} does not answer in JSON as asked ({error}): "
-                f"{scrub(reply.text, deployment)!r}"
-            )
+            shown = scrub(text, deployment)
+            return f"the judge {where} does not answer in JSON as asked ({error}): {shown!r}"
+        except ImportError as error:  # litellm imports a provider's package when it needs it
+            missing = f"the judge {where} needs a package that is not installed: {error}"
+            raise JudgeConfigError(missing) from error
         return None
+
+    def _check_price(self, endpoint: Endpoint) -> None:
+        if self._settings.budget_usd is not None and endpoint.price is None:
+            raise JudgeConfigError(
+                "budget_usd is set, but litellm's table has no price for "
+                f"{endpoint.deployment.where()}. Give Judge(price=(dollars per million prompt "
+                "tokens, per million completion tokens)), or use budget_calls"
+            )
+
+    async def _asked(self, endpoint: Endpoint, question: Question[bool], ticket: str) -> str:
+        settings = self._settings
+        return await self._dispatcher.send(
+            [endpoint],
+            question.messages(ticket),
+            tag=question.name,
+            priority=0,
+            max_retries=min(2, settings.max_retries),
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens,
+            response_format=question.response_format() if endpoint.has_schema else None,
+        )

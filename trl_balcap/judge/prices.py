@@ -1,36 +1,84 @@
 """What a model's tokens cost, by litellm's own table; the network is not asked."""
 
+from typing import NamedTuple
+
+from trl_balcap.judge.client import Usage
 from trl_balcap.judge.deployments import Deployment, provider_of
 from trl_balcap.judge.litellm_module import litellm_module
 
 
-def price_of(deployment: Deployment) -> tuple[float, float] | None:
-    """
-    Dollars per million prompt tokens and per million completion tokens, `None` where litellm's
-    table has no price.
+class TokenPrice(NamedTuple):
+    """Dollars per million tokens of the prompt, of the completion, and of the cached prompt."""
 
-    The exact judge of scenes costs nothing. An OpenAI-like endpoint of one's own (`api_base`) has no known price, whatever its model is
-    called.
+    prompt: float
+    completion: float
+    cached: float
+
+    def usd(self, usage: Usage) -> float:
+        """Dollars of a reply.
+
+        ```python
+        >>> TokenPrice(2.5, 10.0, 1.25).usd(Usage(prompt=1_000_000, completion=0, cached=400_000))
+        2.0
+
+        ```
+        """
+        fresh = usage.prompt - usage.cached
+        dollars = fresh * self.prompt + usage.cached * self.cached
+        return (dollars + usage.completion * self.completion) / 1e6
+
+
+def given_price(price: tuple[float, ...]) -> TokenPrice:
+    """The price that a setting gives: two numbers, and a third where cached tokens are cheaper.
+
+    ```python
+    >>> given_price((2.0, 8.0))
+    TokenPrice(prompt=2.0, completion=8.0, cached=2.0)
+
+    ```
+    """
+    prompt, completion, *cached = price
+    return TokenPrice(prompt, completion, *cached or (prompt,))
+
+
+def price_of(deployment: Deployment) -> TokenPrice | None:
+    """
+    Dollars per million prompt, completion and cached tokens, `None` where litellm's table has no
+    price.
+
+    The exact judge of scenes costs nothing. An endpoint of one's own has no known price, whatever
+    its model is called.
 
     Example:
 
     ```python
     >>> price_of(Deployment("openai/gpt-4o-2024-08-06"))
-    (2.5, 10.0)
-    >>> price_of(Deployment("scenes/oracle"))
-    (0.0, 0.0)
+    TokenPrice(prompt=2.5, completion=10.0, cached=1.25)
+    >>> price_of(Deployment("scenes/oracle")).prompt
+    0.0
+    >>> price_of(Deployment("hosted_vllm/gpt-4o", "http://localhost:8000/v1")) is None
+    True
 
     ```
     """
-    if provider_of(deployment) == "scenes":
-        return 0.0, 0.0
-    if deployment.api_base is not None and provider_of(deployment) == "openai":
+    provider, base = provider_of(deployment), deployment.base()
+    if provider == "scenes":
+        return TokenPrice(0.0, 0.0, 0.0)
+    if provider == "openai" and base and "//api.openai.com" not in base:
         return None
     table = litellm_module().model_cost
-    entry = table.get(deployment.model) or table.get(deployment.model.partition("/")[2])
-    if not entry or entry.get("input_cost_per_token") is None:
+    entry = table.get(deployment.model)
+    if not entry:
+        # Under its bare name the table has a model as its maker sells it.
+        entry = table.get(deployment.model.partition("/")[2]) or {}
+        if entry.get("litellm_provider") != provider:
+            return None
+    prompt = entry.get("input_cost_per_token")
+    if prompt is None:
         return None
-    return (
-        entry["input_cost_per_token"] * 1e6,
+    cached = entry.get("cache_read_input_token_cost")
+    return TokenPrice(
+        prompt * 1e6,
         (entry.get("output_cost_per_token") or 0.0) * 1e6,
+        (prompt if cached is None else cached) * 1e6,
     )

@@ -21,8 +21,8 @@ class Rule(NamedTuple):
             From a text (environment, command line) to the value; raises `ValueError`.
         kind (`type`):
             How argument parsers are told of it: `str`, `int`, `float` or `bool`.
-        count (`int`, *optional*):
-            How many values a flag takes; default: one.
+        several (`bool`, *optional*, defaults to `False`):
+            Whether a flag takes several values.
         choices (`tuple[str, ...]`, *optional*):
             All that it may be.
     """
@@ -31,7 +31,7 @@ class Rule(NamedTuple):
     holds: Callable[[Any], bool]
     read: Callable[[str], Any]
     kind: type
-    count: int | None = None
+    several: bool = False
     choices: tuple[str, ...] | None = None
 
 
@@ -70,7 +70,7 @@ def _read_price(text: str) -> tuple[float, ...]:
 def _is_price(value: Any) -> bool:
     return (
         isinstance(value, Sequence)
-        and len(value) == 2
+        and len(value) in (2, 3)
         and all(_is_number(dollars) and dollars >= 0 for dollars in value)
     )
 
@@ -108,11 +108,12 @@ TEXT = Rule("a text that is not empty", lambda v: isinstance(v, str) and bool(v)
 FLAG = Rule("True or False", lambda value: isinstance(value, bool), _read_flag, bool)
 FOLDER = Rule("a folder", _is_folder, str, str)
 PRICE = Rule(
-    "two numbers, 0 or more: dollars per million prompt and per million completion tokens",
+    "two numbers, 0 or more: dollars per million prompt and per million completion tokens "
+    "(and a third for cached prompt tokens)",
     _is_price,
     _read_price,
     float,
-    count=2,
+    several=True,
 )
 PARAMETERS = Rule(
     "a dict of litellm's parameters", lambda v: isinstance(v, Mapping), json.loads, str

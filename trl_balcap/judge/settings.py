@@ -21,7 +21,7 @@ from trl_balcap.judge.images import MAX_PIXELS
 
 Profile = Literal["questions", "fused"]
 Model = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
-Price = tuple[float, float]
+Price = tuple[float, float] | tuple[float, float, float]
 
 ENVIRONMENT_PREFIX = "TRL_BALCAP_JUDGE_"
 
@@ -86,8 +86,12 @@ Or leave it out: the default is 60.0
         ),
     )
     max_tokens: int | None = field(
-        default=None,
-        metadata=_about(rules.whole(1), "bound on a reply's tokens; by default the provider's"),
+        default=2048,
+        metadata=_about(
+            rules.whole(1),
+            "bound on a reply's tokens, more where a question is long; None leaves it to the "
+            "provider, as a judge may need that thinks at length",
+        ),
     )
     structured: bool | None = field(
         default=None,
@@ -149,8 +153,8 @@ Or leave it out: the default is 60.0
         default=None,
         metadata=_about(
             rules.PRICE,
-            "dollars per million prompt tokens and per million completion tokens; by default "
-            "litellm's price table",
+            "dollars per million prompt tokens, per million completion tokens and, where they are "
+            "cheaper, per million cached prompt tokens; by default litellm's price table",
         ),
     )
     cache: str | os.PathLike[str] | None = field(
@@ -184,7 +188,7 @@ Or leave it out: the default is 60.0
     def __post_init__(self):
         for one in SETTINGS.values():
             value, rule = getattr(self, one.name), rule_of(one)
-            if value is None and (one.default is None or one.name == "temperature"):
+            if value is None and may_be_none(one):
                 continue
             if not rule.holds(value):
                 raise JudgeConfigError(_broken(one, value))
@@ -205,6 +209,10 @@ Or leave it out: the default is 60.0
         """The deployments that are asked about images."""
         return self.text if self.vision_model is None else self._deployments(self.vision_model)
 
+    @property
+    def has_budget(self) -> bool:
+        return self.budget_usd is not None or self.budget_calls is not None
+
     def _deployments(self, model: Model) -> tuple[Deployment, ...]:
         return deployments(model, api_base=self.api_base, api_key=self.api_key, extra=self.extra)
 
@@ -215,6 +223,10 @@ SETTINGS: Mapping[str, Field[Any]] = {one.name: one for one in fields(JudgeSetti
 
 def rule_of(one: Field[Any]) -> rules.Rule:
     return one.metadata["rule"]
+
+
+def may_be_none(one: Field[Any]) -> bool:
+    return one.default is None or one.name in ("temperature", "max_tokens")
 
 
 def read_setting(name: str, text: str) -> Any:
@@ -299,5 +311,6 @@ def _broken(one: Field[Any], value: Any) -> str:
     way_out = "Name a model" if one.default is MISSING else "Or leave it out"
     if one.default is not None and one.default is not MISSING:
         way_out += f": the default is {one.default!r}"
-    shown = "..." if one.name in ("api_key", "extra") else repr(value)
+    secret = one.name in ("api_key", "extra") or (one.name == "api_base" and "@" in str(value))
+    shown = "..." if secret else repr(value)
     return f"Judge({one.name}={shown}): {one.name} must be {rule_of(one).says}. {way_out}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from trl_balcap.judge.stats import JudgeStats
 
-_MEMO_SIZE = 8192  # results kept in memory, least recently used go first
+MEMO_SIZE = 8192  # results kept in memory, least recently used go first
 
 
 @dataclass
@@ -22,14 +22,19 @@ class _Flight:
 class SingleFlight:
     """Results by key: remembered, joined while under way, or made. Lives on one event loop."""
 
-    def __init__(self, stats: JudgeStats):
+    def __init__(self, stats: JudgeStats, memo_size: int = MEMO_SIZE):
         self._stats = stats
+        self._memo_size = memo_size
         self._memo: OrderedDict[str, Any] = OrderedDict()
         self._flights: dict[str, _Flight] = {}
 
     def __len__(self) -> int:
         """How many calls are under way."""
         return len(self._flights)
+
+    def knows(self, key: str) -> bool:
+        """Whether the result of `key` is remembered or on its way."""
+        return key in self._memo or key in self._flights
 
     async def result(self, key: str, make: Callable[[], Awaitable[Any]]) -> Any:
         """The result of `make`, which runs once for all who ask for `key`."""
@@ -59,5 +64,5 @@ class SingleFlight:
             del self._flights[key]
         if not task.cancelled() and task.exception() is None:
             self._memo[key] = task.result()
-            if len(self._memo) > _MEMO_SIZE:
+            if len(self._memo) > self._memo_size:
                 self._memo.popitem(last=False)

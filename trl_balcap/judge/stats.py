@@ -19,7 +19,9 @@ class JudgeStats:
         shared (`int`): Questions that joined an equal one under way.
         retries (`int`): Requests sent again after a failed one.
         prompt_tokens, completion_tokens (`int`): As the judge counts them.
+        cached_tokens (`int`): Those prompt tokens that the judge had read before.
         usd (`float`): What those tokens cost, where the price is known.
+        uncounted_calls (`int`): Answers without token counts, which count as their estimate.
         unpriced_calls (`int`): Answered requests whose price is not known.
     """
 
@@ -32,8 +34,10 @@ class JudgeStats:
     shared: int = 0
     retries: int = 0
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     completion_tokens: int = 0
     usd: float = 0.0
+    uncounted_calls: int = 0
     unpriced_calls: int = 0
 
 
@@ -44,6 +48,7 @@ _SUMS = (
     "shared",
     "retries",
     "prompt_tokens",
+    "cached_tokens",
     "completion_tokens",
     "usd",
 )

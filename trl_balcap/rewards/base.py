@@ -18,6 +18,7 @@ from trl_balcap.data.completions import completion_text, is_empty
 from trl_balcap.data.images import ImageError, NoImageError
 from trl_balcap.judge import Judge, JudgeError
 from trl_balcap.judge.background import submit
+from trl_balcap.judge.deadline import within
 from trl_balcap.judge.ranks import batch_deadline
 from trl_balcap.rewards.hooks import JudgingReport, RewardHooks
 
@@ -303,8 +304,9 @@ class JudgeReward(RewardHooks):
         await self._preflight()
         if not rows:
             return []
-        tasks = [asyncio.ensure_future(self._outcome(row)) for row in rows]
         deadline = batch_deadline(self.judge.settings.batch_deadline)
+        with within(deadline):
+            tasks = [asyncio.ensure_future(self._outcome(row)) for row in rows]
         try:
             _, late = await asyncio.wait(tasks, timeout=deadline)
         finally:
