@@ -1,5 +1,6 @@
 """What a run will cost, from a sample of its references: arithmetic that a reader can redo."""
 
+import json
 from typing import Any
 
 import pytest
@@ -80,3 +81,25 @@ def test_nothing_to_estimate_from_is_an_error():
         estimate_calls_and_cost([], rollouts=1, distinct_references=1)
     with pytest.raises(ValueError, match="must be 0 or more"):
         estimate_calls_and_cost([REFERENCE], rollouts=-1, distinct_references=1)
+
+
+def test_a_judge_that_caches_prefixes_costs_less_by_the_images_sent_again():
+    run = estimate_calls_and_cost(
+        ["Two brown dogs sleep."],
+        rollouts=80,
+        distinct_references=10,
+        rewards=["precision_reward"],
+        tokens_per_image=1000.0,
+        price=(2.0, 8.0, 1.0),
+    )
+    verify = next(question for question in run.questions if question.question == "verify")
+    # 70 of 80 rollouts show an image that was shown before, behind the same system prompt.
+    system = len(json.dumps(prompt("verify"), ensure_ascii=False).encode()) / 4.0
+    assert verify.cached_tokens == round(70 * (system + 1000.0))
+    assert run.usd is not None
+    assert run.usd_cached == pytest.approx(run.usd - verify.cached_tokens * 1.0 / 1e6)
+
+    small = estimate_calls_and_cost(
+        ["Two dogs."], rollouts=80, distinct_references=10, tokens_per_image=64.0, price=(2.0, 8.0)
+    )
+    assert small.usd_cached == small.usd  # below 1,024 tokens nothing is cached

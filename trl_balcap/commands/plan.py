@@ -181,6 +181,8 @@ def _judging_table(plan: "RunPlan") -> Table:
     for name, estimate in (("a generation batch", judging.batch), ("the whole run", run)):
         if estimate is not None:
             cost = "" if estimate.usd is None else f": ${estimate.usd:,.2f}"
+            if estimate.usd_cached != estimate.usd:
+                cost += f" (${estimate.usd_cached:,.2f} where the judge caches prefixes)"
             table.add_section()
             table.add_row(
                 f"{name}{cost}",

@@ -7,8 +7,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trl_balcap.judge.client import Usage
+from trl_balcap.judge.prices import given_price
 from trl_balcap.judge.questions import prompt
-from trl_balcap.judge.settings import Profile
+from trl_balcap.judge.settings import Price, Profile
 
 CHARS_PER_TOKEN = 4.0  # UTF-8 bytes of English for a token of common tokenizers, about
 WORDS_PER_ASSERTION = 6.0  # "The umbrella is red.": short sentences that stand alone
@@ -18,30 +20,39 @@ TOKENS_PER_ITEM = 10.0  # {"id": 12, "text": ""}, around an assertion's own text
 TOKENS_PER_TICKET = 10.0  # , "ticket": "bcdfghjk", in each request and each reply
 TOKENS_PER_IMAGE = 1000.0  # at about a megapixel; providers differ by a factor of two
 
+MIN_CACHED_PREFIX = 1024  # tokens; what OpenAI caches at least, and more than vLLM's blocks of 16
+
 _TOKENS_PER_WORD = 1.35
 _GRADES = 24.0  # {"clarity": 8.5, "fluency": 9, "coherency": 8}
 
 
 @dataclass(frozen=True)
 class QuestionCost:
-    """What one question takes over the whole run."""
+    """What one question takes over the whole run.
+
+    `cached_tokens` are those of the prompt that a judge with a prefix cache has read before: the
+    system prompt and the image of all rollouts of an image but the first.
+    """
 
     question: str
     calls: int
     prompt_tokens: int
     completion_tokens: int
     sees_image: bool
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
 class JudgeEstimate:
     """What judging takes over the whole run, by question and in all.
 
-    `usd` is `None` where a price is not known.
+    `usd` is `None` where a price is not known; `usd_cached` is the same with a judge that caches
+    prefixes.
     """
 
     questions: tuple[QuestionCost, ...]
     usd: float | None
+    usd_cached: float | None = None
 
     @property
     def calls(self) -> int:
@@ -65,8 +76,8 @@ def estimate_calls_and_cost(
     profile: Profile = "questions",
     length_ratio: float = 1.0,
     tokens_per_image: float = TOKENS_PER_IMAGE,
-    price: tuple[float, float] | None = None,
-    vision_price: tuple[float, float] | None = None,
+    price: Price | None = None,
+    vision_price: Price | None = None,
 ) -> JudgeEstimate:
     """Estimate a run's judge calls, tokens and cost from a sample of its reference captions.
 
@@ -89,8 +100,8 @@ def estimate_calls_and_cost(
         tokens_per_image (`float`, defaults to `1000.0`):
             What the vision model takes for one image.
         price, vision_price (`tuple[float, float]`, *optional*):
-            Dollars per million prompt and per million completion tokens of the text model and the
-            vision model (default: the text model's).
+            Dollars per million prompt and per million completion tokens (and per million cached
+            prompt tokens) of the text model and the vision model (default: the text model's).
 
     Returns:
         [`JudgeEstimate`].
@@ -135,12 +146,13 @@ def estimate_calls_and_cost(
         sent = _tokens(prompt(question)) + prompt_tokens + TOKENS_PER_TICKET
         sent += tokens_per_image if image else 0.0
         reply_tokens += TOKENS_PER_TICKET
+        prefix = _tokens(prompt(question)) + tokens_per_image
+        again = 0
+        if image and prefix >= MIN_CACHED_PREFIX:
+            again = round(max(0, calls - distinct_references) * prefix)
         if calls:
-            found.append(
-                QuestionCost(
-                    question, calls, round(calls * sent), round(calls * reply_tokens), image
-                )
-            )
+            taken = round(calls * sent), round(calls * reply_tokens)
+            found.append(QuestionCost(question, calls, *taken, image, again))
 
     listed = assertions * (per_assertion + TOKENS_PER_ITEM)
     listed_units = units * (per_assertion + TOKENS_PER_ITEM)
@@ -163,21 +175,29 @@ def estimate_calls_and_cost(
         covered = units * TOKENS_PER_VERDICT
         add("cover", rollouts if recall else 0, listed + listed_units, covered)
         add("linguistic", rollouts if linguistic else 0, caption, _GRADES)
-    return JudgeEstimate(tuple(found), _dollars(found, price, vision_price or price))
+    prices = price, vision_price or price
+    return JudgeEstimate(
+        tuple(found), _dollars(found, *prices, cached=False), _dollars(found, *prices, cached=True)
+    )
 
 
 def _dollars(
     questions: Sequence[QuestionCost],
-    price: tuple[float, float] | None,
-    vision_price: tuple[float, float] | None,
+    price: Price | None,
+    vision_price: Price | None,
+    *,
+    cached: bool,
 ) -> float | None:
     total = 0.0
     for question in questions:
         paid = vision_price if question.sees_image else price
         if paid is None:
             return None
-        total += question.prompt_tokens * paid[0] + question.completion_tokens * paid[1]
-    return total / 1e6
+        again = question.cached_tokens if cached else 0
+        total += given_price(paid).usd(
+            Usage(question.prompt_tokens, question.completion_tokens, again)
+        )
+    return total
 
 
 def _tokens(text: str) -> float:

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from trl_balcap.judge.cost import JudgeEstimate, estimate_calls_and_cost
 from trl_balcap.judge.deployments import Deployment
 from trl_balcap.judge.prices import price_of
-from trl_balcap.judge.settings import Profile
+from trl_balcap.judge.settings import Price, Profile
 from trl_balcap.plan.batch import GenerationBatch
 from trl_balcap.plan.sample import Sample
 
 __all__ = ["STAND_IN", "JudgingPlan", "Price", "judging_plan"]
-
-Price = tuple[float, float]
 
 # Where no dataset is at hand: a caption of 130 words, near the length that the paper trains to.
 STAND_IN = " ".join(["caption"] * 130)
