@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-GRADES = '{"ready": true, "clarity": 5, "fluency": 5, "coherency": 5}'
+GRADES = '{"clarity": 5, "fluency": 5, "coherency": 5}'
 
 
 @dataclass

@@ -394,7 +394,7 @@ def test_a_process_that_gives_up_leaves_no_task_behind():
     def answer(request):
         if "First." in str(request.body):
             return Answer(status=400, error="no")
-        time.sleep(20)
+        time.sleep(100)
         return Answer()
 
     with endpoint(answer) as server:
@@ -403,7 +403,7 @@ def test_a_process_that_gives_up_leaves_no_task_behind():
     assert "JudgeError: refused" in done.stderr
     for complaint in ("Task was destroyed", "never retrieved", "never awaited", "Unclosed"):
         assert complaint not in done.stderr
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 100
 
 
 def test_a_providers_missing_package_is_an_error_of_the_settings(monkeypatch):

@@ -390,7 +390,7 @@ def test_judging_by_hand(tmp_path):
 def test_prices_come_from_the_table_on_disk():
     flags = ["--model_name_or_path", LLAVA, "--judge_model", "openai/gpt-4o-mini"]
     judging = make_plan(None, flags).judging
-    assert judging.price == (0.15, 0.6)
+    assert judging.price == (0.15, 0.6, 0.075)
     assert judging.batch.usd is not None
     assert make_plan(None, [*flags, "--judge_api_base", "http://judge/v1"]).judging.price is None
 
