@@ -96,7 +96,7 @@ def test_ctrl_c_ends_a_command_with_one_line(monkeypatch, capsys):
 def test_defaults_that_the_parsers_repeat_are_those_of_the_functions():
     from trl_balcap.captioning.run import caption_images
     from trl_balcap.demo.run import run_demo
-    from trl_balcap.evals.run import METRICS
+    from trl_balcap.evals.metrics.registry import METRICS
     from trl_balcap.scenes.build_captioner import build_captioner
     from trl_balcap.scenes.server import serve_forever
 

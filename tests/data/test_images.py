@@ -60,6 +60,13 @@ def test_what_is_wrong_with_an_image_file(tmp_path):
     assert "truncated" in str(image_problem(tmp_path / "cut.jpg"))
 
 
+def test_the_greatest_ratio_is_that_of_the_processors():
+    from qwen_vl_utils.vision_process import MAX_RATIO
+
+    assert image_problem(saved(Image.new("L", (MAX_RATIO, 1)), "PNG")) is None
+    assert image_problem(saved(Image.new("L", (MAX_RATIO + 1, 1)), "PNG")) is not None
+
+
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for a writer, for ever
     assert image_problem(tmp_path / "pipe.png") == "it is no regular file"

@@ -9,12 +9,13 @@ import math
 from collections.abc import Iterator, Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image, ImageOps, UnidentifiedImageError
-from qwen_vl_utils.vision_process import MAX_RATIO, smart_resize
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -29,7 +30,7 @@ __all__ = [
     "stored_content",
 ]
 
-ImageSource: TypeAlias = Image.Image | str | PathLike[str] | bytes | pa.Buffer | Mapping[str, Any]
+ImageSource: TypeAlias = "Image.Image | str | PathLike[str] | bytes | pa.Buffer | Mapping[str, Any]"
 """An image, its path, its bytes, or the `{"bytes": ..., "path": ...}` of a `datasets` row."""
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -37,6 +38,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 
 # 28 px: one visual token of Qwen2-VL and Qwen2.5-VL (patch 14, merged 2 by 2).
 _FACTOR = 28
+_MAX_RATIO = 200  # of qwen-vl-utils, whose import takes seconds; a test holds the two together
 # The smallest bound under which qwen-vl-utils' rule is defined (4 visual tokens).
 MIN_MAX_PIXELS = 4 * _FACTOR**2
 # 512 visual tokens: a 640 x 480 COCO photo stays as it is. The paper's value is not known.
@@ -153,12 +155,14 @@ def bounded_size(width: int, height: int, max_pixels: int = DEFAULT_MAX_PIXELS) 
         )
     if width * height <= max_pixels:
         return width, height
+    from qwen_vl_utils.vision_process import smart_resize  # imports torch
+
     new_height, new_width = smart_resize(height, width, factor=_FACTOR, max_pixels=max_pixels)
     # smart_resize rounds the short side of a very long image down to 0.
     return max(new_width, _FACTOR), max(new_height, _FACTOR)
 
 
-def image_problem(source: str | PathLike[str] | bytes | pa.Buffer) -> str | None:
+def image_problem(source: "str | PathLike[str] | bytes | pa.Buffer") -> str | None:
     """
     Why an image file cannot be trained on, or `None` where it can.
 
@@ -195,11 +199,13 @@ def image_problem(source: str | PathLike[str] | bytes | pa.Buffer) -> str | None
 def _open(source: Any) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
-    if isinstance(source, pa.Buffer):
-        return pa.BufferReader(source)  # reads the header in place; the bytes are not copied
-    if source is None or source == "":
+    if source is None or (isinstance(source, str) and not source):
         raise NoImageError("the image is missing")
     if not isinstance(source, str | PathLike):
+        import pyarrow as pa  # slow to import, and needed for datasets only
+
+        if isinstance(source, pa.Buffer):
+            return pa.BufferReader(source)  # reads the header in place; the bytes are not copied
         raise ImageError(
             "an image must be a PIL image, a path, bytes or a datasets dict, got "
             f"{type(source).__name__}"
@@ -230,10 +236,10 @@ def _file_problem(file: BinaryIO) -> str | None:
     width, height = image.size
     if min(width, height) == 0:
         return f"its size is {width} x {height} pixels"
-    if max(width, height) > MAX_RATIO * min(width, height):
+    if max(width, height) > _MAX_RATIO * min(width, height):
         ratio = math.ceil(max(width, height) / min(width, height))
         return (
-            f"its sides are {ratio} to 1, and the vision processors take at most {MAX_RATIO} to 1"
+            f"its sides are {ratio} to 1, and the vision processors take at most {_MAX_RATIO} to 1"
         )
     end = _ENDS.get(image.format or "")
     if end is not None:
