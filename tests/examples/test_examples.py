@@ -84,6 +84,7 @@ def test_the_demo_leaves_a_run_folder_and_repeats_itself(tmp_path, monkeypatch):
         "captions_before_after.jsonl",
         "reward_curves.png",
         "table.json",
+        "report.html",
     }
     with pytest.raises(FileExistsError, match="holds files already"):
         run_demo(tmp_path / "first")

@@ -62,6 +62,9 @@ def run(args: argparse.Namespace) -> int:
         )
     console.print(_table(results))
     say(console, f"Checkpoint, captions, reward curves and this table are in {args.out}")
+    say(
+        console, f"Every caption with what the judge saw: open {args.out}/report.html in a browser."
+    )
     return 0
 
 

@@ -24,6 +24,9 @@ from trl_balcap.demo.curves import plot_reward_curves
 from trl_balcap.demo.recipe import demo_config, demo_scenes
 from trl_balcap.judge import Judge
 from trl_balcap.metrics import CorpusScores, corpus_scores
+from trl_balcap.report import VerdictWriter, rollout_rows
+from trl_balcap.report.page import report_page
+from trl_balcap.report.runs import find_runs
 from trl_balcap.rewards import LinguisticReward, PrecisionReward, RecallReward
 from trl_balcap.scenes.captioner import MAX_NEW_TOKENS, PROMPT, captioner_path
 from trl_balcap.scenes.make import write_scenes
@@ -43,6 +46,8 @@ class HeldOutScores(NamedTuple):
     recall: list[float | None]
     linguistic: list[float | None]
     length_ratio: list[float]
+    observations: dict[str, list[dict[str, Any]]]
+    """What each reward saw of each caption, by the reward's name."""
 
     @property
     def scores(self) -> CorpusScores:
@@ -94,8 +99,9 @@ def evaluate_captioner(
     asked: dict[str, Any] = {"prompts": [PROMPT] * len(captions), "completions": captions}
     columns = {"image": rows["image"], "reference": rows["reference"]}
 
+    rewards = [PrecisionReward(judge), RecallReward(judge), LinguisticReward(judge)]
+
     async def judge_all() -> list[list[float | None]]:
-        rewards = [PrecisionReward(judge), RecallReward(judge), LinguisticReward(judge)]
         return await asyncio.gather(*(reward(**asked, **columns) for reward in rewards))
 
     def lengths(texts: list[str]) -> list[int]:
@@ -107,7 +113,8 @@ def evaluate_captioner(
         for caption, reference in zip(lengths(captions), lengths(rows["reference"]), strict=True)
     ]
     precision, recall, linguistic = asyncio.run(judge_all())
-    return HeldOutScores(captions, precision, recall, linguistic, ratios)
+    seen = {reward.__name__: reward.observations() for reward in rewards}
+    return HeldOutScores(captions, precision, recall, linguistic, ratios, seen)
 
 
 def run_demo(
@@ -124,7 +131,8 @@ def run_demo(
     Args:
         output_dir (`str` or `Path`):
             The run folder. Gets `scenes/`, `before/` (the captioner as it comes), `checkpoint/`
-            (as it was trained), `captions_before_after.jsonl`, `reward_curves.png`, `table.json`.
+            (as it was trained), `captions_before_after.jsonl`, `reward_curves.png`, `table.json`
+            and `report.html`, the page that shows all captions with their verdicts.
         seed (`int`, *optional*, defaults to `0`):
             The same seed gives the same table.
         max_steps (`int`, *optional*, defaults to `120`):
@@ -192,6 +200,7 @@ def run_demo(
         trainer.create_model_card(model_name="trl-balcap demo captioner")
         shutil.move(output_dir / "trainer" / "README.md", output_dir / "checkpoint" / "README.md")
         after = evaluate("after")
+        trainer.save_state()  # the log, which the report shows
 
     results = {name: (before[name], after[name]) for name in temperatures}
     _write_captions(output_dir / "captions_before_after.jsonl", held_out, results)
@@ -201,6 +210,10 @@ def run_demo(
         for name, pair in results.items()
     }
     (output_dir / "table.json").write_text(json.dumps({"seed": seed, **table}, indent=2) + "\n")
+    for step, scores in zip((0, max_steps), results["greedy"], strict=True):
+        _keep_verdicts(output_dir / "trainer" / "verdicts", step, held_out, scores)
+    page = report_page(find_runs([output_dir / "trainer"]), title="trl-balcap demo")
+    (output_dir / "report.html").write_text(page, encoding="utf-8")
     return results
 
 
@@ -224,6 +237,28 @@ def table_row(evaluation: HeldOutScores) -> dict[str, float | None]:
         "b_capscore": scores.b_capscore,
         "mean_length_ratio": evaluation.mean_length_ratio,
     }
+
+
+def _keep_verdicts(folder: Path, step: int, dataset: Dataset, scores: HeldOutScores) -> None:
+    rewards = {
+        "precision_reward": scores.precision,
+        "recall_reward": scores.recall,
+        "linguistic_reward": scores.linguistic,
+    }
+    rows = rollout_rows(
+        step=step,
+        split="eval",
+        num_generations=1,
+        prompts=dataset["prompt"],
+        completions=scores.captions,
+        images=dataset["image"],
+        references=dataset["reference"],
+        rewards=rewards,
+        observations=scores.observations,
+    )
+    ratios = [{"length_ratio": ratio} for ratio in scores.length_ratio]
+    with VerdictWriter(folder) as writer:
+        writer.write([row | ratio for row, ratio in zip(rows, ratios, strict=True)])
 
 
 def _write_captions(
