@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from trl_balcap.captioning.pick import pick_best
+from trl_balcap.captioning.recaption import Recaption, recaption_cost
 from trl_balcap.cli import main
 from trl_balcap.data import load_captions
 from trl_balcap.judge import Judge, JudgeError
@@ -159,6 +160,29 @@ def test_wrong_arguments_cost_nothing(photos, tmp_path, more, message, capsys):
     with pytest.raises(SystemExit):
         main([*words, "--yes", *more])
     assert message in capsys.readouterr().err
+
+
+def test_the_cost_is_an_estimate_of_tokens_at_the_given_price():
+    """
+    100 images at 1000 tokens and a prompt of 400 characters (100 tokens), 1 $/M: 0.11 $; replies of
+    100 words (135 tokens), 2 $/M: 0.027 $. Three samples take three times that, and the judge's
+    questions: 3 a sample, and each pair of them.
+    """
+    how = Recaption("scenes/oracle", "x" * 400)
+    writer = Judge("scenes/oracle", price=(1.0, 2.0))
+    cost = recaption_cost(100, how, 100, writer, None)
+    assert (cost.writer_calls, cost.judge_calls) == (100, 0)
+    assert cost.usd == pytest.approx(0.11 + 0.027)
+
+    best = Recaption("scenes/oracle", "x" * 400, samples=3, temperature=0.8)
+    cost = recaption_cost(100, best, 100, writer, Judge("scenes/oracle"))  # a judge that is free
+    assert (cost.writer_calls, cost.judge_calls) == (300, 3 * 300 + 100 * 3 * 2)
+    assert cost.usd == pytest.approx(3 * 0.137)
+    paid = recaption_cost(100, best, 100, writer, writer)
+    assert paid.usd is not None
+    assert paid.usd > 4 * 0.137
+    unpriced = Judge("openai/x", api_base="http://a.b")
+    assert recaption_cost(1, Recaption("openai/x", "Look."), 100, unpriced, None).usd is None
 
 
 # ---- picking, by hand --------------------------------------------------------------------------
