@@ -33,6 +33,7 @@ from trl_balcap import (
 )
 from trl_balcap.config import CaptioningArguments
 from trl_balcap.demo import demo_config, demo_scenes
+from trl_balcap.quiet import hush
 from trl_balcap.scenes.captioner import captioner_path
 
 
@@ -79,6 +80,7 @@ def load(path: str, captioning: CaptioningArguments):
 
 
 if __name__ == "__main__":
+    hush()
     if len(sys.argv) == 1:
         main(CaptioningArguments(), demo_config("runs/train_qwen"), ModelConfig())
     else:

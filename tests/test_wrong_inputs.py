@@ -25,8 +25,8 @@ COMMANDS = {
     f"plan -- --model_name_or_path {QWEN} --dataset gone.jsonl": ["gone.jsonl", "--without-data"],
     f"plan -- --model_name_or_path {QWEN} --dataset scenes --per_device_train_batch_size 128": [
         "has 9 rows",
-        "takes 16 prompts",
-        "Set per_device_train_batch_size 64",
+        "takes 16 ",
+        "lower per_device_train_batch_size",
     ],
     f"plan --judge_price -1 2 -- --model_name_or_path {QWEN}": ["0 or more", "got -1 and 2"],
     f"plan --gpu_memory -5 -- --model_name_or_path {QWEN}": ["GiB above 0", "got -5"],

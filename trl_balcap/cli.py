@@ -7,6 +7,7 @@ from importlib import import_module
 
 from trl_balcap import __version__
 from trl_balcap.commands.flags import Parser, dashed
+from trl_balcap.quiet import hush
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
@@ -50,10 +51,10 @@ def main(argv: list[str] | None = None) -> int:
         `int`: exit status; 1 for input that cannot be used, which is said in one line; 130 after
         Ctrl-C.
     """
-    parser = build_parser()
-    args = parser.parse_args(dashed(sys.argv[1:] if argv is None else argv))
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
+        args = build_parser().parse_args(dashed(sys.argv[1:] if argv is None else argv))
+        hush()
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
         return args.run(args)
     except KeyboardInterrupt:
         sys.stderr.write("\ntrl-balcap: stopped by Ctrl-C.\n")
@@ -61,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         # What the user typed or gave is at fault, and the message says how; a traceback would hide
         # it.
-        parser.exit(1, f"trl-balcap: {error}\n")
+        sys.stderr.write(f"trl-balcap: {error}\n")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import json
+import signal
 import subprocess
 import sys
 
@@ -91,6 +92,19 @@ def test_ctrl_c_ends_a_command_with_one_line(monkeypatch, capsys):
     monkeypatch.setattr("trl_balcap.scenes.make.write_scenes", interrupted)
     assert main(["scenes", "make", "--n", "1", "--out", "anywhere"]) == 130
     assert capsys.readouterr().err == "\ntrl-balcap: stopped by Ctrl-C.\n"
+
+
+def test_ctrl_c_on_a_running_command_leaves_no_traceback():
+    command = [sys.executable, "-m", "trl_balcap", "scenes", "serve", "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline().startswith("http://127.0.0.1:")
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert said == "\ntrl-balcap: stopped by Ctrl-C.\n"
 
 
 def test_defaults_that_the_parsers_repeat_are_those_of_the_functions():

@@ -56,8 +56,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: If there is nothing to caption, or the arguments do not fit together.
     """
+    from transformers.utils import logging as transformers_logging
+
     from trl_balcap.captioning.run import caption_images
 
+    transformers_logging.disable_progress_bar()  # ours is enough
     console = make_console()
     with make_progress(console) as progress:
         bar = progress.add_task("captioning", total=None)

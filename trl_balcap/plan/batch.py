@@ -96,52 +96,6 @@ class GenerationBatch:
         width = self.per_device_train_batch_size * self.processes
         return width * self.gradient_accumulation_steps
 
-    def check_rows(self, rows: int) -> None:
-        """
-        Refuse a dataset from which not one generation batch can be drawn.
-
-        Args:
-            rows (`int`): Prompts in the dataset.
-
-        Raises:
-            `ValueError`: The dataset is too small; names the settings that would do.
-
-        Example:
-
-        ```python
-        >>> batch = GenerationBatch(4, 8, gradient_accumulation_steps=4, num_generations=8)
-        >>> batch.check_rows(9)
-        Traceback (most recent call last):
-        ...
-        ValueError: The dataset has 9 rows, and one generation batch takes 16 prompts (128 completions / 8), so nothing would be trained. Set gradient_accumulation_steps and steps_per_generation 2, or add images.
-
-        ```
-        """
-        if rows >= self.prompts:
-            return
-        fitting = self._fitting(rows)
-        way = "Add images" if fitting is None else f"Set {fitting}, or add images"
-        raise ValueError(
-            f"The dataset has {rows} rows, and one generation batch takes {self.prompts} prompts "
-            f"({self.completions} completions / {self.num_generations}), so nothing would be "
-            f"trained. {way}."
-        )
-
-    def _fitting(self, rows: int) -> str | None:
-        """The largest batch of at most `rows` prompts: fewer micro-batches, or narrower ones."""
-        widest = self.per_device_train_batch_size
-        for width in [width for width in range(widest, 0, -1) if widest % width == 0]:
-            for steps in range(self.micro_batches, 0, -1):
-                completions = width * self.processes * steps
-                whole, rest = divmod(completions, self.num_generations)
-                if not rest and 0 < whole <= rows:
-                    narrower = f"per_device_train_batch_size {width} and "
-                    return (
-                        f"{narrower if width < widest else ''}"
-                        f"gradient_accumulation_steps and steps_per_generation {steps}"
-                    )
-        return None
-
     def generations(self, steps: int) -> int:
         """
         Generation batches made in `steps` optimizer steps.

@@ -9,7 +9,7 @@ from typing import Any
 from packaging.version import Version
 from trl import ModelConfig, get_peft_config
 
-from trl_balcap.data import DEFAULT_PROMPT
+from trl_balcap.data import DEFAULT_PROMPT, check_size
 from trl_balcap.judge.cost import CHARS_PER_TOKEN
 from trl_balcap.plan.batch import GenerationBatch
 from trl_balcap.plan.images import ImageTokens, image_tokens
@@ -108,7 +108,13 @@ def make_plan(
         sample = sample_dataset(
             settings.dataset, split=settings.dataset_split, max_pixels=settings.max_pixels
         )
-        batch.check_rows(sample.rows)
+        check_size(
+            sample.rows,
+            generation_batch_size=batch.completions,
+            num_generations=batch.num_generations,
+            global_batch_size=batch.per_device_train_batch_size * batch.processes,
+            name=settings.dataset,
+        )
     image = _largest_image(model, sample, settings.max_pixels, tokens_per_image)
     prompt_tokens = _TEMPLATE_TOKENS + math.ceil(
         len((settings.prompt or DEFAULT_PROMPT).encode()) / CHARS_PER_TOKEN
