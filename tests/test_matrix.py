@@ -79,12 +79,18 @@ def check(case: dict, ranks: list[dict], steps: int) -> None:
     """What holds in every cell of the matrix."""
     out, lora = Path(case["out"]), case.get("lora", False)
 
+    # Loaded: every rank began with the weights of the checkpoint, and not with random ones.
+    first = weights(Path(case["model"]))
+    for rank in ranks:
+        assert len(rank["loaded"]) >= 40
+        for name, weight in rank["loaded"].items():
+            assert torch.equal(weight, first[name].to(weight.dtype)), name
+
     # Parameters moved: adapters from their zeros, full weights from the checkpoint they began as.
     final = weights(out / "straight" / f"checkpoint-{steps}", lora)
     if lora:
         moved = [name for name, weight in final.items() if "lora_B" in name and weight.any()]
     else:
-        first = weights(Path(case["model"]))
         moved = [name for name, weight in first.items() if not torch.equal(weight, final[name])]
     assert len(moved) >= 4
 

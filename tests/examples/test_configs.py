@@ -36,6 +36,7 @@ def test_the_recipes_that_users_are_promised():
         "multi-node",
         "qwen2.5-vl-3b",
         "qwen2.5-vl-7b",
+        "qwen3-vl-4b",
         "self-hosted-judge",
         "vllm-server",
     }
@@ -52,6 +53,9 @@ def test_a_recipe_parses(recipe):
     assert args.multi_objective_aggregation == "normalize_then_sum"
     assert (args.length_gate, args.length_gate_lower, args.length_gate_upper) == ("mask", 0.5, 2.0)
     assert args.learning_rate < 1e-4  # a number, not YAML's string "1e-6"
+    # Under "constant" alone, transformers takes no notice of warmup_steps.
+    assert (args.lr_scheduler_type, args.warmup_steps) == ("constant_with_warmup", 10)
+    assert model.lora_dropout == 0.0 or not model.use_peft  # it would stay on while TRL samples
     assert captioning.judge_options()["model"] == captioning.judge_model
 
 
@@ -73,9 +77,29 @@ def test_the_comment_on_the_batch_is_the_batch(recipe):
     if batch.processes > 1:
         width += f"{batch.processes} GPUs x "
     assert (
-        f"{width}{batch.micro_batches} micro-batches = {batch.completions} completions = "
-        f"{batch.prompts} prompts x {batch.num_generations}." in recipe.read_text()
+        f"{width}{batch.micro_batches} micro-batch{'es' * (batch.micro_batches > 1)} = "
+        f"{batch.completions} completions = {batch.prompts} prompts x {batch.num_generations}."
+        in recipe.read_text()
     )
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=named)
+def test_the_sizes_and_prices_in_a_recipe_are_the_plans(recipe):
+    plan, text = planned(recipe), recipe.read_text()
+    size = re.search(r"about (\d+) GB each", text)
+    if size is not None:  # bf16 weights, and AdamW's float32 weights and two moments: 14 bytes
+        assert float(size[1]) == pytest.approx(14 * plan.shape.parameters / 1e9, abs=0.5)
+    else:
+        assert plan.setup.peft  # an adapter's checkpoint is small
+    of_a_batch = plan.judging.batch.usd
+    if of_a_batch is None:
+        assert "No key, no bill" in text
+        return
+    of_an_image = of_a_batch / plan.batch.prompts
+    [of_1000] = re.findall(r"1,000 images cost about \$(\d+)", text)
+    assert 1000 * of_an_image == pytest.approx(float(of_1000), rel=0.1)
+    for of_an_epoch in re.findall(r"an epoch of 90,000 about \$([\d,]+)", text):
+        assert 90_000 * of_an_image == pytest.approx(float(of_an_epoch.replace(",", "")), rel=0.1)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=named)

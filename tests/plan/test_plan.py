@@ -36,7 +36,12 @@ def write(file: Path, text: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [(QWEN_3B, 3_754_622_976), (QWEN_7B, 8_292_166_656), (LLAVA, 7_063_427_072)],
+    [
+        (QWEN_3B, 3_754_622_976),
+        (QWEN_7B, 8_292_166_656),
+        ("Qwen/Qwen3-VL-4B-Instruct", 4_437_815_808),
+        (LLAVA, 7_063_427_072),
+    ],
 )
 def test_parameters_of_the_recipes_models_are_those_of_their_checkpoints(name, parameters):
     shape = model_shape(name, load_config(name))

@@ -109,8 +109,25 @@ def build(case: dict[str, Any], out: str, kind: type[Watched] = Watched, **chang
     )
 
 
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights in memory, put together from all ranks, by the names that they have without PEFT."""
+    named = {
+        name.removeprefix("base_model.model.").replace(".base_layer.", "."): parameter
+        for name, parameter in model.named_parameters()
+        if "lora_" not in name
+    }
+    if not any(hasattr(parameter, "ds_id") for parameter in named.values()):
+        return {name: parameter.detach().clone() for name, parameter in named.items()}
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(named.values())):
+        return {name: parameter.detach().cpu().clone() for name, parameter in named.items()}
+
+
 def run(case: dict[str, Any]) -> None:
     straight = build(case, "straight")
+    assert straight.model is not None
+    loaded = weights_of(straight.model)
     straight.train()
     steps = straight.args.max_steps
     logged = list(straight._logs["advantages"])
@@ -128,6 +145,7 @@ def run(case: dict[str, Any]) -> None:
         {
             "processes": straight.accelerator.num_processes,
             "zero_stage": 0 if plugin is None else plugin.zero_stage,
+            "loaded": loaded,
             "batches": straight.batches,
             "logged": logged,
             "trained_on": trained_on,

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from trl_balcap.judge.cost import JudgeEstimate, estimate_calls_and_cost
-from trl_balcap.judge.deployments import Deployment
 from trl_balcap.judge.prices import price_of
-from trl_balcap.judge.settings import Price, Profile
+from trl_balcap.judge.settings import JudgeSettings, Model, Price, Profile
 from trl_balcap.plan.batch import GenerationBatch
 from trl_balcap.plan.sample import Sample
 
@@ -30,8 +29,8 @@ def judging_plan(
     sample: Sample | None,
     steps: int | None,
     *,
-    model: str,
-    vision_model: str | None = None,
+    model: Model,
+    vision_model: Model | None = None,
     api_base: str | None = None,
     profile: Profile = "questions",
     price: Price | None = None,
@@ -45,13 +44,13 @@ def judging_plan(
         steps (`int`, *optional*): Optimizer steps of the run; `None` where they are not known.
         model, vision_model, api_base, profile: As in [`Judge`].
         price (`tuple[float, float]`, *optional*): Dollars per million prompt and completion tokens.
-            `None` looks the models up in litellm's table, which is on disk.
+            `None` looks the models up in litellm's table, which is on disk; of several deployments
+            of one judge, the first.
     """
-    vision_model = vision_model or model
     vision_price = price
     if price is None:
-        price = price_of(Deployment(model, api_base))
-        vision_price = price_of(Deployment(vision_model, api_base))
+        judge = JudgeSettings(model, vision_model=vision_model, api_base=api_base)
+        price, vision_price = price_of(judge.text[0]), price_of(judge.vision[0])
     references = sample.references if sample is not None else (STAND_IN,)
 
     def estimate(generations: int) -> JudgeEstimate:

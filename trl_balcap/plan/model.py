@@ -17,6 +17,7 @@ __all__ = ["SHIPPED", "ModelShape", "Tower", "load_config", "meta_model", "model
 SHIPPED = {
     "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2.5-vl-3b.json",
     "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2.5-vl-7b.json",
+    "Qwen/Qwen3-VL-4B-Instruct": "qwen3-vl-4b.json",
     "llava-hf/llava-1.5-7b-hf": "llava-1.5-7b.json",
 }
 
