@@ -77,6 +77,8 @@ def _check_kinds(
         value = values.get(action.dest)
         if value is None or isinstance(value, str):
             continue
+        if action.dest in ("judge_model", "judge_vision_model"):
+            continue  # may be a list of deployments
         if (action.nargs == "+") != isinstance(value, list):
             refuse(f"{action.dest} takes {'a list' if action.nargs else 'one value'}, got {value}")
         if action.type is int and (isinstance(value, bool) or not isinstance(value, int)):
