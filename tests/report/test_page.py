@@ -14,7 +14,7 @@ from PIL import Image
 from tests.report.runs import scene_run, score_run
 from trl_balcap.cli import main
 from trl_balcap.report import VerdictWriter
-from trl_balcap.report.charts import charts, headline
+from trl_balcap.report.charts import charts, evaluations, headline
 from trl_balcap.report.page import report_data, report_page
 from trl_balcap.report.runs import Run, bounded_rows, bounded_thumbnails, find_runs
 from trl_balcap.report.serve import report_server, runs_version
@@ -150,6 +150,20 @@ def test_the_headline_compares_the_first_tenth_with_the_last():
     assert [(one["label"], one["first"], one["last"]) for one in found] == [
         ("Brevity", 0.025, 0.925)
     ]
+
+
+def test_evaluations_are_means_of_what_was_judged():
+    name = "precision_reward"
+    rows = [
+        row(step=step, split="eval", rewards={name: value}, length_ratio=ratio)
+        for step, value, ratio in [(0, 0.25, 0.5), (0, None, 1.0), (120, 1.0, 1.0)]
+    ]
+    found = evaluations(Run("run", rows=rows))
+    assert [(one["step"], one["means"]["Precision"], one["n"]) for one in found] == [
+        (0, 0.25, 2),  # one of them was not judged
+        (120, 1.0, 1),
+    ]
+    assert found[0]["means"]["Length ratio"] == 0.75
 
 
 def test_runs_are_found_in_folders_and_named_by_what_tells_them_apart(tmp_path):

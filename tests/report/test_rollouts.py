@@ -5,6 +5,7 @@ from PIL import Image
 from trl_balcap.report import VerdictWriter, read_verdicts, rollout_rows
 
 ASSERTIONS = [{"text": "There is a dog.", "correct": True, "pointable": True}]
+DESCRIBE = {"type": "text", "text": "Describe."}
 IMAGES = [Image.new("RGB", (84, 84), colour) for colour in ("red", "red", "blue", "blue")]
 
 
@@ -14,7 +15,7 @@ def batch(**changes):
         "split": "train",
         "num_generations": 2,
         "completions": [[{"role": "assistant", "content": f"Caption {k}."}] for k in range(4)],
-        "prompts": [[{"role": "user", "content": "Describe."}]] * 4,
+        "prompts": [[{"role": "user", "content": [{"type": "image"}, DESCRIBE]}]] * 4,
         "images": [[image] for image in IMAGES],
         "references": ["A dog."] * 4,
         "tokens": [3] * 4,

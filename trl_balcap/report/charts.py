@@ -7,7 +7,7 @@ from typing import Any
 
 from trl_balcap.report.runs import Run, score_of
 
-__all__ = ["charts", "headline", "merged_log", "reward_names"]
+__all__ = ["charts", "evaluations", "headline", "merged_log", "reward_names"]
 
 Number = float | None
 Series = dict[str, Any]  # label, colour (a name that the style sheet has), y, and low and high
@@ -192,6 +192,32 @@ def headline(run: Run) -> list[dict[str, Any]]:
         found.append(
             {"label": "Judge, USD", "first": None, "last": cost[-1], "digits": 2, "good": 0}
         )
+    return found
+
+
+def evaluations(run: Run) -> list[dict[str, Any]]:
+    """
+    Means of each evaluation that a run kept, over the captions that have the value.
+
+    Args:
+        run ([`Run`]):
+            With its rows; those of split `"eval"` count.
+
+    Returns:
+        `list[dict]`: by step, with `"step"`, `"means"` (by what is measured) and `"n"` captions.
+    """
+    at: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in run.rows:
+        if row["split"] == "eval":
+            at[row["step"]].append(row)
+    found = []
+    for step, rows in sorted(at.items()):
+        measured = {"b-CapScore": [score_of(row) for row in rows]}
+        for name in reward_names(run):
+            measured[_title(name)] = [row["rewards"].get(name) for row in rows]
+        measured["Length ratio"] = [row["length_ratio"] for row in rows]
+        means = {label: (_mean_of(values) or [None])[0] for label, values in measured.items()}
+        found.append({"step": step, "means": means, "n": len(rows)})
     return found
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from trl_balcap.report.align import align, sentences
-from trl_balcap.report.charts import charts, headline, reward_names
+from trl_balcap.report.charts import charts, evaluations, headline, reward_names
 from trl_balcap.report.runs import Run, bounded_rows, bounded_thumbnails, score_of
 
 __all__ = ["MAX_ROWS", "report_data", "report_page"]
@@ -131,6 +131,7 @@ def _run(run: Run) -> dict[str, Any]:
         "rows": run.n_rows,
         "charts": charts(run),
         "headline": headline(run),
+        "evaluations": evaluations(run),
         "gate": run.facts.get("length_gate"),
         **facts,
     }

@@ -75,7 +75,7 @@ def rollout_rows(
             "id": f"{group}-{(first + place) % num_generations}",
             "group": group,
             "completion": completion_text(completion),
-            "prompt": None if prompts is None else completion_text(prompts[place]),
+            "prompt": None if prompts is None else _prompt_text(prompts[place]),
             "image": None if images is None else _first(images[place]),
             "reference": None if references is None else references[place],
             "tokens": None if tokens is None else tokens[place],
@@ -104,6 +104,18 @@ def _add(row: dict[str, Any], name: str, trained_on: float | None, seen: Mapping
             row[key] = value
         elif key not in ("reward", "reason"):
             row["extra"][key] = value
+
+
+def _prompt_text(prompt: Any) -> str:
+    """The words of a prompt: text, or messages with text and images among their content."""
+    if isinstance(prompt, str):
+        return prompt
+    parts = [message.get("content") or "" for message in prompt]
+    texts = [
+        part if isinstance(part, str) else " ".join(one["text"] for one in part if one.get("text"))
+        for part in parts
+    ]
+    return "\n".join(filter(None, texts))
 
 
 def _first(image: Any) -> Any:

@@ -7,7 +7,8 @@ function snapshots() {
   for (const group of DATA.groups) {
     const key = group.split === "train" ? `${group.run}~train` : `${group.run}~${group.split}~${group.step}`;
     const run = DATA.runs[group.run].name;
-    const label = group.split === "train" ? `${run}, training` : group.split === "eval" ? `${run}, evaluation at step ${group.step}` : run;
+    const part = { train: "training", eval: `evaluation at step ${group.step}` }[group.split];
+    const label = [DATA.runs.length > 1 || !part ? run : null, part].filter(Boolean).join(", ");
     if (!found.has(key)) found.set(key, { key, label, split: group.split, images: new Set() });
     found.get(key).images.add(group.image || "");
   }
@@ -37,6 +38,7 @@ function compare(section) {
   const value = (row) => (state.sort === "score" ? row.score : row.rewards[state.sort]);
   const pairs = pairUp(value);
   const list = h("ol", { class: "pairs" });
+  const labels = [state.a, state.b].map((key) => all.find((one) => one.key === key).label);
   const head = h("div", { class: "compare-head" },
     h("form", { class: "controls compare-controls", onsubmit: (event) => event.preventDefault() },
       picker("First", "a", options, pick("a")), picker("Second", "b", options, pick("b")), picker("By", "sort", measures, pick("sort"))),
@@ -46,7 +48,7 @@ function compare(section) {
   let shown = 0;
   const rest = h("button", { class: "plain more", onclick: () => add() });
   const add = () => {
-    for (const end = Math.min(pairs.length, shown + PAIRS); shown < end; shown += 1) list.append(pairItem(pairs[shown], shown));
+    for (const end = Math.min(pairs.length, shown + PAIRS); shown < end; shown += 1) list.append(pairItem(pairs[shown], shown, labels));
     rest.hidden = shown >= pairs.length;
     rest.textContent = `${plural(pairs.length - shown, "more pair")}`;
   };
@@ -97,18 +99,18 @@ function summary(pairs) {
     h("tbody", {}, rows)));
 }
 
-function pairItem({ rows, others, one, other, change }, place) {
+function pairItem({ rows, others, one, other, change }, place, labels) {
   const alt = rows[0].shared.reference ? `Reference: ${rows[0].shared.reference}` : "The image of both captions";
   return h("li", { class: "pair" },
     h("div", { class: "pair-side" }, picture(rows[0].shared.image, plain(alt), { class: "pair-image", loading: place > 8 ? "lazy" : "eager" }),
       h("p", { class: "pair-change" }, h("b", {}, signed(change)), h("small", {}, `${number(one)} → ${number(other)}`))),
-    half(rows, "First"), half(others, "Second"));
+    half(rows, labels[0]), half(others, labels[1]));
 }
 
 function half(rows, label) {
   const row = rows[0];
-  const node = h("article", { class: "half", "aria-label": label },
-    h("header", { class: "card-head" }, h("h3", {}, label), rows.length > 1 ? h("small", {}, `1 of ${rows.length}`) : null,
+  const node = h("article", { class: "half", "aria-label": plain(label) },
+    h("header", { class: "card-head" }, h("h3", {}, text(label)), rows.length > 1 ? h("small", {}, `1 of ${rows.length}`) : null,
       h("span", { class: "headline-score" }, h("small", {}, SCORE), h("b", {}, number(row.score))), tags(row),
       h("a", { class: "link", href: address({ ...DEFAULTS, view: "captions", c: row.key }) }, "open")),
     captionText(row),

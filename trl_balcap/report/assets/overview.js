@@ -9,9 +9,19 @@ function overview(section) {
   replace(section,
     logged.map((run) => h("article", { class: "run" },
       DATA.runs.length > 1 ? h("h2", {}, text(run.name)) : null,
-      headline(run), h("div", { class: "charts", "data-run": DATA.runs.indexOf(run) }), runFacts(run))),
+      headline(run), evaluations(run), h("div", { class: "charts", "data-run": DATA.runs.indexOf(run) }), runFacts(run))),
     scored.length ? h("article", { class: "run" }, h("h2", {}, "Scores"), scoreTable(scored), scored.length === 1 ? runFacts(scored[0]) : null) : null);
   drawCharts();
+}
+
+// Before and after on the evaluation set, and what was measured in between.
+function evaluations(run) {
+  if (!run.evaluations.length) return null;
+  const labels = Object.keys(run.evaluations[0].means);
+  return h("div", { class: "scroller scores", tabindex: "0", role: "region", "aria-label": "Evaluations" }, h("table", { class: "means" },
+    h("thead", {}, h("tr", {}, ["Evaluation set", ...labels, "captions"].map((label) => h("th", { scope: "col" }, label)))),
+    h("tbody", {}, run.evaluations.map((one) => h("tr", {}, h("th", { scope: "row" }, `step ${one.step}`),
+      labels.map((label) => h("td", {}, number(one.means[label]))), h("td", {}, one.n.toLocaleString("en")))))));
 }
 
 // Runs without a log, folders of scores mostly: their means, one line each.
@@ -27,8 +37,8 @@ function headline(run) {
   if (!run.headline.length) return null;
   return h("dl", { class: "tiles" }, run.headline.map(({ label, first, last, digits, good }) => {
     const gain = first === null || last === first ? 0 : Math.sign(last - first) * (good || 0);
-    const change = first === null ? null : h("span", { class: "from" }, number(first, digits), h("span", { class: "arrow", role: "img", "aria-label": "to" }, "→"));
-    return h("div", { class: `tile ${gain > 0 ? "better" : gain < 0 ? "worse" : ""}` }, h("dt", {}, label), h("dd", {}, change, h("span", { class: "now" }, number(last, digits))));
+    const change = first === null ? null : h("span", { class: "from" }, first.toFixed(digits), h("span", { class: "arrow", role: "img", "aria-label": "to" }, "→"));
+    return h("div", { class: `tile ${gain > 0 ? "better" : gain < 0 ? "worse" : ""}` }, h("dt", {}, label), h("dd", {}, change, h("span", { class: "now" }, last.toFixed(digits))));
   }));
 }
 
@@ -119,7 +129,7 @@ function draw(chart, holder, values, of) {
   const range = chart.unit ? [0, Math.max(...all) <= 0.5 && !chart.group ? Math.max(0.05, Math.max(...all) * 1.15) : 1] : undefined;
   const plot = new uPlot({
     width: Math.max(200, holder.clientWidth), height: 150, series, bands,
-    padding: [8, 8, 0, 0], legend: { show: false },
+    padding: [8, 14, 0, 0], legend: { show: false },
     cursor: { sync: { key: SYNC.key }, y: false, points: { show: false }, drag: { x: true, y: false } },
     scales: { x: { time: false }, y: range ? { range: () => range } : { range: (_, low, high) => spanOf(low, high, region) } },
     axes: [{ ...axis, size: 26, space: 60 }, { ...axis, size: 40, space: 32, values: (_, ticks) => ticks.map((tick) => +tick.toPrecision(3)) }],
