@@ -20,6 +20,7 @@ COMMANDS = (
     "references",
     "caption",
     "score",
+    "bench",
     "agree",
     "report",
     "scenes",

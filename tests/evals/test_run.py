@@ -762,7 +762,7 @@ def test_nothing_is_spent_without_a_yes(folder, questions, capsys, monkeypatch):
         (("--metrics", "captionqa"), "Borise/CaptionQA"),
         (("--metrics", "caparena"), "caparena_auto_600.json"),
         (("--metrics", "dcscore", "--official-prompts", "."), "is no checkout of a benchmark"),
-        (("--data", "facts.jsonl"), "--data takes METRIC=PATH, got 'facts.jsonl'"),
+        (("--data", "facts.jsonl"), "--data takes NAME=PATH, got 'facts.jsonl'"),
         (("--data", "bleu=facts.jsonl"), "no metric 'bleu'"),
     ],
 )

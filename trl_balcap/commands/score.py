@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trl_balcap.evals.tables import Grid
     from trl_balcap.judge import Judge
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parser", "grid_table", "pairs_of", "run"]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -136,7 +136,7 @@ def _score(
 
     benchmarks = Benchmarks(
         mode=args.mode,
-        data=_by_name("--data", args.data),
+        data=pairs_of("--data", args.data),
         split=args.split,
         model=args.model_name,
         checkouts=args.official_prompts,
@@ -172,7 +172,7 @@ def _score(
                 on_row=lambda name: progress.advance(bars[name]),
             )
         )
-    console.print(_table(results_grid(evaluation), n_columns=6))
+    console.print(grid_table(results_grid(evaluation), n_columns=6))
     for result in evaluation.results:
         for line in result_lines(result):
             say(console, f"{result.metric}: {line}")
@@ -182,16 +182,16 @@ def _score(
     return all(result.n_scored for result in evaluation.results)
 
 
-def _by_name(flag: str, given: Sequence[str]) -> dict[str, str]:
+def pairs_of(flag: str, given: Sequence[str]) -> dict[str, str]:
     """`NAME=VALUE` arguments by name."""
     pairs = [entry.partition("=") for entry in given]
     for name, equals, value in pairs:
         if not (name and equals and value):
-            raise ValueError(f"{flag} takes METRIC=PATH, got {name + equals + value!r}.")
+            raise ValueError(f"{flag} takes NAME=PATH, got {name + equals + value!r}.")
     return {name: value for name, _, value in pairs}
 
 
-def _table(grid: "Grid", n_columns: int | None = None) -> Table:
+def grid_table(grid: "Grid", n_columns: int | None = None) -> Table:
     """A grid for a terminal, its first `n_columns` columns."""
     table = make_table(grid.title, grid.head[:n_columns], left=grid.n_left)
     for place, row in enumerate(grid.rows):
@@ -255,7 +255,7 @@ def _compare(args: argparse.Namespace, console: Console) -> int:
     for a, b in pairs:
         found = compare_rows(read_rows(a), read_rows(b), names=(str(first), str(second)))
         comparisons.append(found)
-        console.print(_table(comparison_grid(found)))
+        console.print(grid_table(comparison_grid(found)))
         say(
             console,
             f"{found.second} minus {found.first}, on the {found.n_common} captions that both have "

@@ -76,6 +76,7 @@ class Difference(NamedTuple):
     high: float | None
     share_above_zero: float | None
     n: int
+    p_value: float | None = None
 
 
 def mean_statistic(name: str, values: Sequence[float | None], scale: float = 1.0) -> Statistic:
@@ -200,12 +201,21 @@ def difference(
     n = int(both.sum())
     if value_a is None or value_b is None:
         return Difference(first.name, value_a, value_b, None, None, None, None, n)
-    low, high, above = None, None, None
+    low, high, above, p_value = None, None, None, None
     if n > 1:
         changes = second.formula(weights @ b) - first.formula(weights @ a)  # (R,)
         low, high = _interval(changes, level)
-        above = float(np.mean(changes[~np.isnan(changes)] > 0))
-    return Difference(first.name, value_a, value_b, value_b - value_a, low, high, above, n)
+        changes = changes[~np.isnan(changes)]
+        above = float(np.mean(changes > 0))
+        p_value = _two_sided(changes)
+    change = value_b - value_a
+    return Difference(first.name, value_a, value_b, change, low, high, above, n, p_value)
+
+
+def _two_sided(changes: np.ndarray) -> float:
+    """Twice the smaller share of resamples on either side of zero, never below one resample's."""
+    sides = min(np.sum(changes <= 0), np.sum(changes >= 0))
+    return min(1.0, 2 * (int(sides) + 1) / (len(changes) + 1))
 
 
 def _interval(samples: np.ndarray, level: float) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from trl_balcap.evals.metrics.protocol import Row
 from trl_balcap.evals.metrics.registry import METRICS
 from trl_balcap.evals.results import Comparison
 
-__all__ = ["compare_rows"]
+__all__ = ["check_alike", "compare_rows"]
 
 SAME = ("metric", "mode", "judge", "prompts_sha256")
 """What two sets of rows must share to be compared."""
@@ -38,7 +38,7 @@ def compare_rows(
     Raises:
         ValueError: If the rows were not scored alike, or share no id.
     """
-    _check_alike(first, second, names)
+    check_alike(first, second, names)
     of_second = {row["id"]: row for row in second}
     common = [row for row in first if row["id"] in of_second]
     if not common:
@@ -69,7 +69,11 @@ def compare_rows(
     )
 
 
-def _check_alike(first: Sequence[Row], second: Sequence[Row], names: tuple[str, str]) -> None:
+def check_alike(first: Sequence[Row], second: Sequence[Row], names: tuple[str, str]) -> None:
+    """
+    Raises:
+        `ValueError`: if two models' rows were scored in different ways.
+    """
     of_the_model = METRICS[str(first[0]["metric"])].of_the_model
     rows = [*first, *second]
     settings = {name for row in rows for name in row.get("settings", {})} - of_the_model

@@ -32,7 +32,7 @@ from trl_balcap.evals.tables import results_markdown
 from trl_balcap.judge import Judge, JudgeError
 from trl_balcap.judge.stats import JudgeStats
 
-__all__ = ["evaluate_captions", "score_captions"]
+__all__ = ["evaluate_captions", "score_captions", "spent_since"]
 
 UNDER_WAY = 128  # captions at a time; the judge limits its calls itself
 
@@ -110,7 +110,7 @@ async def score_captions(
     for job in jobs:
         scored = await _scoremake_job(job, rows, judge, on_row)
         results.append(result_of(job, scored, judge))
-    evaluation = Evaluation(str(captions), tuple(results), _judging(judge, before))
+    evaluation = Evaluation(str(captions), tuple(results), spent_since(judge, before))
     replace_file(
         out / "summary.json", json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)
     )
@@ -234,8 +234,8 @@ def _found_something(row: Mapping[str, Any]) -> bool:
     return row["score"] is not None or row["reason"] != "over_budget"
 
 
-def _judging(judge: Judge, before: JudgeStats) -> dict[str, Any]:
-    """What was spent since `before`."""
+def spent_since(judge: Judge, before: JudgeStats) -> dict[str, Any]:
+    """What a judge has taken since its statistics were `before`."""
     stats = judge.stats
     unpriced = stats.unpriced_calls > before.unpriced_calls
     return {

@@ -14,6 +14,7 @@ __all__ = [
     "result_lines",
     "results_grid",
     "results_markdown",
+    "value_text",
 ]
 
 
@@ -70,7 +71,7 @@ def results_markdown(evaluation: Evaluation) -> str:
         lines += [f"- {line}" for line in result_lines(result)]
         if result.breakdown:
             parts = [
-                [part, _value(value["score"]), str(value["n"])]
+                [part, value_text(value["score"]), str(value["n"])]
                 for part, value in result.breakdown.items()
             ]
             lines += ["", *grid_markdown(Grid("", ("part", "score", "n"), parts))]
@@ -115,7 +116,7 @@ def _cells(result: MetricResult, estimate: Estimate, *, first: bool) -> list[str
     return [
         f"{result.metric}, {result.mode}" if first else "",
         estimate.name,
-        _value(estimate.value),
+        value_text(estimate.value),
         _interval(estimate.low, estimate.high),
         f"{estimate.n_scored}/{estimate.n}",
         f"{result.mean_caption_words:.1f}" if first else "",
@@ -126,8 +127,8 @@ def _cells(result: MetricResult, estimate: Estimate, *, first: bool) -> list[str
 def _difference_cells(row: Difference) -> list[str]:
     return [
         row.name,
-        _value(row.first),
-        _value(row.second),
+        value_text(row.first),
+        value_text(row.second),
         "-" if row.value is None else f"{row.value:+.2f}",
         _interval(row.low, row.high),
         "-" if row.share_above_zero is None else f"{row.share_above_zero:.1%}",
@@ -135,7 +136,8 @@ def _difference_cells(row: Difference) -> list[str]:
     ]
 
 
-def _value(value: float | None) -> str:
+def value_text(value: float | None) -> str:
+    """A score with two decimals, "-" for none."""
     return "-" if value is None else f"{value:.2f}"
 
 

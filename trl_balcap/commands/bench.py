@@ -1,0 +1,228 @@
+"""`trl-balcap bench`: captioners by benchmarks, with intervals and significance, in one table."""
+
+import argparse
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from trl_balcap.commands.judging import add_judge_flags, judge_from
+from trl_balcap.commands.score import grid_table, pairs_of
+from trl_balcap.commands.showing import confirm, make_console, make_table, say
+
+if TYPE_CHECKING:
+    from trl_balcap.evals.bench import BenchModel
+    from trl_balcap.evals.jobs import ScorePlan
+    from trl_balcap.judge import Judge
+
+__all__ = ["add_parser", "run"]
+
+SUITES = ("b-capscore", "decapbench", "captionqa", "caparena")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `bench` to the command line."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="captioners by benchmarks in one table, for a paper",
+        description="Captions with each model, scores on each suite, and writes one table of all "
+        "runs in the folder: Markdown, CSV, LaTeX and JSON. A run that was stopped goes on; another "
+        "model or suite is added.",
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=(),
+        metavar="[NAME=]MODEL[@URL]",
+        help="checkpoints, adapters, or litellm model strings with a server",
+    )
+    parser.add_argument(
+        "--captions",
+        nargs="+",
+        default=(),
+        metavar="NAME=PATH",
+        help="captions made elsewhere: a file, or a folder with SUITE.jsonl or SUITE.json",
+    )
+    parser.add_argument("--suite", nargs="+", required=True, help=f"of {', '.join(SUITES)}")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        default=(),
+        metavar="SUITE=PATH",
+        help="images of each suite (a folder, or JSONL with references for b-capscore)",
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=(),
+        metavar="METRIC=PATH",
+        help="data of the published benchmarks, as for score",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of captions, rows and table"
+    )
+    parser.add_argument(
+        "--baseline", help="model that the others are compared with (default: first)"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="ask the judge so often: its noise in the intervals"
+    )
+    parser.add_argument("--mode", choices=("official", "strict"), default="official")
+    parser.add_argument("--official-prompts", nargs="+", default=(), metavar="PATH")
+    parser.add_argument("--split", default="all", help="domain of CaptionQA (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="shuffles and coins (default: 0)")
+    parser.add_argument("--yes", action="store_true", help="do not ask before spending")
+    for flag, text in (("--judge", "the judge"), ("--vision-judge", "who is shown images")):
+        parser.add_argument(
+            flag,
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="[METRIC=]MODEL[@URL]",
+            help=f"{text}, of all metrics or of one",
+        )
+    add_judge_flags(parser, without=("model", "vision_model", "cache"))
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """
+    Bench, and show the table.
+
+    Returns:
+        `int`: 0; 1 if a model got no score on a suite; 2 if the cost was not agreed to; 130 after
+        Ctrl-C.
+
+    Raises:
+        `ValueError`: if the arguments do not fit together, or captions cannot be scored.
+    """
+    from trl_balcap.evals.bench import bench, read_bill
+    from trl_balcap.evals.bench_tables import bill_line, standings_grid, write_tables
+    from trl_balcap.evals.jobs import DeclinedError
+    from trl_balcap.evals.metrics.protocol import Benchmarks
+    from trl_balcap.evals.standings import read_folder, standings
+    from trl_balcap.evals.suites import suite_of
+
+    console = make_console()
+    models = _models(args)
+    if not models:
+        raise ValueError("bench needs --models MODEL ... or --captions NAME=PATH ....")
+
+    def agree(plans: "Mapping[tuple[str, str], tuple[ScorePlan, Judge]]") -> bool:
+        table, usd = _plan_table(plans)
+        console.print(table)
+        return confirm("Ask the judges?", usd=usd, yes=args.yes, console=console)
+
+    benchmarks = Benchmarks(
+        mode=args.mode,
+        data=pairs_of("--data", args.data),
+        checkouts=args.official_prompts,
+        seed=args.seed,
+        split=args.split,
+    )
+    try:
+        done = asyncio.run(
+            bench(
+                models,
+                [suite_of(name) for name in args.suite],
+                lambda metric, cache: _judge(args, metric, cache),
+                out=args.out,
+                images=pairs_of("--images", args.images),
+                benchmarks=benchmarks,
+                repeats=args.repeats,
+                confirm=agree,
+                on_step=lambda line: say(console, line),
+            )
+        )
+    except DeclinedError as declined:
+        say(console, str(declined))
+        return 2
+    except KeyboardInterrupt:
+        say(console, f"Stopped. What is done is in {args.out}; the same command goes on there.")
+        return 130
+    unscored = False
+    for one in done:
+        (result,) = one.evaluation.results
+        for reason, n in result.missing.items():
+            say(console, f"{one.model}, {one.metric}: {n} of {result.n} without a score: {reason}.")
+        unscored |= not result.n_scored
+    rows = read_folder(args.out)
+    known = {model for of_metric in rows.values() for model in of_metric}
+    if args.baseline is not None and args.baseline not in known:
+        raise ValueError(
+            f"There is no model {args.baseline!r} in {args.out}, only {sorted(known)}."
+        )
+    baseline = args.baseline or models[0].name
+    found = standings(rows, baseline=baseline, seed=args.seed)
+    bill = read_bill(args.out)
+    write_tables(args.out, found, baseline, bill)
+    console.print(grid_table(standings_grid(found, baseline)))
+    say(console, bill_line(bill))
+    say(console, f"Table: {args.out}/table.md, .csv, .tex, .json")
+    return 1 if unscored else 0
+
+
+def _models(args: argparse.Namespace) -> "list[BenchModel]":
+    from trl_balcap.evals.bench import BenchModel
+
+    models = []
+    for given in args.models:
+        name, equals, rest = given.partition("=")
+        source, _, url = (rest if equals else given).partition("@")
+        name = name if equals else source.rstrip("/").rpartition("/")[2]
+        models.append(BenchModel(name, source, url or None))
+    for name, path in pairs_of("--captions", args.captions).items():
+        models.append(BenchModel(name, path, is_captions=True))
+    return models
+
+
+def _judge(args: argparse.Namespace, metric: str, cache: Path) -> "Judge":
+    """The judge of a metric: its own flag's, else the one of all metrics."""
+    from trl_balcap.evals.metrics.registry import METRICS
+
+    def of(flag: str, given: list[str]) -> tuple[str, str | None] | None:
+        found: dict[str, tuple[str, str | None]] = {}
+        for entry in given:
+            name, equals, rest = entry.partition("=")
+            if not equals or "/" in name:  # a model string may have a "=" of its own
+                name, rest = "", entry
+            elif name not in METRICS:
+                raise ValueError(f"{flag} {entry!r}: there is no metric {name!r}.")
+            model, _, url = rest.partition("@")
+            found[name] = (model, url or None)
+        return found.get(metric, found.get(""))
+
+    text, vision = of("--judge", args.judge), of("--vision-judge", args.vision_judge)
+    if text is None:
+        raise ValueError(f"No judge is named for {metric}: give --judge MODEL, or {metric}=MODEL.")
+    settings: dict[str, Any] = {"model": text[0], "cache": str(cache)}
+    if text[1] is not None:
+        settings["api_base"] = text[1]
+    if vision is not None:
+        model, url = vision
+        settings["vision_model"] = {"model": model, "api_base": url} if url else model
+    return judge_from(args, **settings)
+
+
+def _plan_table(
+    plans: "Mapping[tuple[str, str], tuple[ScorePlan, Judge]]",
+) -> tuple[Table, float | None]:
+    from trl_balcap.evals.asking import cost
+
+    table = make_table(
+        "What will be asked (estimate, without retries)",
+        ("model", "metric", "captions", "calls", "dollars"),
+        left=2,
+    )
+    total: float | None = 0.0
+    for (model, metric), (plan, judge) in plans.items():
+        work = plan.workloads[metric]
+        dollars = cost(judge, work)
+        total = None if total is None or dollars is None else total + dollars
+        shown = "price unknown" if dollars is None else f"{dollars:.2f}"
+        table.add_row(model, metric, str(plan.left[metric]), str(work.calls), shown)
+    table.add_section()
+    table.add_row("all", "", "", "", "price unknown" if total is None else f"{total:.2f}")
+    return table, total

@@ -1,0 +1,183 @@
+"""Many captioners on many benchmarks: every score with its interval, and what differs from a baseline."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trl_balcap.evals.bootstrap import (
+    Difference,
+    Estimate,
+    Statistic,
+    difference,
+    estimate,
+    resampling_weights,
+)
+from trl_balcap.evals.compare import check_alike
+from trl_balcap.evals.metrics.protocol import Metric, Row
+from trl_balcap.evals.metrics.registry import METRICS
+from trl_balcap.evals.rows import read_rows
+
+__all__ = ["Standing", "holm", "read_folder", "standings"]
+
+Repeats = Sequence[Sequence[Row]]
+"""The rows of one model and metric, one list for each time that the judge was asked."""
+
+
+class Standing(NamedTuple):
+    """
+    One model on one metric.
+
+    Args:
+        metric, model (`str`):
+            Which.
+        score ([`Estimate`]):
+            The headline, with its interval over images and, with several repeats, the judge's noise.
+        words (`float`):
+            Mean caption length.
+        repeats (`int`):
+            How often the judge was asked.
+        change ([`Difference`], *optional*):
+            Against the baseline, on the images that both have.
+        p_holm (`float`, *optional*):
+            Its p-value after Holm's correction over the whole table.
+    """
+
+    metric: str
+    model: str
+    score: Estimate
+    words: float
+    repeats: int
+    change: Difference | None = None
+    p_holm: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        change = None if self.change is None else self.change._asdict()
+        return {**self._asdict(), "score": self.score._asdict(), "change": change}
+
+
+def read_folder(folder: Path) -> dict[str, dict[str, list[list[dict[str, Any]]]]]:
+    """Rows by metric and model, of every run in a folder that [`bench`] filled."""
+    found: dict[str, dict[str, list[list[dict[str, Any]]]]] = {}
+    abouts = [
+        (json.loads(path.read_text(encoding="utf-8")), path.parent)
+        for path in folder.glob("scores/*/model.json")
+    ]
+    for about, scores in sorted(abouts, key=lambda entry: entry[0]["place"]):
+        for path in sorted(scores.glob("*/repeat-*/*.jsonl")):
+            name = path.stem
+            if name in METRICS and path.parents[1].name == name and path.stat().st_size:
+                found.setdefault(name, {}).setdefault(about["name"], []).append(read_rows(path))
+    return {name: found[name] for name in METRICS if name in found}
+
+
+def standings(
+    rows: Mapping[str, Mapping[str, Repeats]], *, baseline: str | None = None, seed: int = 0
+) -> list[Standing]:
+    """
+    The table's entries, metric by metric.
+
+    Args:
+        rows (`Mapping`):
+            From [`read_folder`].
+        baseline (`str`, *optional*):
+            The model that the others are compared with.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the resampling.
+
+    Returns:
+        `list[Standing]`
+
+    Raises:
+        `ValueError`: if models were scored in different ways, or share no image with the baseline.
+    """
+    found: list[Standing] = []
+    for name, models in rows.items():
+        metric = METRICS[name]
+        for model, repeats in models.items():
+            score = _estimate(metric, repeats, seed)
+            first = repeats[0]
+            words = sum(row["words"] for row in first) / len(first)
+            change = None
+            if baseline is not None and baseline in models and model != baseline:
+                names = (baseline, model)
+                change = _difference(metric, models[baseline], repeats, names, seed)
+            found.append(Standing(name, model, score, words, len(repeats), change))
+    tested = [one for one in found if one.change is not None and one.change.p_value is not None]
+    values = [one.change.p_value for one in tested if one.change and one.change.p_value is not None]
+    corrected = dict(zip(map(id, tested), holm(values), strict=True))
+    return [one._replace(p_holm=corrected.get(id(one))) for one in found]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """
+    P-values corrected for their number by Holm's step-down rule: the k-th smallest of m is
+    multiplied by m - k + 1, and none is smaller than the one before it.
+
+    Example:
+
+    ```python
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+
+    ```
+    """
+    m = len(p_values)
+    corrected, largest = [0.0] * m, 0.0
+    for rank, place in enumerate(sorted(range(m), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (m - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
+
+
+def _estimate(metric: type[Metric], repeats: Repeats, seed: int) -> Estimate:
+    """The headline over the images that every repeat has."""
+    (aligned,) = _aligned([repeats])
+    weights = _weights(metric, aligned, seed)
+    found = estimate(_statistic(metric, aligned), weights)
+    scored = np.reshape(_statistic(metric, aligned).scored, (len(aligned), -1)).any(axis=0)
+    return found._replace(n_scored=int(scored.sum()), n=len(aligned[0]))
+
+
+def _difference(
+    metric: type[Metric], first: Repeats, second: Repeats, names: tuple[str, str], seed: int
+) -> Difference:
+    check_alike(first[0], second[0], names)
+    n = min(len(first), len(second))
+    a, b = _aligned([first[:n], second[:n]])
+    if not a[0]:
+        raise ValueError(f"{names[0]} and {names[1]} share no image that both were scored on.")
+    weights = _weights(metric, a, seed)
+    found = difference(_statistic(metric, a), _statistic(metric, b), weights)
+    return found._replace(n=len(a[0]))
+
+
+def _aligned(sides: Sequence[Repeats]) -> list[list[list[Row]]]:
+    """The same images in the same order in every repeat of every side."""
+    by_id = [[{row["id"]: row for row in rows} for rows in repeats] for repeats in sides]
+    tables = [table for side in by_id for table in side]
+    ids = [row["id"] for row in sides[0][0] if all(row["id"] in table for table in tables)]
+    return [[[table[i] for i in ids] for table in side] for side in by_id]
+
+
+def _statistic(metric: type[Metric], repeats: Repeats) -> Statistic:
+    """The headline over the rows of all repeats, each counting its share."""
+    statistic = metric.statistics([row for rows in repeats for row in rows])[0]
+    return statistic._replace(columns=statistic.columns / len(repeats))
+
+
+def _weights(metric: type[Metric], repeats: Repeats, seed: int) -> np.ndarray:
+    """
+    Resamples of images and, within a drawn image, of the judge's repeats: with one repeat these are
+    the images' own.
+    """
+    images = resampling_weights(len(repeats[0]), strata=metric.strata(repeats[0]), seed=seed)
+    n = len(repeats)
+    if n == 1:
+        return images
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(images * n, np.full(n, 1 / n))  # (R, N, repeats)
+    return np.moveaxis(drawn, -1, 1).reshape(len(images), -1)
