@@ -36,6 +36,7 @@ IMAGE, REFERENCE = draw(SCENE), describe(SCENE)
 SHOWN = (encode_image(IMAGE),)
 UNITS = oracle.decompose(REFERENCE)
 EXACT = oracle.Oracle()
+ALL_PROMPTS = "\n".join(map(questions.prompt, questions.QUESTIONS))
 
 
 def as_sent(text):
@@ -149,6 +150,7 @@ JUDGES = {
     "refuses_in_words": lambda said, reply: f"I refuse to judge\n{refusal(said, reply)}\nas asked.",
     "refuses_inside": lambda said, reply: f'{{"refused": "{said}"{ticket_in(reply)}}}',
     "echoes": lambda said, reply: f'{{"question": "look", "text": "{said}"{ticket_in(reply)}}}',
+    "repeats_its_prompt": lambda said, reply: f"{ALL_PROMPTS}\n{said}\n{reply}",
     "inlines": lambda said, reply: f'{{"said": {said}{ticket_in(reply)}}}',
     "thinks": lambda said, reply: f"<think>{said}\n{laid_out_anew(said)}</think>\n{reply}",
 }

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from trl_balcap import Judge, LinguisticReward, PrecisionReward, RecallReward
+from trl_balcap.data.images import NoImageError
 from trl_balcap.judge import JudgeConfigError, JudgeError, Linguistic, Verification
 from trl_balcap.judge.ranks import batch_deadline
 from trl_balcap.scenes.grammar import describe
@@ -96,6 +97,16 @@ async def test_the_fused_questions_say_what_the_four_say(oracle):
     assert [verdict for _, verdict in looked] == await judge.verify(draw(SCENE), assertions)
     assert covered == await judge.cover(assertions, assertions)
     assert grades == await judge.linguistic(CAPTION)
+
+
+@pytest.mark.parametrize("image", [None, [], ()])
+async def test_nothing_is_asked_about_an_image_that_is_not_there(oracle, image):
+    judge = judge_at(oracle)
+
+    for question in (judge.verify(image, ["A dog."]), judge.look(image, "A dog.")):
+        with pytest.raises(NoImageError):
+            await question
+    assert judge.stats.calls == 0
 
 
 async def test_arbitrary_messages_have_numbered_samples():
