@@ -10,6 +10,12 @@ def world_size() -> int:
     return 1 if distributed is None else distributed.get_world_size()
 
 
+def is_first_rank() -> bool:
+    """Whether this process is the one that speaks for all."""
+    distributed = _distributed()
+    return distributed is None or distributed.get_rank() == 0
+
+
 def batch_deadline(seconds: float) -> float:
     """`seconds`, but at most 0.45 of the process group's timeout where there is one.
 

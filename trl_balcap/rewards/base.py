@@ -21,8 +21,11 @@ from trl_balcap.judge.background import submit
 from trl_balcap.judge.deadline import within
 from trl_balcap.judge.ranks import batch_deadline
 from trl_balcap.rewards.hooks import JudgingReport, RewardHooks
+from trl_balcap.rewards.progress import JudgingBar
 
 __all__ = ["JudgeReward", "Row", "RowError"]
+
+_bar = JudgingBar()  # one for all rewards, for they wait side by side
 
 
 class RowError(Exception):
@@ -60,6 +63,7 @@ class Row:
     image: Any = None
     reference: Any = None
     seen: dict[str, Any] = field(default_factory=dict)
+    judged: bool = False  # as soon as it has a score or a reason for none
 
     @property
     def has_reference(self) -> bool:
@@ -234,7 +238,8 @@ class JudgeReward(RewardHooks):
         metrics: dict[str, float] = {}
         try:
             # Always a hop to the judge loop, so that all rewards enter before the first one leaves.
-            outcomes = await asyncio.wrap_future(started.outcomes)
+            future = asyncio.wrap_future(started.outcomes)
+            outcomes = await _bar.wait(future, started.rows, self.judge)
         finally:
             metrics = self.judge.leave_batch()
         rows = started.rows
@@ -318,9 +323,9 @@ class JudgeReward(RewardHooks):
         return [expired if task in late else task.result() for task in tasks]
 
     async def _outcome(self, row: Row) -> _Outcome:
-        if is_empty(row.caption):
-            return 0.0
         try:
+            if is_empty(row.caption):
+                return 0.0
             self._check(row)
             return await self.score(row)
         except JudgeError as error:
@@ -333,6 +338,8 @@ class JudgeReward(RewardHooks):
             return _Failed("bad_image", str(error), asked=False)
         except Exception as error:  # noqa: BLE001 - handed on: the trainer raises it on all ranks
             return _Failed("internal_error", repr(error), traceback=traceback.format_exc())
+        finally:
+            row.judged = True
 
     def _check(self, row: Row) -> None:
         if "image" in self.needs and (row.image is None or row.image == []):
