@@ -1,6 +1,6 @@
 """Which completions keep a reward, by their length beside the reference's.
 
-The two formulas are pure; [`gate_reward`] puts them around any reward function of any TRL trainer.
+[`gate_reward`] puts the two formulas around any reward function of any TRL trainer.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trl_balcap.data.completions import completion_text, is_empty
+from trl_balcap.length import length_gate, linear_length_penalty
 from trl_balcap.rewards.hooks import (
     JudgingReport,
     RewardHooks,
@@ -24,104 +25,6 @@ from trl_balcap.rewards.hooks import (
 __all__ = ["GateKind", "gate_reward", "length_gate", "linear_length_penalty"]
 
 GateKind = Literal["mask", "linear"]
-
-
-def length_gate(
-    rewards: Tensor, length_ratio: Tensor, *, lower: float = 0.5, upper: float = 2.0
-) -> Tensor:
-    r"""
-    Keep a reward where the caption's length is in bounds, make it 0 elsewhere.
-
-    $$\tilde r_i = r_i \cdot 1[\tau_l \le \rho_i \le \tau_u], \quad
-    \rho_i = |y_i| / |y_{ref}| \text{ in tokens}$$
-
-    BalCapRL's length-conditional reward masking, meant for the linguistic reward. It is a gate and
-    not a slope: a slope pulls the policy to the reference's length before it has explored. A closed
-    gate is a reward of 0.0 and not a missing one: the row competes in its group, and loses.
-
-    Args:
-        rewards (`torch.Tensor`):
-            Rewards of shape `(B,)`, or `(B, K)` to gate every column. NaN (missing) stays NaN where
-            the gate is open.
-        length_ratio (`torch.Tensor`):
-            $\rho$ of shape `(B,)`.
-        lower (`float`, *optional*, defaults to `0.5`):
-            $\tau_l$, kept from here on (main runs of the paper).
-        upper (`float`, *optional*, defaults to `2.0`):
-            $\tau_u$, kept up to here (main runs of the paper).
-
-    Returns:
-        `torch.Tensor`: of the shape of `rewards`.
-
-    Raises:
-        `ValueError`: for what is no tensor, shapes that do not fit, or bounds in the wrong order.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from trl_balcap import length_gate
-    >>> length_gate(torch.tensor([0.9, 0.9, 0.9]), torch.tensor([0.4, 0.5, 2.1]))
-    tensor([0.0000, 0.9000, 0.0000])
-
-    ```
-    """
-    _check_tensors(rewards, length_ratio)
-    _check_bounds(lower, upper)
-    is_open = (length_ratio >= lower) & (length_ratio <= upper)  # (B,)
-    return torch.where(_like(is_open, rewards), rewards, torch.zeros_like(rewards))
-
-
-def linear_length_penalty(
-    rewards: Tensor, length_ratio: Tensor, *, lower: float = 0.5, upper: float = 2.0
-) -> Tensor:
-    r"""
-    The gate's rival in the paper's ablation: a reward that falls linearly away from $\rho = 1$.
-
-    $$\tilde r_i = r_i \cdot \max(0, \min(1, s_i)), \quad
-    s_i = (\rho_i - \tau_l) / (1 - \tau_l) \text{ below } 1,
-    \quad (\tau_u - \rho_i) / (\tau_u - 1) \text{ above}$$
-
-    The paper's own slope is not known; this one is 1 at the reference's length and reaches 0 where
-    the gate would close.
-
-    Args:
-        rewards (`torch.Tensor`):
-            Rewards of shape `(B,)` or `(B, K)`.
-        length_ratio (`torch.Tensor`):
-            $\rho$ of shape `(B,)`.
-        lower (`float`, *optional*, defaults to `0.5`):
-            $\rho$ at which the reward reaches 0 below the reference's length, under 1.
-        upper (`float`, *optional*, defaults to `2.0`):
-            $\rho$ at which it reaches 0 above, over 1.
-
-    Returns:
-        `torch.Tensor`: of the shape of `rewards`.
-
-    Raises:
-        `ValueError`: for what is no tensor, shapes that do not fit, or bounds in the wrong order.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> linear_length_penalty(torch.ones(4), torch.tensor([0.75, 1.0, 1.5, 3.0]))
-    tensor([0.5000, 1.0000, 0.5000, 0.0000])
-
-    ```
-    """
-    _check_tensors(rewards, length_ratio)
-    _check_bounds(lower, upper)
-    if not lower < 1.0 < upper:
-        raise ValueError(
-            f"A linear length penalty needs lower < 1 < upper, got {lower} and {upper}: it is 1 at "
-            "the reference's own length. Use the mask for a band that leaves that length out."
-        )
-    below = (length_ratio - lower) / (1.0 - lower)  # (B,)
-    above = (upper - length_ratio) / (upper - 1.0)
-    slope = torch.minimum(below, above).clamp(0.0, 1.0).to(rewards.dtype)
-    # A closed end is 0.0 even where the reward is missing, as in the mask.
-    return torch.where(_like(slope == 0.0, rewards), 0.0, rewards * _like(slope, rewards))
 
 
 def gate_reward(
@@ -401,29 +304,3 @@ def _special_ids(tokenizer: Any) -> set[int]:
     added = getattr(tokenizer, "added_tokens_decoder", {})
     special = {token_id for token_id, token in added.items() if token.special}
     return special | set(tokenizer.all_special_ids)
-
-
-def _check_tensors(rewards: Tensor, length_ratio: Tensor) -> None:
-    for name, value in (("rewards", rewards), ("length_ratio", length_ratio)):
-        if not isinstance(value, Tensor):
-            raise ValueError(
-                f"{name} must be a torch.Tensor, got {type(value).__name__}. Write "
-                f"torch.tensor({name})."
-            )
-    if length_ratio.ndim != 1 or rewards.shape[:1] != length_ratio.shape or rewards.ndim > 2:
-        raise ValueError(
-            f"rewards must have shape (B,) or (B, K) and length_ratio (B,), got "
-            f"{tuple(rewards.shape)} and {tuple(length_ratio.shape)}. Give one ratio a completion."
-        )
-
-
-def _check_bounds(lower: float, upper: float) -> None:
-    if not 0.0 <= lower <= upper:
-        raise ValueError(
-            f"The length gate needs 0 <= lower <= upper, got lower={lower} and upper={upper}. "
-            "Swap them, or use length_gate=None for no gate."
-        )
-
-
-def _like(rows: Tensor, rewards: Tensor) -> Tensor:
-    return rows.view(-1, *[1] * (rewards.ndim - 1)).expand_as(rewards)
