@@ -297,3 +297,21 @@ def test_the_reference_of_a_list_rides_along_and_a_model_s_caption_is_none(pictu
     assert list_images(listed)[0].reference == "A red square."
     listed.write_text('{"image": "a.png", "caption": "A cat.", "model": "org/model"}\n')
     assert list_images(listed)[0].reference is None
+
+
+def test_captions_beside_the_images_are_their_references(picture, tmp_path):
+    (tmp_path / "a.txt").write_text(" A red square.\n")
+    assert [row.reference for row in list_images(tmp_path)] == ["A red square."]
+
+
+def test_a_list_may_lie_elsewhere_than_its_images(picture, tmp_path):
+    """A COCO file in `annotations`, its images in another folder."""
+    coco = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}
+    coco["annotations"] = [{"image_id": 1, "caption": "A red square."}]
+    (tmp_path / "annotations").mkdir()
+    file = tmp_path / "annotations" / "captions.json"
+    file.write_text(json.dumps(coco))
+    [row] = list_images(file, image_folder=tmp_path)
+    assert (row.id, row.path, row.reference) == ("1", picture, "A red square.")
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere"):
+        list_images(file, image_folder=tmp_path / "nowhere")

@@ -55,7 +55,7 @@ def test_an_unreadable_image_names_its_row_and_path(folder):
     )
     with pytest.raises(ValueError, match=r"row 1: the image .*broken\.png: .*truncated"):
         check_columns(dataset, {"precision_reward": ("image",)})
-    with pytest.raises(ValueError, match=r"row 1 of train_dataset cannot be read: .*truncated"):
+    with pytest.raises(ValueError, match=r"row 1: the image .*broken\.png: .*truncated"):
         check_columns(dataset.to_iterable_dataset(), {"precision_reward": ("image",)})
 
 
@@ -83,10 +83,12 @@ def test_a_dataset_without_rows():
         check_columns([], {"recall_reward": ("reference",)})
 
 
-def test_images_far_away_are_refused_and_never_fetched():
+@pytest.mark.parametrize("lazy", [False, True])
+def test_images_far_away_are_refused_and_never_fetched(lazy):
     features = datasets.Features({"image": datasets.Image()})
     rows = {"image": [{"path": "https://nowhere.invalid/a.png", "bytes": None}]}
     dataset = datasets.Dataset.from_dict(rows, features=features)
+    dataset = dataset.to_iterable_dataset() if lazy else dataset
     with pytest.raises(ValueError, match=r"row 0: .*a\.png: it is a URL, and URLs are not fetched"):
         check_columns(dataset, {"precision_reward": ("image",)})
     check_columns(dataset, {"precision_reward": ("image",)}, allow_urls=True)

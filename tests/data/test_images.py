@@ -6,6 +6,8 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from skimage import data as photographs
 
@@ -186,3 +188,35 @@ def test_the_object_that_was_given_stays_as_it_is():
     assert opened is not picture
     opened.paste((0, 0, 0), (0, 0, 9, 9))
     assert picture.getpixel((0, 0)) == (154, 147, 151)
+
+
+# --- laws ---
+
+
+@given(
+    width=st.integers(1, 5000),
+    height=st.integers(1, 5000),
+    tokens=st.integers(64, 2048),
+)
+def test_a_bound_holds_and_is_settled_after_one_step(width, height, tokens):
+    """Within the bound wherever the sides are not so unequal that one of them is a single token."""
+    assume(max(width, height) <= 16 * min(width, height))
+    bound = tokens * 28 * 28
+    size = bounded_size(width, height, bound)
+    assert size[0] * size[1] <= bound
+    assert bounded_size(*size, bound) == size
+    assert size == (width, height) or all(side % 28 == 0 for side in size)
+
+
+@given(content=st.binary(max_size=300), at=st.integers(0, 2000))
+@settings(max_examples=60, deadline=None)
+def test_broken_bytes_are_an_image_error_or_an_image(content, at):
+    """A PNG with other bytes somewhere: it opens, or it is an [`ImageError`], and nothing else."""
+    sound = saved(Image.effect_noise((24, 24), 60), "PNG")
+    broken = sound[:at] + content + sound[at + len(content) :]
+    try:
+        opened = open_image(broken, 401_408)
+    except ImageError:
+        opened = None
+    assert opened is None or opened.mode == "RGB"
+    assert image_problem(broken) is None or isinstance(image_problem(broken), str)

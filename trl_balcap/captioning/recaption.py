@@ -20,6 +20,7 @@ from trl_balcap.data.references import is_refusal
 from trl_balcap.judge import Judge, JudgeError
 from trl_balcap.judge.cost import QuestionCost, estimate_calls_and_cost
 from trl_balcap.judge.prices import price_of
+from trl_balcap.judge.settings import Price
 
 __all__ = ["Recaption", "RecaptionCost", "recaption", "recaption_cost", "recaption_prompt"]
 
@@ -144,9 +145,7 @@ def recaption_cost(
     return RecaptionCost(written, sum(one.calls for one in questions), usd)
 
 
-def _dollars(
-    prompt_tokens: float, completion_tokens: float, price: tuple[float, float] | None
-) -> float | None:
+def _dollars(prompt_tokens: float, completion_tokens: float, price: Price | None) -> float | None:
     if price is None:
         return None
     return (prompt_tokens * price[0] + completion_tokens * price[1]) / 1e6

@@ -12,7 +12,7 @@ from PIL import Image
 
 from trl_balcap.captioning.engine import Captioner, Generation
 from trl_balcap.data import DEFAULT_PROMPT
-from trl_balcap.data.folders import image_files, list_of, row_image, written_path
+from trl_balcap.data.folders import image_files, list_of, row_image, sidecar_text, written_path
 from trl_balcap.data.images import (
     DEFAULT_MAX_PIXELS,
     IMAGE_SUFFIXES,
@@ -66,13 +66,16 @@ class CaptionRun:
     skipped: list[str]
 
 
-def list_images(source: str | Path) -> list[ImageRow]:
+def list_images(source: str | Path, *, image_folder: str | Path | None = None) -> list[ImageRow]:
     """
-    Images of a source: a folder (its list, or searched in depth), a JSONL, CSV or JSON file with
-    images, or one image.
+    Images of a source: a folder (its list, or searched in depth, with the reference in a `.txt` file
+    beside each image), a JSONL, CSV or JSON file with images, or one image.
 
     Args:
-        source (`str` or `Path`): The folder or file.
+        source (`str` or `Path`):
+            The folder or file.
+        image_folder (`str` or `Path`, *optional*):
+            What relative paths in a file are relative to. `None` is the file's own folder.
 
     Returns:
         `list[ImageRow]`: in the order of the list, or of the paths.
@@ -86,13 +89,18 @@ def list_images(source: str | Path) -> list[ImageRow]:
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f"There is no file or folder {source}.")
+    if image_folder is not None and not Path(image_folder).is_dir():
+        raise FileNotFoundError(f"There is no folder {image_folder} to look for images in.")
     listed = source if source.suffix.lower() in TABLE_SUFFIXES else None
     if source.is_dir():
         listed = list_of(source)
     if listed is not None:
-        rows = _listed_images(listed)
+        rows = _listed_images(listed, Path(image_folder or listed.parent))
     elif source.is_dir():
-        rows = [ImageRow(p.relative_to(source).as_posix(), p) for p in image_files(source)]
+        rows = [
+            ImageRow(path.relative_to(source).as_posix(), path, sidecar_text(path))
+            for path in image_files(source)
+        ]
     else:
         problem = image_problem(source)
         if problem is not None:
@@ -106,13 +114,13 @@ def list_images(source: str | Path) -> list[ImageRow]:
     return rows
 
 
-def _listed_images(path: Path) -> list[ImageRow]:
+def _listed_images(path: Path, folder: Path) -> list[ImageRow]:
     rows: list[ImageRow] = []
     problems = []
     places: dict[str, str] = {}
     for where, row in read_rows(path):
         try:
-            file = row_image(row, path.parent)
+            file = row_image(row, folder)
         except ValueError as error:
             problems.append(f"{where}: {error}")
             continue

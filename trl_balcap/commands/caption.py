@@ -26,6 +26,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("images", help='folder, JSONL with "image", or one image')
     parser.add_argument("--out", type=Path, required=True, help="JSONL file to write")
+    parser.add_argument("--image-folder", help="folder that image paths in a list are relative to")
     parser.add_argument("--prompt", default=PROMPT, help=f"default: {PROMPT!r}")
     parser.add_argument(
         "--engine",
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from transformers.utils import logging as transformers_logging
 
-    from trl_balcap.captioning.run import caption_images
+    from trl_balcap.captioning.run import caption_images, list_images
 
     transformers_logging.disable_progress_bar()  # ours is enough
     console = make_console()
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         bar = progress.add_task("captioning", total=None)
         done = caption_images(
             args.model,
-            args.images,
+            list_images(args.images, image_folder=args.image_folder),
             args.out,
             prompt=args.prompt,
             engine=args.engine,

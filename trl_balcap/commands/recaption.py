@@ -59,6 +59,7 @@ def add_parser(subparsers: Any) -> None:
         default=512 * 28 * 28,
         help="larger images are made smaller, as for the policy (default: 401408)",
     )
+    parser.add_argument("--image-folder", help="folder that image paths in a list are relative to")
     parser.add_argument("--yes", action="store_true", help="do not ask before spending")
     add_judge_flags(parser, without=_WITHOUT)
     parser.set_defaults(run=run)
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--judge picks the best of several captions: give --samples, such as 4.")
     if args.judge_model is None and args.samples > 1:
         raise ValueError(f"--samples {args.samples} needs --judge MODEL, which picks the best.")
-    rows = list_images(args.photos)
+    rows = list_images(args.photos, image_folder=args.image_folder)
     settings = judge_settings(args)
     judge = Judge(**settings) if args.judge_model is not None else None
     # One engine for both where that can be, so that limits, budget and cache are the run's.

@@ -52,6 +52,7 @@ def add_parser(subparsers: Any) -> None:
         default=0.5,
         help="a judged reference with a greater share of unsound units is left out (default: 0.5)",
     )
+    parser.add_argument("--image-folder", help="folder that image paths in a list are relative to")
     parser.add_argument("--yes", action="store_true", help="do not ask before spending")
     add_judge_flags(parser)
     parser.set_defaults(run=run)
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from trl_balcap.data.references import LengthGate, find_problems
 
     console = make_console()
-    rows = list_images(args.file)
+    rows = list_images(args.file, image_folder=args.image_folder)
     references = [row.reference or "" for row in rows]
     if not any(text.strip() for text in references):
         raise ValueError(f"{args.file} has no references: write some with trl-balcap recaption.")

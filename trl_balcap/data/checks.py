@@ -189,7 +189,7 @@ def _first_rows(dataset: Any, count: int, name: str) -> list[dict[str, Any]]:
     if isinstance(dataset, datasets.Dataset):
         stream: Iterator[Any] = (dataset[row] for row in range(len(dataset)))
     else:
-        stream = iter(_unbuffered(dataset))
+        stream = iter(_undecoded(_unbuffered(dataset)))
     for row in range(count):
         try:
             rows.append(next(stream))
@@ -200,6 +200,13 @@ def _first_rows(dataset: Any, count: int, name: str) -> list[dict[str, Any]]:
     if not rows:
         raise ValueError(f"{name} has no rows.")
     return rows
+
+
+def _undecoded(dataset: Any) -> Any:
+    """A stream whose images stay as they are stored: a URL that is looked at must not be fetched."""
+    if not isinstance(dataset, datasets.IterableDataset) or dataset.features is None:
+        return dataset
+    return dataset.decode(False)
 
 
 def _unbuffered(dataset: Any) -> Any:

@@ -7,8 +7,17 @@ from typing import Any
 
 from trl_balcap.data.images import IMAGE_SUFFIXES
 from trl_balcap.data.jsonl import IMAGE_COLUMNS, first_of
+from trl_balcap.data.text import read_text
 
-__all__ = ["LIST_NAMES", "image_files", "image_path", "list_of", "row_image", "written_path"]
+__all__ = [
+    "LIST_NAMES",
+    "image_files",
+    "image_path",
+    "list_of",
+    "row_image",
+    "sidecar_text",
+    "written_path",
+]
 
 LIST_NAMES = ("metadata.jsonl", "captions.jsonl", "metadata.csv")
 """A folder with one of these beside its images is read by it; the first that is there counts."""
@@ -22,6 +31,12 @@ def list_of(folder: Path) -> Path | None:
 def image_files(folder: Path) -> list[Path]:
     """Files beneath a folder that are images by their names, in the order of their paths."""
     return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def sidecar_text(image: Path) -> str | None:
+    """The caption in the `.txt` file beside an image, or `None` where there is no such file."""
+    text = image.with_suffix(".txt")
+    return read_text(text).strip() if text.is_file() else None
 
 
 def image_path(name: str, folder: str | Path, *, allow_urls: bool = False) -> str:

@@ -13,12 +13,11 @@ from datasets.exceptions import DatasetGenerationError
 from PIL import Image
 
 from trl_balcap.data.checks import raise_for, stored
-from trl_balcap.data.folders import image_files, image_path, list_of, row_image
+from trl_balcap.data.folders import image_files, image_path, list_of, row_image, sidecar_text
 from trl_balcap.data.formats import known_dataset
 from trl_balcap.data.images import IMAGE_SUFFIXES
 from trl_balcap.data.jsonl import BadRowsError
 from trl_balcap.data.tables import TABLE_SUFFIXES, read_rows
-from trl_balcap.data.text import read_text
 
 __all__ = ["Rows", "read_source"]
 
@@ -246,12 +245,10 @@ class _Reader:
             "image": [str(file) for file in images],
             "file_name": [file.relative_to(folder).as_posix() for file in images],
         }
-        texts = [file.with_suffix(".txt") for file in images]
-        if any(text.is_file() for text in texts):
+        texts = [sidecar_text(file) for file in images]
+        if any(text is not None for text in texts):
             # A missing file reads as no reference, and is named with the empty ones.
-            columns["reference"] = [
-                read_text(text).strip() if text.is_file() else "" for text in texts
-            ]
+            columns["reference"] = [text or "" for text in texts]
         return datasets.Dataset.from_dict(columns), Rows(str(folder), list(map(str, images)))
 
     def table(self, file: Path) -> tuple[datasets.Dataset, Rows]:
