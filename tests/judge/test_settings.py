@@ -25,6 +25,7 @@ GIVEN: dict[str, tuple[Any, str]] = {
     "max_tokens": (None, "none"),
     "structured": (False, "false"),
     "profile": ("fused", "fused"),
+    "prefix_first": (True, "true"),
     "max_concurrency": (7, "7"),
     "timeout": (2.5, "2.5"),
     "max_retries": (0, "0"),

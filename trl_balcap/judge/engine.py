@@ -20,6 +20,7 @@ from trl_balcap.judge.failures import scrub
 from trl_balcap.judge.image_store import ImageStore
 from trl_balcap.judge.images import EncodedImage
 from trl_balcap.judge.keys import Keys
+from trl_balcap.judge.prefixes import PrefixTurns
 from trl_balcap.judge.preflight import Preflight
 from trl_balcap.judge.questions import Answer, Question
 from trl_balcap.judge.samples import Sample, ask_for_samples
@@ -47,6 +48,7 @@ class JudgeEngine:
         self._together = SingleFlight(JudgeStats(), memo_size=0)
         self._others: dict[str, list[Endpoint]] = {}
         self._keys = Keys(settings)
+        self._prefixes = PrefixTurns(settings.prefix_first)
         self._images = ImageStore(settings.max_pixels)
         self._dispatcher = Dispatcher(settings, self.stats)
         self._preflight = Preflight(settings, self._dispatcher, self._images)
@@ -147,15 +149,16 @@ class JudgeEngine:
         for _ in range(2):  # a reply that cannot be read is asked for once more
             ticket = question.new_ticket()
             try:
-                text = await self._dispatcher.send(
-                    endpoints,
-                    question.messages(ticket),
-                    tag=question.name,
-                    priority=question.priority,
-                    temperature=self.settings.temperature,
-                    max_tokens=reply_bound(question, self.settings.max_tokens),
-                    response_format=schema,
-                )
+                async with self._prefixes.turn(question):
+                    text = await self._dispatcher.send(
+                        endpoints,
+                        question.messages(ticket),
+                        tag=question.name,
+                        priority=question.priority,
+                        temperature=self.settings.temperature,
+                        max_tokens=reply_bound(question, self.settings.max_tokens),
+                        response_format=schema,
+                    )
                 answer = await _read(question, text, ticket)
             except UnreadableReply as error:
                 shown = scrub(text, *_deployments(endpoints))

@@ -110,6 +110,14 @@ Or leave it out: the default is 60.0
             "docs/judge.md",
         ),
     )
+    prefix_first: bool = field(
+        default=False,
+        metadata=_about(
+            rules.FLAG,
+            "whether one question of an image is answered before the others are sent, so that a "
+            "judge that caches prefixes has read it: cheaper, and a latency later",
+        ),
+    )
     max_concurrency: int = field(
         default=256,
         metadata=_about(
