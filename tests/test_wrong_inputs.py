@@ -6,8 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from trl_balcap import Judge, load_captions
+from trl_balcap import (
+    BalCapConfig,
+    BalCapTrainer,
+    Judge,
+    PrecisionReward,
+    cgdpo_advantages,
+    length_gate,
+    load_captions,
+)
 from trl_balcap.cli import main
 from trl_balcap.scenes.captioner import captioner_path
 from trl_balcap.scenes.make import write_scenes
@@ -68,6 +77,18 @@ COMMANDS = {
     "agree text": ["text:1: not JSON"],
 }
 
+
+def config(**settings: Any) -> BalCapConfig:
+    small = {"per_device_train_batch_size": 8, "bf16": False, "report_to": "none"}
+    return BalCapConfig("new", **small, **settings)
+
+
+def trainer(**given: Any) -> BalCapTrainer:
+    usual = {"reward_funcs": [PrecisionReward("scenes/oracle")], "args": config()}
+    usual["train_dataset"] = "scenes/captions.jsonl"
+    return BalCapTrainer(CAPTIONER, **(usual | given))
+
+
 # What is called, and what its error must say.
 CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "judge None": (lambda: Judge(None), ["model=None", "Name a model"]),
@@ -91,6 +112,65 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
             ("cache", 3, "folder"),
         ]
     },
+    **{
+        f"config {name}={value!r}": (
+            lambda name=name, value=value: config(**{name: value}),
+            [name, str(value), said],
+        )
+        for name, value, said in [
+            ("std_floor", [], "Write [0.1, 0.1, 0.1]"),
+            ("std_floor", 0.1, "Write [0.1, 0.1, 0.1]"),
+            ("std_floor", [-1, 0, 0], "none of them negative"),
+            ("length_gate_upper", "2", "must be a number"),
+            ("length_gate_lower", -1, "0 <= length_gate_lower"),
+            ("length_gate", "soft", "'mask', 'linear' or None"),
+            ("length_gated_rewards", "linguistic_reward", "Write ['linguistic_reward']"),
+        ]
+    },
+    "advantages of a list": (
+        lambda: cgdpo_advantages([[1.0]], num_generations=2),  # type: ignore[arg-type]
+        ["got a list", "torch.tensor"],
+    ),
+    "advantages of one dimension": (
+        lambda: cgdpo_advantages(torch.zeros(4), num_generations=2),
+        ["shape (B, K)", "(4,)", "rewards[:, None]"],
+    ),
+    "gate of a float": (
+        lambda: length_gate(0.5, torch.ones(1)),  # type: ignore[arg-type]
+        ["got float", "torch.tensor"],
+    ),
+    "gate of two shapes": (
+        lambda: length_gate(torch.zeros(4), torch.zeros(3)),
+        ["(4,) and (3,)", "one ratio a completion"],
+    ),
+    "reward of a class": (
+        lambda: PrecisionReward(Judge),  # type: ignore[arg-type]
+        ["a Judge or a litellm model string", "class"],
+    ),
+    "reward of a number": (
+        lambda: PrecisionReward(5),  # type: ignore[arg-type]
+        ["a Judge or a litellm model string", "got 5"],
+    ),
+    "trainer with a class": (
+        lambda: trainer(reward_funcs=[PrecisionReward]),
+        ["reward_funcs[0] is the class PrecisionReward", "Write PrecisionReward(...)"],
+    ),
+    "trainer with two weights": (
+        lambda: trainer(args=config(reward_weights=[1.0, 2.0])),
+        ["2 values for 1 reward functions", "one per reward function"],
+    ),
+    "trainer with nothing": (
+        lambda: trainer(train_dataset=load_captions("scenes").select([])),
+        ["train_dataset has no rows"],
+    ),
+    "trainer with nine rows": (
+        lambda: trainer(args=config(generation_batch_size=128)),
+        ["has 9 rows", "takes 16", "generation_batch_size=72"],
+    ),
+    "trainer with a path that is none": (
+        lambda: trainer(train_dataset="gone.jsonl"),
+        ["no file or folder gone.jsonl"],
+    ),
     "load_captions 5": (lambda: load_captions(5), ["takes a file, a folder", "got int"]),
     "load_captions gone": (lambda: load_captions("gone"), ["no file or folder gone", "Give"]),
     "load_captions ./gone/dir": (lambda: load_captions("./gone/dir"), ["no file or folder"]),
@@ -139,7 +219,7 @@ def test_a_command_says_it_in_one_line(words, folder, monkeypatch, capsys, nothi
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_call_says_it_in_one_line(name, folder, monkeypatch):
+def test_a_call_says_it_in_one_line(name, folder, monkeypatch, nothing_slow):
     monkeypatch.chdir(folder)
     call, parts = CALLS[name]
     with pytest.raises((ValueError, FileNotFoundError)) as raised:

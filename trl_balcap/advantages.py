@@ -219,6 +219,11 @@ def _normalize_batch(advantages: Tensor, scored: Tensor, eps: float) -> Tensor:
 
 
 def _checked(rewards_per_func: Tensor, num_generations: int) -> Tensor:
+    if not isinstance(rewards_per_func, Tensor):
+        raise ValueError(
+            f"rewards_per_func must be a torch.Tensor of shape (B, K), got a "
+            f"{type(rewards_per_func).__name__}. Write torch.tensor(rewards_per_func)."
+        )
     if rewards_per_func.ndim != 2:
         raise ValueError(
             f"rewards_per_func must have shape (B, K), got {tuple(rewards_per_func.shape)}. "

@@ -117,6 +117,9 @@ class BalCapConfig(GRPOConfig):
             raise ValueError(
                 f"length_gate must be 'mask', 'linear' or None, got {self.length_gate!r}."
             )
+        for name in ("length_gate_lower", "length_gate_upper"):
+            if not isinstance(getattr(self, name), int | float):
+                raise ValueError(f"{name} must be a number, got {getattr(self, name)!r}.")
         if not 0.0 <= self.length_gate_lower <= self.length_gate_upper:
             raise ValueError(
                 "The length gate needs 0 <= length_gate_lower <= length_gate_upper, got "
@@ -128,8 +131,14 @@ class BalCapConfig(GRPOConfig):
                 "length_gated_rewards is a list of names, got the text "
                 f"{self.length_gated_rewards!r}. Write [{self.length_gated_rewards!r}]."
             )
-        if self.std_floor is not None and min(self.std_floor) < 0.0:
-            raise ValueError(f"std_floor must not be negative, got {self.std_floor}.")
+        floors = self.std_floor
+        if floors is not None and not (isinstance(floors, list | tuple) and floors):
+            raise ValueError(
+                f"std_floor is a list of one number for each reward function, got {floors!r}. Write "
+                "[0.1, 0.1, 0.1] for three of them, or None to turn it off."
+            )
+        if floors is not None and not all(isinstance(f, int | float) and f >= 0 for f in floors):
+            raise ValueError(f"std_floor holds numbers, none of them negative, got {floors}.")
         if self.std_floor and self.multi_objective_aggregation != "normalize_then_sum":
             raise ValueError(
                 "std_floor belongs to multi_objective_aggregation='normalize_then_sum', got "
