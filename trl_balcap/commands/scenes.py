@@ -22,6 +22,11 @@ def add_parser(subparsers: Any) -> None:
     make.add_argument("--n", type=int, required=True, help="number of scenes")
     make.add_argument("--out", type=Path, required=True, help="folder to write")
     make.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
+    make.add_argument(
+        "--benchmarks",
+        action="store_true",
+        help="also DCScore's, CaptionQA's and CapArena's data, and captions to score",
+    )
     make.set_defaults(run=run_make)
 
     serve = parts.add_parser(
@@ -63,10 +68,16 @@ def add_parser(subparsers: Any) -> None:
 
 def run_make(args: argparse.Namespace) -> int:
     """Write the scenes that `trl-balcap scenes make` asks for."""
+    from trl_balcap.scenes.benchmarks import write_benchmarks
     from trl_balcap.scenes.make import write_scenes
 
+    console = make_console()
+    if args.benchmarks:
+        for name, path in write_benchmarks(args.out, args.n, args.seed).items():
+            say(console, f"{name}: {path}")
+        return 0
     captions = write_scenes(args.out, args.n, args.seed)
-    say(make_console(), f"{args.n} scenes in {captions}")
+    say(console, f"{args.n} scenes in {captions}")
     return 0
 
 

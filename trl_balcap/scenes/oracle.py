@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from trl_balcap.scenes.benchmarks import benchmark_answer
 from trl_balcap.scenes.noise import LOOKING, Noise
 from trl_balcap.scenes.rules import covered, decompose, linguistic, verdict
 from trl_balcap.scenes.sight import read_scene
@@ -267,6 +268,9 @@ class Oracle:
         Raises:
             QuestionError: where the messages hold no question that can be answered.
         """
+        reply = _of_benchmark(messages)
+        if reply is not None:
+            return reply
         question, urls = _read_messages(messages)
         # Only questions about the image look: a preflight may come with a blank one.
         scene = None
@@ -277,6 +281,21 @@ class Oracle:
         reply = answer(question, scene)
         call = next(self.calls) if self.noise.every_call else 0
         return json.dumps(self.noise.spoil(question, reply, scene, call), ensure_ascii=False)
+
+
+def _of_benchmark(messages: Sequence[dict[str, Any]]) -> str | None:
+    """The reply to a published benchmark's question; `None` where the last message asks none."""
+    content = messages[-1].get("content") if messages else None
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    texts = [part.get("text") for part in parts if part.get("type") == "text"]
+    urls = [part["image_url"]["url"] for part in parts if part.get("type") == "image_url"]
+
+    def look() -> Scene:
+        if len(urls) != 1:
+            raise QuestionError(f"one image must be looked at, got {len(urls)}.")
+        return _scene_at(urls[0])
+
+    return benchmark_answer(texts[-1], look) if texts and isinstance(texts[-1], str) else None
 
 
 def question_name(messages: Sequence[dict[str, Any]]) -> str:

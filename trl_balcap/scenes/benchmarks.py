@@ -1,0 +1,241 @@
+"""
+The published benchmarks on drawn scenes: their data, and the exact judge's answers to their questions.
+
+The judge knows the questions of DCScore, CaptionQA and CapArena-Auto in this package's words, so that
+every metric runs without a key and without a download. It answers from what it is sent: the texts,
+and the pixels of the image.
+"""
+
+import json
+import random
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from trl_balcap.scenes.grammar import (
+    CountClaim,
+    Faults,
+    MetaClaim,
+    ThingClaim,
+    describe,
+    faulty_caption,
+)
+from trl_balcap.scenes.make import write_scenes
+from trl_balcap.scenes.parsing import parse_caption, parse_sentence
+from trl_balcap.scenes.rules import covered, decompose, verdict
+from trl_balcap.scenes.world import COLOURS, SHAPES, Scene
+
+__all__ = ["benchmark_answer", "scene_questions", "write_benchmarks"]
+
+CANNOT_ANSWER = "Cannot answer from the caption"
+_BASELINES = ("GPT-4o-0806", "CogVLM2-llama3-chat-19B", "MiniCPM-V2.6-8B")
+_NUMBERS = ("one", "two", "three", "four", "five", "six")
+
+
+def benchmark_answer(text: str, look: Callable[[], Scene]) -> str | None:
+    """
+    The exact reply to a question of a published benchmark.
+
+    Args:
+        text (`str`):
+            The user's turn.
+        look (`Callable`):
+            Gives the scene of the image that came along.
+
+    Returns:
+        `str` or `None`: The reply; `None` where the text is no such question.
+
+    Example:
+
+    ```python
+    >>> question = "Caption:\\nThere are two things.\\n\\nQuestion:\\nHow many things are there?"
+    >>> benchmark_answer(question + "\\n\\nOptions:\\nA. one\\nB. two\\n\\nAnswer:", lambda: Scene(()))
+    'B'
+
+    ```
+    """
+    if text.startswith("Take the caption of an image apart into atomic facts."):
+        return _fenced(_extracted(json.loads(text.rpartition("\n")[2])))
+    if "\nFirst list:\n" in text and "\nSecond list:\n" in text:
+        first, _, second = text.partition("\nSecond list:\n")
+        return _fenced(_matched(_listed(first), _listed(second)))
+    if text.startswith("Check statements about the image"):
+        scene = look()
+        facts = [entry["fact"] for entry in _listed(text.rpartition("\nStatements:\n")[2])]
+        return _fenced([{"fact": f, "verification": int(verdict(f, scene)[0])} for f in facts])
+    if text.startswith("Caption:\n") and text.endswith("\n\nAnswer:"):
+        return _letter(text)
+    if text.endswith("\nWhich caption is better?"):
+        first, second = (
+            json.loads(found[1])
+            for number in (1, 2)
+            if (found := re.search(rf"^Caption {number}: (.*)$", text, flags=re.MULTILINE))
+        )
+        return _better(first, second, look())
+    return None
+
+
+def scene_questions(scene: Scene, rng: random.Random) -> list[dict[str, Any]]:
+    """
+    Multiple-choice questions about a scene, in CaptionQA's form: colour and shape of each thing, and
+    their number.
+    """
+    questions: list[dict[str, Any]] = []
+
+    def ask(question: str, answer: str, others: Sequence[str], category: str) -> None:
+        choices = [answer, *rng.sample([other for other in others if other != answer], 3)]
+        rng.shuffle(choices)
+        entry = {"question": question, "choices": choices, "answer": answer}
+        questions.append({**entry, "category": [f"Attribute - {category}"], "source": "scenes"})
+
+    for thing in scene.things:
+        place = f"{thing.row} {thing.column}"
+        ask(f"What colour is the thing at the {place}?", thing.colour, list(COLOURS), "Colour")
+        ask(f"What shape is the thing at the {place}?", thing.shape, SHAPES, "Shape")
+    ask("How many things are there?", _NUMBERS[len(scene.things) - 1], _NUMBERS, "Number")
+    return questions
+
+
+def write_benchmarks(folder: str | Path, n: int, seed: int = 0) -> dict[str, Path]:
+    """
+    Write scenes with the data of each benchmark in its published form, and captions of two
+    captioners, "good" and "poor".
+
+    Args:
+        folder (`str` or `Path`): Folder to write; made if missing.
+        n (`int`): Number of scenes.
+        seed (`int`, *optional*, defaults to `0`): The same seed gives the same files.
+
+    Returns:
+        `dict[str, Path]`: "dcscore", "captionqa" and "caparena": the data; "good" and "poor": captions.
+
+    Raises:
+        `FileExistsError`: if the folder holds scenes already.
+    """
+    folder = Path(folder)
+    listed = write_scenes(folder, n, seed)
+    rng = random.Random(seed)
+    rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
+    facts, questions, battles = [], [], {}
+    captions: dict[str, list[dict[str, str]]] = {"good": [], "poor": []}
+    for place, row in enumerate(rows):
+        name = Path(row["image"]).name
+        scene = _scene_of(row["reference"])
+        rivals = [faulty_caption(scene, rng, Faults(wrong=0.4, omit=0.3)) for _ in _BASELINES]
+        facts.append(
+            {
+                "image_name": name,
+                "oracle_caption": row["reference"],
+                "oracle_facts": decompose(row["reference"]),
+            }
+        )
+        about = {"id": name, "questions": scene_questions(scene, rng), "domain": "natural"}
+        questions.append(about)
+        baseline = _BASELINES[place % len(_BASELINES)]
+        said = {"human": row["reference"], **dict(zip(_BASELINES, rivals, strict=True))}
+        battles[name] = {"captions": said, "ref_model": baseline}
+        for model, faults in (("good", Faults(wrong=0.1)), ("poor", Faults(wrong=0.5, omit=0.4))):
+            caption = faulty_caption(scene, rng, faults) or "There is a thing."
+            captions[model].append({"id": name, **row, "caption": caption})
+    paths = {
+        "dcscore": folder / "human_annotated_oracle_facts.jsonl",
+        "captionqa": folder / "captionqa.json",
+        "caparena": folder / "caparena_auto.json",
+        "good": folder / "good.jsonl",
+        "poor": folder / "poor.jsonl",
+    }
+    _write_lines(paths["dcscore"], facts)
+    paths["captionqa"].write_text(json.dumps(questions, indent=1), encoding="utf-8")
+    paths["caparena"].write_text(json.dumps(battles, indent=1), encoding="utf-8")
+    for model, lines in captions.items():
+        _write_lines(paths[model], lines)
+    return paths
+
+
+def _write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _scene_of(reference: str) -> Scene:
+    """The scene that a perfect caption describes."""
+    claims = parse_caption(reference)
+    things = [claim.thing for claim in claims if isinstance(claim, ThingClaim)]
+    return Scene(tuple(thing for thing in things if thing is not None))
+
+
+def _extracted(caption: str) -> list[dict[str, Any]]:
+    """Facts of a caption; commentary is not relevant."""
+    return [
+        {"fact": fact, "relevance": int(not isinstance(parse_sentence(fact), MetaClaim))}
+        for fact in decompose(caption)
+    ]
+
+
+def _matched(facts: list[dict[str, Any]], oracle: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each fact with the annotated fact about the same place or number, right or wrong."""
+    subjects = {_subject(entry["fact"]): entry["id"] for entry in reversed(oracle)}
+    return [
+        {"fact": e["fact"], "matched_oracle_id": subjects.get(_subject(e["fact"]), "None")}
+        for e in facts
+    ]
+
+
+def _subject(fact: str) -> object:
+    claim = parse_sentence(fact)
+    if isinstance(claim, ThingClaim):
+        return claim.cell
+    return "count" if isinstance(claim, CountClaim) else fact
+
+
+def _letter(text: str) -> str:
+    """The option that the caption names; "cannot answer" where it tells nothing."""
+    blocks = text.split("\n\n")
+    options = {line[3:]: line[0] for line in blocks[-2].splitlines()[1:]}
+    question = blocks[-3].removeprefix("Question:\n")
+    caption = "\n\n".join(blocks[:-3]).removeprefix("Caption:\n")
+    return options.get(_told(question, caption) or "", options.get(CANNOT_ANSWER, "?"))
+
+
+def _told(question: str, caption: str) -> str | None:
+    """What a caption says to a question of [`scene_questions`]."""
+    claims = parse_caption(caption)
+    if question.startswith("How many"):
+        counts = [claim.count for claim in claims if isinstance(claim, CountClaim)]
+        return _NUMBERS[counts[0] - 1] if counts and 1 <= counts[0] <= len(_NUMBERS) else None
+    asked = re.fullmatch(r"What (colour|shape) is the thing at the (\w+) (\w+)\?", question)
+    if asked is None:
+        return None
+    for claim in claims:
+        if isinstance(claim, ThingClaim) and (claim.row, claim.column) == (asked[2], asked[3]):
+            return getattr(claim, asked[1])
+    return None
+
+
+def _better(first: str, second: str, scene: Scene) -> str:
+    """The caption with the higher F1 of right assertions and facts of the scene."""
+    scores = [_f1(caption, scene) for caption in (first, second)]
+    reason = f"the first says {scores[0]:.2f} of the image, the second {scores[1]:.2f}."
+    if scores[0] == scores[1]:
+        return f"Reason: {reason}\nJudgment: Tie"
+    better = 1 if scores[0] > scores[1] else 2
+    return f"Reason: {reason}\nJudgment: Caption {better} is better"
+
+
+def _f1(caption: str, scene: Scene) -> float:
+    said, wanted = decompose(caption), decompose(describe(scene))
+    if not said or not wanted:
+        return 0.0
+    right = [fact for fact in said if all(verdict(fact, scene))]
+    precision, recall = len(right) / len(said), sum(covered(right, wanted)) / len(wanted)
+    return 2 * precision * recall / (precision + recall) if right else 0.0
+
+
+def _listed(text: str) -> list[dict[str, Any]]:
+    """Entries of the list that the prompts of DCScore hold, one an own line."""
+    lines = re.findall(r"^  (\{.*\}),$", text, flags=re.MULTILINE)
+    return [json.loads(line) for line in lines]
+
+
+def _fenced(entries: list[dict[str, Any]]) -> str:
+    return f"```json\n{json.dumps(entries, ensure_ascii=False)}\n```"
