@@ -75,7 +75,8 @@ def page_text(results: Results, pictures: Sequence[str], where: str) -> str:
         "seeds. *Yes*: the interval lies above 0. *No*: it lies below the margin (0.01; 0.05 of a "
         "length ratio, 3 points of the arena), so an effect worth the name is excluded. "
         "*Undecided*: neither, or fewer than 3 seeds. A claim is *yes* where all its parts are, "
-        "*no* where one of them is.",
+        "*no* where one of them is. *Undecided* is no tie: nothing here shows that two arms are as "
+        "good as each other. Claims marked *ours* are not in the paper.",
         _picture(pictures, "claims.png", "Intervals of all parts of all claims"),
         "## The differences behind the answers\n\n" + _differences_table(results),
         notes.strip(),
@@ -151,7 +152,7 @@ def _claims_table(results: Results) -> str:
         rows.append(
             (
                 claim.number,
-                claim.text,
+                claim.text + (" *(ours)*" if claim.ours else ""),
                 *(f"**{judge(claim, results, decoding)}**" for decoding in ("sampled", "greedy")),
                 "; ".join(_told(part, results) for part in claim.parts),
                 str(min(seeds)),
