@@ -16,6 +16,7 @@ from trl_balcap.data.completions import is_empty
 from trl_balcap.data.scored import Caption
 from trl_balcap.evals.results import MetricResult
 from trl_balcap.evals.run import evaluate_captions
+from trl_balcap.evals.verdicts import keep_verdicts
 from trl_balcap.judge import Judge, JudgeConfigError
 from trl_balcap.judge.ranks import batch_deadline
 
@@ -38,8 +39,8 @@ class CaptionEvalCallback(TrainerCallback):
 
     The processes share the captioning; the main one asks the judge. Scores of a step whose captions are unscored beyond
     the judge's `max_unscored` are logged, but do not make a checkpoint the best. Captions and verdicts of each
-    evaluation are in `output_dir/caption_eval/step-<n>.jsonl`, the best checkpoint in `output_dir/best-b-capscore`,
-    where a resumed run finds the score it has to beat.
+    evaluation are in `output_dir/caption_eval/step-<n>.jsonl` and, for `trl-balcap report`, in `output_dir/verdicts`;
+    the best checkpoint is in `output_dir/best-b-capscore`, where a resumed run finds the score it has to beat.
 
     Args:
         trainer (`Trainer`):
@@ -201,6 +202,7 @@ class CaptionEvalCallback(TrainerCallback):
         folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in verdicts)
         (folder / f"step-{step}.jsonl").write_text(lines, encoding="utf-8")
+        keep_verdicts(folder.parent / "verdicts", rows, verdicts, step=step, split="eval")
         logs = _logs(result)
         unscored = 1 - result.n_scored / result.n
         trusted = unscored <= self.judge.settings.max_unscored

@@ -2,7 +2,8 @@
 Score a file of captions: check everything, say what it will take, ask, keep every verdict, add up.
 
 The folder of a run holds `<metric>.jsonl`, one row per image with its verdicts, written as they come; `settings.json`,
-what they were made with; and `summary.json` and `summary.md`. A run that was stopped goes on where it stopped.
+what they were made with; `summary.json` and `summary.md`; and for b-CapScore `verdicts/`, which `trl-balcap report`
+shows. A run that was stopped goes on where it stopped.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from trl_balcap.evals.results import Evaluation, MetricResult
 from trl_balcap.evals.rows import replace_file, write_rows
 from trl_balcap.evals.summary import result_of
 from trl_balcap.evals.tables import results_markdown
+from trl_balcap.evals.verdicts import keep_verdicts
 from trl_balcap.judge import Judge, JudgeError
 from trl_balcap.judge.stats import JudgeStats
 
@@ -110,6 +112,8 @@ async def score_captions(
     for job in jobs:
         scored = await _scoremake_job(job, rows, judge, on_row)
         results.append(result_of(job, scored, judge))
+        if job.name == "b-capscore":  # the metric whose verdicts are those of training
+            keep_verdicts(out / "verdicts", rows, scored)
     evaluation = Evaluation(str(captions), tuple(results), spent_since(judge, before))
     replace_file(
         out / "summary.json", json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)
