@@ -68,6 +68,14 @@ def test_lengths_are_held_against_the_recipe(references, capsys):
     assert "(estimated; --tokenizer counts them)" in shown
 
 
+def test_a_row_whose_image_cannot_be_read_is_left_out(references, tmp_path, capsys):
+    (references.parent / "images" / "005.png").write_bytes(b"")
+    out = tmp_path / "clean.jsonl"
+    assert main(["references", str(references), "--out", str(out)]) == 0
+    assert "1 rows kept, 5 left out" in capsys.readouterr().out
+    assert len(load_captions(out)) == 1
+
+
 def test_a_file_without_references_names_the_way_out(tmp_path, capsys):
     file = write_scenes(tmp_path / "scenes", 1)
     with pytest.raises(SystemExit):

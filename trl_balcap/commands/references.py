@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 _WORST = 20
-_DROPPED = ("empty", "refusal", "duplicate", "language", "too long")
+_DROPPED = ("bad image", "empty", "refusal", "duplicate", "language", "too long")
 _TOKENS_PER_WORD = 1.35
 
 
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from trl_balcap.captioning.judged import unit_share
     from trl_balcap.captioning.run import list_images
+    from trl_balcap.data.images import image_problem
     from trl_balcap.data.references import LengthGate, find_problems
 
     console = make_console()
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         [str(row.path) for row in rows],
         count_tokens=_counter(args.tokenizer),
         gate=gate,
+        bad_images={place for place, row in enumerate(rows) if image_problem(row.path)},
     )
     judged: dict[int, JudgedReference] = {}
     if args.judge_model is not None:

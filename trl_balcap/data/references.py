@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 __all__ = [
@@ -164,8 +164,8 @@ class ReferenceFindings:
 
     Args:
         problems (`Mapping[int, list[str]]`):
-            Problems by the row's place: any of "empty", "refusal", "opener", "duplicate",
-            "language", "too long".
+            Problems by the row's place: any of "bad image", "empty", "refusal", "opener",
+            "duplicate", "language", "too long".
         tokens (`list[int]`):
             Length of each reference.
         languages (`Mapping[str, int]`):
@@ -188,6 +188,7 @@ def find_problems(
     *,
     count_tokens: Callable[[str], int],
     gate: LengthGate | None = None,
+    bad_images: Collection[int] = (),
 ) -> ReferenceFindings:
     """
     Look for what text alone shows: references that are empty, refuse, open with "in this image",
@@ -203,6 +204,8 @@ def find_problems(
             Length in the policy's tokens.
         gate ([`LengthGate`], *optional*):
             What lengths are held against.
+        bad_images (`Collection[int]`, *optional*):
+            Places of rows whose image cannot be read.
 
     Returns:
         [`ReferenceFindings`]
@@ -230,9 +233,9 @@ def find_problems(
     tokens = [count_tokens(text) for text in references]
     problems: dict[int, list[str]] = {}
     for row, text in enumerate(references):
-        found = []
+        found = ["bad image"] * (row in bad_images)
         if not text.strip():
-            found.append("empty")
+            found += ["empty"]
         else:
             found += ["refusal"] * is_refusal(text)
             found += ["opener"] * has_opener(text)
