@@ -322,7 +322,7 @@ def test_a_failure_has_a_reason(fault, reason):
 
 
 def test_a_refusal_is_not_asked_again():
-    with serve(answer=lambda _: "", faults=ServerFaults(refused=1.0, seed=1)) as server:
+    with serve(answer=lambda _: "", faults=ServerFaults(refused=1.0, seed=2)) as server:
         judge = judge_at(server)
         reasons = set()
         for i in range(6):  # in the message's refusal field, as content_filter, or as prose
@@ -656,15 +656,15 @@ def test_the_call_budget_ends_the_asking():
 
 def test_the_dollar_budget_ends_the_asking():
     with serve() as server:
-        # Some 370 prompt tokens a question at a dollar per thousand.
-        judge = judge_at(server, budget_usd=1.0, price=(1000.0, 0.0), max_concurrency=1)
+        # Some 420 prompt tokens a question at a dollar per thousand, after eight known as that.
+        judge = judge_at(server, budget_usd=5.0, price=(1000.0, 0.0), max_concurrency=1)
         reward = LinguisticReward(judge)
-        score([reward], [f"Caption {i}." for i in range(10)])
+        score([reward], [f"Caption {i}." for i in range(20)])
         report = reward.take_report()
 
     assert report is not None
-    assert report.budget_spent == "The judge budget of $1 is spent."
-    assert 1.0 <= judge.stats.usd < 1.5
+    assert report.budget_spent == "The judge budget of $5 is spent."
+    assert 4.5 < judge.stats.usd <= 5.0
     assert judge.stats.usd == pytest.approx(judge.stats.prompt_tokens / 1000)
 
 
