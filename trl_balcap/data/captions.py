@@ -133,8 +133,8 @@ def load_captions(
     taken = [name for name in _TAKEN if name in dataset.column_names]
     if taken:
         raise ValueError(
-            f"{rows.source} has the columns {', '.join(taken)}: TRL keeps these names for itself. Rename "
-            "them."
+            f"{rows.source} has the columns {', '.join(taken)}: TRL keeps these names for itself. "
+            "Rename them."
         )
     first = [name for name in ("prompt", "image", "reference") if name in dataset.column_names]
     rest = [name for name in dataset.column_names if name not in first]

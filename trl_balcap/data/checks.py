@@ -131,7 +131,7 @@ def check_size(
         num_generations (`int`):
             Completions for each prompt.
         global_batch_size (`int`, *optional*, defaults to `1`):
-            `per_device_train_batch_size` times processes, of which a generation batch is a multiple.
+            `per_device_train_batch_size` times processes; a generation batch is a multiple of it.
         name (`str`, *optional*, defaults to `"train_dataset"`):
             What the message calls the dataset.
 
@@ -162,8 +162,8 @@ def check_size(
     )
     raise ValueError(
         f"{name} has {rows} rows, and one generation batch takes {prompts} (generation_batch_size "
-        f"{generation_batch_size} / num_generations {num_generations}): not one step could be made. "
-        f"Add rows, or {way_out}."
+        f"{generation_batch_size} / num_generations {num_generations}): not one step could be "
+        f"made. Add rows, or {way_out}."
     )
 
 
@@ -203,7 +203,7 @@ def _first_rows(dataset: Any, count: int, name: str) -> list[dict[str, Any]]:
 
 
 def _undecoded(dataset: Any) -> Any:
-    """A stream whose images stay as they are stored: a URL that is looked at must not be fetched."""
+    """A stream whose images stay as they are stored: to look at a URL must not fetch it."""
     if not isinstance(dataset, datasets.IterableDataset) or dataset.features is None:
         return dataset
     return dataset.decode(False)

@@ -29,8 +29,9 @@ def known_row(row: Mapping[str, Any]) -> dict[str, Any]:
     Example:
 
     ```python
-    >>> talk = [{"from": "human", "value": "<image>\\nWhat is it?"}, {"from": "gpt", "value": "Tea."}]
-    >>> known_row({"image": "1.jpg", "conversations": talk})
+    >>> asked = {"from": "human", "value": "<image>\\nWhat is it?"}
+    >>> said = {"from": "gpt", "value": "Tea."}
+    >>> known_row({"image": "1.jpg", "conversations": [asked, said]})
     {'image': '1.jpg', 'prompt': 'What is it?', 'reference': 'Tea.'}
 
     ```

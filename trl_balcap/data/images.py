@@ -49,7 +49,7 @@ _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
 class ImageError(ValueError):
-    """An image that cannot be used: missing, broken, without pixels, or nothing that is an image."""
+    """An image that cannot be used: missing, broken, without pixels, or no image at all."""
 
 
 class NoImageError(ImageError):

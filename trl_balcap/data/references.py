@@ -17,10 +17,11 @@ __all__ = [
 ]
 
 _APOSTROPHE = "['\N{RIGHT SINGLE QUOTATION MARK}]"
+_I_AM = rf"i{_APOSTROPHE}?\s*a?m"
 _REFUSAL = re.compile(
-    rf"^\W*(?:i{_APOSTROPHE}?\s*a?m (?:very |so )?sorry|sorry,|i (?:can{_APOSTROPHE}?t|cannot|can not)"
-    rf" (?:help|assist|describe|view|see|identify|provide|comply|process|analy[sz]e)|i{_APOSTROPHE}?\s*a?m"
-    rf" (?:unable|not able)|i (?:do not|don{_APOSTROPHE}t) have the ability|as an ai\b)",
+    rf"^\W*(?:{_I_AM} (?:very |so )?sorry|sorry,|i (?:can{_APOSTROPHE}?t|cannot|can not)"
+    r" (?:help|assist|describe|view|see|identify|provide|comply|process|analy[sz]e)"
+    rf"|{_I_AM} (?:unable|not able)|i (?:do not|don{_APOSTROPHE}t) have the ability|as an ai\b)",
     re.IGNORECASE,
 )
 _PICTURE = r"(?:image|photo|photograph|picture|painting|illustration|drawing|scene)"

@@ -231,7 +231,8 @@ class _Reader:
                     "with image_folder."
                 )
             images: Any = self._images(folder, found, ("image",))
-            dataset = dataset.remove_columns("image").add_column("image", images)  # type: ignore[call-arg]
+            dataset = dataset.remove_columns("image")
+            dataset = dataset.add_column("image", images)  # type: ignore[call-arg]
         return dataset, rows
 
     def sidecars(self, folder: Path) -> tuple[datasets.Dataset, Rows]:

@@ -21,9 +21,9 @@ def read_rows(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     Rows of a text file, each with its place in it ("captions.jsonl:3").
 
     JSONL has one object a line, CSV one row a line under a header. A `.json` file is a list of
-    objects, a COCO captions file ([`~data.formats.coco_rows`]), or one object from id to caption, as
-    CaptionQA and CapArena exchange it; there the id is also the image's file name. Objects may have
-    a form of [`~data.formats.known_row`].
+    objects, a COCO captions file ([`~data.formats.coco_rows`]), or one object from id to caption,
+    as CaptionQA and CapArena exchange it; there the id is also the image's file name. Objects may
+    have a form of [`~data.formats.known_row`].
 
     Args:
         path (`str` or `Path`): The file, in UTF-8 or with a byte-order mark.
