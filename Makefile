@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 RUN := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false .venv/bin/python
 
-.PHONY: help demo test test-all test-trl check format lock clean
+.PHONY: help demo test test-all test-trl check docs format lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -29,6 +29,9 @@ check: .venv/installed-dev  ## lint, format, types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/basedpyright
+
+docs: .venv/installed-dev  ## the docs as a site in site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
 
 format: .venv/installed-dev  ## mend what ruff can
 	.venv/bin/ruff check --fix .
