@@ -125,7 +125,9 @@ def report_data(runs: Sequence[Run], *, max_rows: int = MAX_ROWS) -> dict[str, A
 
 
 def _run(run: Run) -> dict[str, Any]:
-    facts = {name: run.facts.get(name) for name in ("settings", "versions", "warnings")}
+    known = ("settings", "versions", "warnings")
+    facts = {name: run.facts.get(name) for name in known}
+    about = {k: v for k, v in run.facts.items() if k not in (*known, "title", "length_gate")}
     return {
         "name": str(run.facts.get("title") or run.name),
         "rows": run.n_rows,
@@ -133,6 +135,7 @@ def _run(run: Run) -> dict[str, Any]:
         "headline": headline(run),
         "evaluations": evaluations(run),
         "gate": run.facts.get("length_gate"),
+        "about": about,
         **facts,
     }
 

@@ -52,7 +52,7 @@ function runFacts(run) {
     h("p", {}, run.rows > shown ? `${shown.toLocaleString("en")} of ${plural(run.rows, "kept rollout")} are on this page, spread over the run.` : `${plural(shown, "rollout")} kept.`),
     run.warnings?.length ? h("details", { open: true }, h("summary", {}, "Warnings", h("small", {}, ` ${run.warnings.length}`)),
       h("ul", { class: "warnings" }, run.warnings.map((one) => h("li", {}, text(one))))) : null,
-    folded("Settings", run.settings), folded("Versions", run.versions));
+    folded("Run", run.about), folded("Settings", run.settings), folded("Versions", run.versions));
 }
 
 // uPlot draws on a canvas, so it is told the style sheet's colours, and again when they change.
