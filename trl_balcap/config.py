@@ -232,11 +232,16 @@ class CaptioningArguments(_JudgeArguments):
 
         ```
         """
-        options = {}
-        for one in SETTINGS.values():
-            value = getattr(self, f"judge_{one.name}")
-            if isinstance(value, str):  # of a command line, where all is text
-                value = read_setting(one.name, value)
-            if value != one.default:
-                options[one.name] = value
-        return options
+        return judge_options(self)
+
+
+def judge_options(recipe: Any) -> dict[str, Any]:
+    """[`CaptioningArguments.judge_options`] of anything that has its `judge_*` attributes."""
+    options = {}
+    for one in SETTINGS.values():
+        value = getattr(recipe, f"judge_{one.name}")
+        if isinstance(value, str):  # of a command line, where all is text
+            value = read_setting(one.name, value)
+        if value != one.default:
+            options[one.name] = value
+    return options

@@ -1,6 +1,7 @@
 """The plan: parameter counts, batch arithmetic, image tokens, and memory by hand."""
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 
@@ -478,3 +479,21 @@ def test_a_dataset_smaller_than_one_generation_batch_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has 12 rows.*takes 16 .*steps_per_generation=12"):
         make_plan(None, [*flags, "16"])
     assert make_plan(None, [*flags, "12"]).batch.prompts == 12
+
+
+def test_a_recipe_gives_the_judge_its_price_and_several_deployments(tmp_path):
+    text = """
+    model_name_or_path: %s
+    judge_model:
+      - {model: openai/m, api_base: "http://east/v1"}
+      - {model: openai/m, api_base: "http://west/v1"}
+    judge_price: [2.0, 8.0]
+    """
+    recipe = write(tmp_path / "recipe.yaml", inspect.cleandoc(text % LLAVA))
+
+    judging = make_plan(recipe).judging
+    assert judging.price == (2.0, 8.0)
+    assert judging.batch.usd == pytest.approx(
+        (2 * judging.batch.prompt_tokens + 8 * judging.batch.completion_tokens) / 1e6
+    )
+    assert make_plan(recipe, judge_price=(1.0, 4.0)).judging.price == (1.0, 4.0)

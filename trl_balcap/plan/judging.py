@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from trl_balcap.judge.cost import JudgeEstimate, estimate_calls_and_cost
 from trl_balcap.judge.prices import price_of
-from trl_balcap.judge.settings import JudgeSettings, Model, Price, Profile
+from trl_balcap.judge.settings import JudgeSettings, Price
 from trl_balcap.plan.batch import GenerationBatch
 from trl_balcap.plan.sample import Sample
 
@@ -28,12 +28,7 @@ def judging_plan(
     batch: GenerationBatch,
     sample: Sample | None,
     steps: int | None,
-    *,
-    model: Model,
-    vision_model: Model | None = None,
-    api_base: str | None = None,
-    profile: Profile = "questions",
-    price: Price | None = None,
+    judge: JudgeSettings,
 ) -> JudgingPlan:
     """
     Estimates the judging of a run with all three rewards; an upper estimate of the calls.
@@ -42,15 +37,11 @@ def judging_plan(
         batch ([`GenerationBatch`]): One generation batch.
         sample ([`Sample`], *optional*): Of the dataset; `None` takes captions of 130 words.
         steps (`int`, *optional*): Optimizer steps of the run; `None` where they are not known.
-        model, vision_model, api_base, profile: As in [`Judge`].
-        price (`tuple[float, float]`, *optional*): Dollars per million prompt and completion tokens.
-            `None` looks the models up in litellm's table, which is on disk; of several deployments
-            of one judge, the first.
+        judge ([`JudgeSettings`]): Of the recipe. Where it gives no price, the models are looked up
+            in litellm's table, which is on disk; of several deployments of one judge, the first.
     """
-    vision_price = price
-    if price is None:
-        judge = JudgeSettings(model, vision_model=vision_model, api_base=api_base)
-        price, vision_price = price_of(judge.text[0]), price_of(judge.vision[0])
+    price = judge.price or price_of(judge.text[0])
+    vision_price = judge.price or price_of(judge.vision[0])
     references = sample.references if sample is not None else (STAND_IN,)
 
     def estimate(generations: int) -> JudgeEstimate:
@@ -59,7 +50,7 @@ def judging_plan(
             references,
             rollouts=generations * batch.completions,
             distinct_references=seen if sample is None else min(seen, sample.rows),
-            profile=profile,
+            profile=judge.profile,
             price=price,
             vision_price=vision_price,
         )

@@ -9,8 +9,10 @@ from typing import Any
 from packaging.version import Version
 from trl import ModelConfig, get_peft_config
 
+from trl_balcap.config import judge_options
 from trl_balcap.data import DEFAULT_PROMPT, check_size
 from trl_balcap.judge.cost import CHARS_PER_TOKEN
+from trl_balcap.judge.settings import JudgeSettings
 from trl_balcap.plan.batch import GenerationBatch
 from trl_balcap.plan.images import ImageTokens, image_tokens
 from trl_balcap.plan.judging import JudgingPlan, Price, judging_plan
@@ -89,6 +91,9 @@ def make_plan(
             f"{judge_price[0]:g} and {judge_price[1]:g}."
         )
     settings = read_recipe(config, flags or [])
+    judge = judge_options(settings)
+    if judge_price is not None:
+        judge["price"] = judge_price
     if settings.model_name_or_path is None:
         raise ValueError("The recipe names no model. Set model_name_or_path.")
     launch = read_launch(accelerate_config or settings.accelerate_config, config)
@@ -145,11 +150,7 @@ def make_plan(
             batch,
             sample,
             steps,
-            model=settings.judge_model,
-            vision_model=settings.judge_vision_model,
-            api_base=settings.judge_api_base,
-            profile=settings.judge_profile or "questions",
-            price=judge_price,
+            JudgeSettings(**judge),
         ),
         gpu_memory=gpu_memory,
         steps=steps,
