@@ -39,7 +39,7 @@ Engine = Literal["auto", "transformers", "vllm", "api"]
 
 @dataclass(frozen=True)
 class ImageRow:
-    """An image to caption, its id, and the reference caption that rides along where there is one."""
+    """An image to caption, its id, and the reference that rides along where there is one."""
 
     id: str
     path: Path
@@ -68,8 +68,8 @@ class CaptionRun:
 
 def list_images(source: str | Path, *, image_folder: str | Path | None = None) -> list[ImageRow]:
     """
-    Images of a source: a folder (its list, or searched in depth, with the reference in a `.txt` file
-    beside each image), a JSONL, CSV or JSON file with images, or one image.
+    Images of a source: a folder (its list, or searched in depth, with the reference in a `.txt`
+    file beside each image), a JSONL, CSV or JSON file with images, or one image.
 
     Args:
         source (`str` or `Path`):
@@ -260,8 +260,8 @@ def _captioner(model: str, engine: Engine, api_base: str | None) -> Callable[...
         raise ValueError(f"api_base {api_base!r} needs engine 'api', not {engine!r}.")
     if (model.startswith((".", "/", "~")) or model.count("/") > 1) and not Path(model).exists():
         raise FileNotFoundError(
-            f"There is no model {model}. Give a checkpoint's or an adapter's folder, or its name on "
-            "the Hub (owner/name)."
+            f"There is no model {model}. Give a checkpoint's or an adapter's folder, or its name "
+            "on the Hub (owner/name)."
         )
     if engine == "vllm":
         from trl_balcap.captioning.vllm import vllm_captioner
@@ -316,8 +316,8 @@ def _captions_there(out: Path, made: Mapping[str, Any], rows: Sequence[ImageRow]
         there = os.path.realpath(out.parent / row["image"])
         if paths.get(row["id"], there) != there:
             raise ValueError(
-                f"{out}:{number} is the caption of {there}, and {row['id']!r} is another image now. "
-                "Choose another --out, or remove that file."
+                f"{out}:{number} is the caption of {there}, and {row['id']!r} is another image "
+                "now. Choose another --out, or remove that file."
             )
         done.add(row["id"])
     return done
