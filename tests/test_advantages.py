@@ -69,16 +69,31 @@ def test_rounding_is_not_amplified():
     assert cgdpo_advantages(orders.float(), num_generations=2).tolist() == [0.0, 0.0]
 
 
-def test_std_floor_keeps_judge_noise_small():
-    """Seven scores of 0.900 and one of 0.901 become -0.35 and +2.47 without a floor."""
+def test_std_floor_shrinks_a_group_to_the_part_that_is_no_noise():
+    # Group 1: 0.4 and 0.6, variance 0.02; group 2: 0 and 1, variance 0.5. Noise 0.1, variance 0.01.
+    rewards = torch.tensor([[0.4], [0.6], [0.0], [1.0]], dtype=torch.float64)
+    plain = cgdpo_advantages(rewards, num_generations=2, eps=0.0)
+    shrunk = cgdpo_advantages(rewards, num_generations=2, eps=0.0, std_floor=[0.1])
+    torch.testing.assert_close(shrunk[:2], plain[:2] * (1 - 0.01 / 0.02))
+    torch.testing.assert_close(shrunk[2:], plain[2:] * (1 - 0.01 / 0.5))
+    same = cgdpo_advantages(rewards, num_generations=2, eps=0.0, std_floor=[0.0])
+    assert torch.equal(same, plain)
+
+
+def test_a_batch_of_nothing_but_noise_moves_nothing():
+    """Seven scores of 0.900 and one of 0.901 are -0.35 and +2.47 without a floor."""
     rewards = torch.tensor([[0.9]] * 7 + [[0.901]])
-    z = group_normalize(rewards, num_generations=8, eps=0.0)[:, 0]
-    assert z[0].item() == pytest.approx(-0.3536, abs=1e-3)
-    assert z[7].item() == pytest.approx(2.4749, abs=1e-3)
-    floored = group_normalize(rewards, num_generations=8, eps=0.0, std_floor=[0.05])[:, 0]
-    assert floored[7].item() == pytest.approx(0.0175, abs=1e-4)  # 0.000875 / 0.05
-    untouched = group_normalize(rewards, num_generations=8, eps=0.0, std_floor=[1e-6])[:, 0]
-    assert torch.equal(untouched, z)
+    assert cgdpo_advantages(rewards, num_generations=8).abs().max() > 2.0
+    assert cgdpo_advantages(rewards, num_generations=8, std_floor=[0.05]).tolist() == [0.0] * 8
+
+
+def test_a_noisy_reward_leaves_the_other_alone():
+    rewards = torch.tensor([[0.5, 0.0], [0.52, 1.0], [0.48, 0.2], [0.5, 0.7]])
+    shrunk = cgdpo_advantages(rewards, num_generations=2, eps=0.0, std_floor=[0.3, 0.0])
+    alone = rewards.clone()
+    alone[:, 0] = 0.5
+    ratio = shrunk / cgdpo_advantages(alone, num_generations=2, eps=0.0)
+    torch.testing.assert_close(ratio, ratio[:1].expand(4))  # the same order, on the batch's scale
 
 
 def test_sum_first_cannot_tell_a_hyperplane_apart():
@@ -100,6 +115,7 @@ def test_one_generation_is_no_group():
 @pytest.mark.parametrize(
     ("rewards", "options", "message"),
     [
+        ([[1.0]], {"num_generations": 1}, "must be a torch.Tensor of shape .*, got a list"),
         (torch.ones(6), {"num_generations": 2}, r"shape \(B, K\), got \(6,\)"),
         (torch.ones(6, 1), {"num_generations": 4}, "6 rows, which is no whole number of groups"),
         (torch.tensor([[1.0], [math.inf]]), {"num_generations": 2}, "Reward 0 of row 1 is inf"),

@@ -1,10 +1,12 @@
 """Full weights of a vision-language model come back from a checkpoint."""
 
+import json
+
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, pipeline
 
 from tests.test_trainer import CPU, even_reward
-from trl_balcap import BalCapConfig, BalCapTrainer
+from trl_balcap import BalCapConfig, BalCapTrainer, LinguisticReward
 from trl_balcap.checkpoints import load_renamed_weights
 
 
@@ -85,3 +87,36 @@ def test_the_best_model_is_the_one_in_memory_at_the_end(tiny_qwen, scenes, tmp_p
     held = trainer.model.state_dict()
     assert all(torch.equal(held[name], weight) for name, weight in best.items())
     assert any(not torch.equal(held[name], weight) for name, weight in last.items())
+
+
+def test_a_saved_captioner_captions_at_once_and_has_its_card(tiny_qwen, scenes, tmp_path):
+    trainer = BalCapTrainer(
+        str(tiny_qwen),
+        [even_reward, LinguisticReward("scenes/oracle")],
+        BalCapConfig(str(tmp_path / "run"), **{**CPU, "max_steps": 1}, reward_weights=[2.0, 0.5]),
+        train_dataset=scenes,
+    )
+    trainer.train()
+    folder = tmp_path / "captioner"
+    trainer.save_model(str(folder))
+
+    settings = json.loads((folder / "captioning.json").read_text())
+    assert settings == {"prompt": "Describe the image.", "max_new_tokens": 8}
+    captioner = pipeline("image-text-to-text", model=str(folder))
+    content = [{"type": "image", "image": scenes[0]["image"]}]
+    content.append({"type": "text", "text": settings["prompt"]})
+    [said] = captioner(text=[{"role": "user", "content": content}], return_full_text=False)
+    ids = captioner.processor.tokenizer(said["generated_text"])["input_ids"]
+    assert 0 < len(ids) <= 8 + 2  # decoded and encoded again
+
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers")
+    assert f"model={str(folder)!r}" in card
+    assert "| `even_reward` | 2 | no | a function |" in card
+    assert "| `linguistic_reward` | 0.5 | yes | Judge('scenes/oracle')" in card
+    assert "0.5 to 2 times the reference's tokens" in card
+    assert "arXiv:2605.07394" in card
+    assert "vonwerra2020trl" in card
+    assert "DeepSeekMath" not in card
+    assert "| rewards/even_reward/mean |" in card
+    assert "arXiv:2605.07394" in (tmp_path / "run" / "README.md").read_text()

@@ -146,7 +146,7 @@ def test_a_batch_without_spread_moves_nothing(tiny_qwen, scenes, tmp_path):
         tiny_qwen, scenes, tmp_path, constant_reward, num_generations=2, weight_decay=0.0
     )
     assert set(trainer._logs["advantages"]) == {0.0}
-    assert changed == []
+    assert changed == set()
     assert trainer.state.log_history[0]["frac_reward_zero_std"] == 1.0
 
 
@@ -266,6 +266,11 @@ def test_refuses_before_the_model_is_loaded(scenes, tmp_path):
         build(scenes.remove_columns("reference"))
     with pytest.raises(ValueError, match="std_floor has 2 values for 1 reward"):
         build(std_floor=[0.1, 0.1])
+    for floors in ([], 0.1, [-1.0]):
+        with pytest.raises(ValueError, match=r"std_floor (is a list of one number|holds numbers)"):
+            build(std_floor=floors)
+    with pytest.raises(ValueError, match="length_gate_upper must be a number, got '2'"):
+        build(length_gate_upper="2")
     with pytest.raises(ValueError, match=r"lower <= .*upper, got 3.0 and 2.0"):
         build(length_gate_lower=3.0)
     with pytest.raises(ValueError, match="'mask', 'linear' or None, got 'slope'"):

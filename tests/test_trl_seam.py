@@ -7,6 +7,7 @@ import trl
 from trl import GRPOTrainer
 
 from trl_balcap import BalCapTrainer
+from trl_balcap.checkpoints import CaptionerTrainer
 from trl_balcap.rewards import LinguisticReward, PrecisionReward, RecallReward
 
 SEAMS = {
@@ -18,6 +19,9 @@ SEAMS = {
     "_save_checkpoint": ["self", "model", "trial"],
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
     "_load_best_model": ["self"],
+    "_save": ["self", "output_dir", "state_dict"],
+    "create_model_card": ["self", "model_name", "dataset_name", "tags"],
+    "log": ["self", "logs", "start_time"],
 }
 
 
@@ -37,18 +41,13 @@ def test_signatures(method):
 
 
 def test_every_override_calls_super():
-    overrides = [name for name in SEAMS if name in vars(BalCapTrainer)]
-    assert overrides == [
-        "__init__",
-        "get_batch_samples",
-        "_generate",
-        "_calculate_rewards",
-        "_generate_and_score_completions",
-        "_load_from_checkpoint",
-        "_load_best_model",
-    ]
-    for name in overrides:
-        assert f"super().{name}(" in inspect.getsource(getattr(BalCapTrainer, name))
+    here = {"__init__", "get_batch_samples", "_generate", "_calculate_rewards"}
+    here |= {"_generate_and_score_completions", "log"}
+    saving = {"_save", "create_model_card", "_load_from_checkpoint", "_load_best_model"}
+    for trainer, expected in ((BalCapTrainer, here), (CaptionerTrainer, saving)):
+        assert {name for name in SEAMS if name in vars(trainer)} == expected
+        for name in expected:
+            assert f"super().{name}(" in inspect.getsource(getattr(trainer, name))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,13 @@ rows of one prompt side by side, as TRL's sampler lays them out over all ranks.
 import torch
 from torch import Tensor
 
-__all__ = ["cgdpo_advantages", "dead_groups", "group_normalize", "grpo_advantages"]
+__all__ = [
+    "cgdpo_advantages",
+    "dead_groups",
+    "group_normalize",
+    "grpo_advantages",
+    "signal_share",
+]
 
 # A group whose rewards differ by no more than a few float32 steps differs by rounding: the same
 # three scores averaged in another order. Dividing that by `eps` would train on it.
@@ -50,8 +56,10 @@ def cgdpo_advantages(
         eps (`float`, *optional*, defaults to `1e-4`):
             Added to both standard deviations. TRL's value; the paper's is not known.
         std_floor (`torch.Tensor` or `list[float]`, *optional*):
-            Least standard deviation to divide by, of shape `(K,)`: the judge's own test-retest
-            spread, so that its noise is not blown up to a standard deviation of 1. `None` is off.
+            The judge's own test-retest spread $\sigma_k$, of shape `(K,)`. A group's share is shrunk
+            by $\max(0, 1 - \sigma_k^2 / \mathrm{std}_{group}(r_k)^2)$, the part of its variance that
+            is no noise, after the batch scale is taken: a batch of nothing but noise moves nothing,
+            where dividing by a floor would be undone by the batch step. `None` is off.
 
     Returns:
         `torch.Tensor`: float32 of shape `(B,)` on the device of the rewards. The statistics are
@@ -73,12 +81,14 @@ def cgdpo_advantages(
     """
     rewards = _checked(rewards_per_func, num_generations)  # (B, K) float64
     weights = _per_reward("reward_weights", reward_weights, rewards.shape[1], default=1.0)  # (K,)
-    normalized = group_normalize(
-        rewards, num_generations=num_generations, eps=eps, std_floor=std_floor
-    )  # (B, K)
+    normalized = group_normalize(rewards, num_generations=num_generations, eps=eps)  # (B, K)
     advantages = (normalized * weights).sum(dim=1)  # (B,)
     scored = ~rewards.isnan().all(dim=1)  # (B,)
-    advantages = _normalize_batch(advantages, scored, eps)
+    kept = advantages
+    if std_floor is not None:
+        shrunk = normalized * signal_share(rewards, std_floor, num_generations=num_generations)
+        kept = (shrunk * weights).sum(dim=1)  # (B,)
+    advantages = _normalize_batch(kept, advantages, scored, eps)
     return advantages.to(rewards_per_func.device, torch.float32)
 
 
@@ -134,7 +144,6 @@ def group_normalize(
     *,
     num_generations: int,
     eps: float = 1e-4,
-    std_floor: Tensor | list[float] | None = None,
 ) -> Tensor:
     """
     Each reward's z-score in its group, 0 where the reward is missing or its group is dead.
@@ -146,8 +155,6 @@ def group_normalize(
             Rollouts per prompt, `G`.
         eps (`float`, *optional*, defaults to `1e-4`):
             Added to the standard deviation.
-        std_floor (`torch.Tensor` or `list[float]`, *optional*):
-            Least standard deviation per reward, of shape `(K,)`.
 
     Returns:
         `torch.Tensor`: float64 of shape `(B, K)`.
@@ -165,15 +172,51 @@ def group_normalize(
     rewards = _checked(rewards_per_func, num_generations)
     groups = rewards.view(-1, num_generations, rewards.shape[1])  # (P, G, K)
     missing = groups.isnan()
-    count = (~missing).sum(dim=1, keepdim=True)  # (P, 1, K)
-    mean = groups.nanmean(dim=1, keepdim=True)  # (P, 1, K)
-    # Bessel-corrected like TRL's nanstd, so that runs stay comparable.
-    variance = (groups - mean).square().nansum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
-    floor = _per_reward("std_floor", std_floor, rewards.shape[1], default=0.0)  # (K,)
-    std = torch.maximum(variance.sqrt(), floor)  # (P, 1, K)
-    normalized = (groups - mean) / (std + eps)
+    normalized = (groups - groups.nanmean(dim=1, keepdim=True)) / (_variance(groups).sqrt() + eps)
     dead = dead_groups(rewards, num_generations=num_generations)[:, None, :]  # (P, 1, K)
     return normalized.masked_fill(missing | dead, 0.0).view_as(rewards)
+
+
+def signal_share(
+    rewards_per_func: Tensor, noise: Tensor | list[float], *, num_generations: int
+) -> Tensor:
+    """
+    Which part of each group's variance is no noise of the judge: `max(0, 1 - noise^2 / variance)`.
+
+    Args:
+        rewards_per_func (`torch.Tensor`):
+            Rewards of shape `(B, K)`, NaN where missing.
+        noise (`torch.Tensor` or `list[float]`):
+            The judge's own standard deviation for each reward, of shape `(K,)`.
+        num_generations (`int`):
+            Rollouts per prompt, `G`.
+
+    Returns:
+        `torch.Tensor`: float64 of shape `(B, K)`, the same for all rows of a group.
+
+    Example: the variance of the first group is 0.005, that of the second 0.5.
+
+    ```python
+    >>> import torch
+    >>> rewards = torch.tensor([[0.4], [0.5], [0.0], [1.0]], dtype=torch.float64)
+    >>> signal_share(rewards, [0.1], num_generations=2)[:, 0].round(decimals=4).tolist()
+    [0.0, 0.0, 0.98, 0.98]
+
+    ```
+    """
+    rewards = _checked(rewards_per_func, num_generations)
+    groups = rewards.view(-1, num_generations, rewards.shape[1])  # (P, G, K)
+    sigma = _per_reward("std_floor", noise, rewards.shape[1], default=0.0)  # (K,)
+    variance = _variance(groups)  # (P, 1, K)
+    share = (1.0 - sigma.square() / variance.clamp(min=1e-30)).clamp(min=0.0)
+    return share.expand_as(groups).reshape_as(rewards)
+
+
+def _variance(groups: Tensor) -> Tensor:
+    """Of each group and reward, `(P, 1, K)`; Bessel-corrected like TRL's nanstd, to stay comparable."""
+    count = (~groups.isnan()).sum(dim=1, keepdim=True)  # (P, 1, K)
+    squares = (groups - groups.nanmean(dim=1, keepdim=True)).square()
+    return squares.nansum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
 
 
 def dead_groups(rewards_per_func: Tensor, *, num_generations: int) -> Tensor:
@@ -209,12 +252,13 @@ def dead_groups(rewards_per_func: Tensor, *, num_generations: int) -> Tensor:
     return (highest - lowest) <= ROUNDING * largest  # -inf <= 0 where all are missing
 
 
-def _normalize_batch(advantages: Tensor, scored: Tensor, eps: float) -> Tensor:
-    kept = advantages[scored]
+def _normalize_batch(kept: Tensor, whole: Tensor, scored: Tensor, eps: float) -> Tensor:
+    """`kept` (B,), centred, on the scale of `whole` (B,), over the rows that are scored."""
+    scale = whole[scored]
     # z-scores are of order 1, so a spread of a few float64 steps is rounding.
-    if kept.numel() < 2 or kept.max() - kept.min() <= 1e-12:
-        return torch.zeros_like(advantages)
-    normalized = (advantages - kept.mean()) / (kept.std() + eps)
+    if scale.numel() < 2 or scale.max() - scale.min() <= 1e-12:
+        return torch.zeros_like(kept)
+    normalized = (kept - kept[scored].mean()) / (scale.std() + eps)
     return normalized.masked_fill(~scored, 0.0)
 
 

@@ -1,15 +1,23 @@
-"""Weights of a checkpoint that were written under other names than the model has in memory."""
+"""What a saved captioner is, and how it comes back: weights under their Hub names, processor, training
+prompt, generation settings, and a card."""
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
+from huggingface_hub import ModelCard
 from safetensors import safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from trl import GRPOTrainer
 
-__all__ = ["load_renamed_weights"]
+from trl_balcap.card import CITATION, card_text, write_captioning_settings
+from trl_balcap.data.completions import user_text
+
+__all__ = ["CaptionerTrainer", "load_renamed_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,3 +76,71 @@ def _names(checkpoint: Path) -> set[str]:
         with safe_open(weights, framework="pt") as file:
             return set(file.keys())
     return set()  # an adapter, or what DeepSpeed and FSDP write: their own loaders know it
+
+
+class CaptionerTrainer(GRPOTrainer):
+    """
+    [`~trl.GRPOTrainer`] whose checkpoints are captioners that can be loaded and published.
+
+    The only changes w.r.t. [`~trl.GRPOTrainer`] are around saving and loading: full weights come back
+    under their Hub names ([`load_renamed_weights`]), and beside the weights and the processor lie the
+    training prompt, generation settings and a card that says how the model was trained.
+    """
+
+    _tag_names = ["trl", "grpo", "balcap"]  # noqa: RUF012 (TRL's attribute)
+    _name = "BalCapRL"
+    _paper = {  # noqa: RUF012 (TRL's attribute)
+        "title": "BalCapRL: A Balanced Framework for RL-Based MLLM Image Captioning",
+        "id": "2605.07394",
+        "citation": CITATION,
+    }
+
+    facts: Mapping[str, Any]  # what there is to know of the run, see `run_facts`
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            args: Any = self.args
+            folder = Path(output_dir or args.output_dir)
+            write_captioning_settings(folder, self._prompt(), args.max_completion_length)
+            self.create_model_card(model_name=folder.name)
+            self._write_card(folder)
+
+    def create_model_card(self, model_name=None, dataset_name=None, tags=None):
+        folder = Path(str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        super().create_model_card(model_name, dataset_name, tags)
+        if self.is_world_process_zero():
+            self._write_card(folder, dataset_name)
+
+    def _write_card(self, folder: Path, dataset_name: str | None = None) -> None:
+        # TRL's card, for its header of metadata
+        card = ModelCard.load(Path(str(self.args.output_dir)) / "README.md")
+        card.text = card_text(
+            self.facts,
+            name=(self.hub_model_id or folder.resolve().name).split("/")[-1],
+            where=self.hub_model_id or str(folder),
+            prompt=self._prompt(),
+            history=self.state.log_history,
+            dataset=dataset_name,
+        )
+        card.save(folder / "README.md")
+
+    def _prompt(self) -> str | None:
+        """The user's message of the training set's first row, where all of it can be indexed."""
+        dataset: Any = self.train_dataset
+        if not isinstance(dataset, Dataset) or "prompt" not in dataset.column_names:
+            return None
+        return user_text(dataset.with_format(None).select_columns(["prompt"])[0]["prompt"]) or None
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        # Not under FSDP (DeepSpeed does not come here), whose checkpoints have the names in memory.
+        if not self.is_fsdp_enabled:
+            load_renamed_weights(model or self.model, resume_from_checkpoint)
+
+    def _load_best_model(self):
+        super()._load_best_model()
+        best = self.state.best_model_checkpoint
+        if best and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            load_renamed_weights(self.model, best)

@@ -33,8 +33,9 @@ class BalCapConfig(GRPOConfig):
             Names of the reward functions behind the gate. `None` gates `linguistic_reward` where it
             is among them, and nothing otherwise.
         std_floor (`list[float]` or `None`, *optional*):
-            Least standard deviation that c-GDPO divides each reward by, one per reward function:
-            the judge's own test-retest spread, as `trl-balcap calibrate` measures it. `None` is off.
+            The judge's own test-retest spread, one per reward function, as `trl-balcap calibrate`
+            measures it: groups that differ by no more than that move nothing (see
+            [`cgdpo_advantages`]). `None` is off.
         max_unscored_rows (`int`, *optional*, defaults to `16`):
             Completions that a dead judge must have left unscored before it ends the run.
         outage_patience (`int`, *optional*, defaults to `3`):
@@ -44,6 +45,9 @@ class BalCapConfig(GRPOConfig):
             Where one update takes several generation batches (`steps_per_generation` below
             `gradient_accumulation_steps`), whether the later ones are generated while the judge
             reads the first (see [`LookAhead`]). The policy is the same in both orders.
+        log_verdicts (`int`, *optional*, defaults to `8`):
+            Images a logged step whose rollouts are kept in `output_dir/verdicts`, with what the judge
+            saw, for `trl-balcap report`. `0` (or `False`) keeps nothing, `True` is the default.
 
     Example:
 
@@ -88,8 +92,8 @@ class BalCapConfig(GRPOConfig):
     std_floor: list[float] | None = field(
         default=None,
         metadata={
-            "help": "Least standard deviation that c-GDPO divides each reward by, one value per "
-            "reward function: the judge's own test-retest spread."
+            "help": "The judge's own test-retest spread, one value per reward function: groups that "
+            "differ by no more than that move nothing."
         },
     )
 
@@ -109,8 +113,24 @@ class BalCapConfig(GRPOConfig):
         },
     )
 
+    log_verdicts: int = field(
+        default=8,
+        metadata={
+            "help": "Images a logged step whose rollouts and verdicts are kept in "
+            "output_dir/verdicts; 0 keeps nothing."
+        },
+    )
+
     def __post_init__(self):
         super().__post_init__()
+        if self.log_verdicts is True:
+            self.log_verdicts = 8
+        for name in ("log_verdicts", "max_unscored_rows", "outage_patience"):
+            value, least = getattr(self, name), 0 if name == "log_verdicts" else 1
+            if not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f"{name} must be a whole number of {least} or more, got {value!r}."
+                )
         if self.length_gate == "none":  # how YAML-less command lines write None
             self.length_gate = None
         if self.length_gate not in (None, "mask", "linear"):

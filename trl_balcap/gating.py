@@ -132,6 +132,12 @@ class _Gate(RewardHooks):
     def max_unscored(self) -> float:  # type: ignore[override] (the gated reward's own)
         return self.hooks.max_unscored
 
+    def about(self) -> str:
+        return self.hooks.about()
+
+    def budgets(self) -> dict[str, float]:
+        return self.hooks.budgets()
+
     def preflight(self) -> None:
         self.hooks.preflight()
 

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 __all__ = [
     "CorpusScores",
     "b_capscore",
+    "batch_b_capscore",
     "corpus_scores",
+    "distinct_share",
     "linguistic_score",
     "precision_score",
     "recall_score",
@@ -176,6 +178,58 @@ def b_capscore(precision: Score, recall: Score, linguistic: Score) -> float | No
         return 0.0
     # In terms of the smallest, so that 1/x overflows for no denormal reward.
     return smallest * 3 / sum(smallest / value for value in present)
+
+
+def batch_b_capscore(rewards_per_func: Any, names: Sequence[str]) -> float | None:
+    """
+    Mean b-CapScore of a batch of rewards, on their own scale.
+
+    Args:
+        rewards_per_func (`torch.Tensor`):
+            Rewards of shape `(B, K)`, NaN where missing.
+        names (`Sequence[str]`):
+            Names of the K reward functions.
+
+    Returns:
+        `float` or `None`: `None` where one of the three rewards is not among them, or no row has all.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> names = ["precision_reward", "recall_reward", "linguistic_reward"]
+    >>> batch_b_capscore(torch.tensor([[0.5, 1.0, 0.5], [0.9, float("nan"), 0.9]]), names)
+    0.6
+
+    ```
+    """
+    three = ("precision_reward", "recall_reward", "linguistic_reward")
+    if any(name not in names for name in three):
+        return None
+    columns = [rewards_per_func[:, list(names).index(name)].tolist() for name in three]
+    return _mean([b_capscore(*row) for row in zip(*columns, strict=True)])
+
+
+def distinct_share(texts: Sequence[str], num_generations: int) -> float:
+    """
+    Share of distinct texts among the rollouts of a prompt, over all prompts.
+
+    Args:
+        texts (`Sequence[str]`):
+            Whole groups, the rollouts of one prompt side by side.
+        num_generations (`int`):
+            Rollouts of a prompt.
+
+    Example:
+
+    ```python
+    >>> distinct_share(["A dog.", "A dog.", "A cat.", "A bird."], 2)
+    0.75
+
+    ```
+    """
+    groups = range(0, len(texts), num_generations)
+    return sum(len(set(texts[g : g + num_generations])) for g in groups) / max(1, len(texts))
 
 
 def corpus_scores(

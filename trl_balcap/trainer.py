@@ -1,20 +1,27 @@
 """The length gate and the c-GDPO advantages, wired into TRL's GRPO loop."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from trl_balcap import inputs as given
 from trl_balcap.advantages import cgdpo_advantages, dead_groups, group_normalize
-from trl_balcap.checkpoints import load_renamed_weights
+from trl_balcap.callbacks import attach_callbacks, say
+from trl_balcap.callbacks.console import completion_lines
+from trl_balcap.callbacks.keeping import by_name
+from trl_balcap.card import trainer_facts
+from trl_balcap.checkpoints import CaptionerTrainer
 from trl_balcap.config import BalCapConfig
+from trl_balcap.data.completions import completion_text, user_text
 from trl_balcap.gating import gate_reward
 from trl_balcap.lookahead import LookAhead
+from trl_balcap.metrics import batch_b_capscore, distinct_share
 from trl_balcap.rewards.hooks import (
     JudgingReport,
     RewardHooks,
@@ -37,7 +44,7 @@ class RewardInternalError(RuntimeError):
     """A bug in a reward, with its traceback; raised on all ranks together, behind a checkpoint."""
 
 
-class BalCapTrainer(GRPOTrainer):
+class BalCapTrainer(CaptionerTrainer):
     """
     Trainer for balanced captioning RL (BalCapRL, https://huggingface.co/papers/2605.07394).
 
@@ -96,14 +103,13 @@ class BalCapTrainer(GRPOTrainer):
     ```
     """
 
-    _tag_names = ["trl", "grpo", "balcap"]  # noqa: RUF012 (TRL's attribute)
-    _name = "BalCapRL"
-
     _hooks: Sequence[RewardHooks] = ()  # of the reward functions that have any
     _unscored: set[tuple[str, str]]  # rewards and reasons that were warned of
     _std_floor: list[float] | None = None
     _inputs: list[dict[str, Any]]  # rows of the batch under way, on this rank
     _rewards_per_func: torch.Tensor  # (B, K), of all ranks
+    _completions: list[Any]  # those that were scored last, on this rank
+    _completion_ids: list[list[int]]
 
     def __init__(
         self,
@@ -141,6 +147,9 @@ class BalCapTrainer(GRPOTrainer):
             self._gate(gated, args)
         self._hooks = [hooks for f in self.reward_funcs if (hooks := reward_hooks(f)) is not None]
         self._lookahead = LookAhead()
+        self._waited = 0.0  # seconds for rewards since the last log
+        self.facts = trainer_facts(self, gated)
+        self._keeper = attach_callbacks(self, self._hooks, self.facts)
         # Environments are reset for a batch and asked for its rewards: they cannot serve two.
         self._looks_ahead = (
             bool(self._hooks)
@@ -213,9 +222,12 @@ class BalCapTrainer(GRPOTrainer):
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         if self._looks_ahead:
             self._lookahead.generate_later(inputs, self._generate_ahead)
+        begin = time.perf_counter()
         rewards_per_func = super()._calculate_rewards(
             inputs, prompts, completions, completion_ids_list
         )
+        self._waited += time.perf_counter() - begin
+        self._completions, self._completion_ids = completions, completion_ids_list
         self._rewards_per_func = rewards_per_func  # (B, K), gathered, the same on every rank
         if self._hooks:
             # Gathered, so that every rank comes to the same end.
@@ -234,14 +246,17 @@ class BalCapTrainer(GRPOTrainer):
         )
         rewards_per_func = self._rewards_per_func  # (B, K)
         dead = dead_groups(rewards_per_func, num_generations=num_generations)  # (P, K)
-        normalized = group_normalize(
-            rewards_per_func, num_generations=num_generations, std_floor=self._std_floor
-        )  # (B, K)
+        normalized = group_normalize(rewards_per_func, num_generations=num_generations)  # (B, K)
         weighted = normalized * self.reward_weights.to(normalized)  # (B, K)
         metrics = self._metrics[mode]
         for k, name in enumerate(self.reward_func_names):
             metrics[f"rewards/{name}/frac_zero_std"].append(dead[:, k].double().mean().item())
             metrics[f"advantages/{name}/std"].append(weighted[:, k].std(correction=0).item())
+        texts = list(map(completion_text, list(self._logs["completion"])[-len(rewards_per_func) :]))
+        metrics["completions/distinct"].append(distinct_share(texts, num_generations))
+        balanced = batch_b_capscore(rewards_per_func, self.reward_func_names)
+        if balanced is not None:
+            metrics["b_capscore"].append(balanced)
 
         if self.multi_objective_aggregation == "normalize_then_sum":
             advantages = cgdpo_advantages(
@@ -261,19 +276,53 @@ class BalCapTrainer(GRPOTrainer):
             metrics["frac_reward_zero_std"][-1] = (
                 dead[:, counting].all(dim=1).double().mean().item()
             )
+        if self._keeper is not None and self._keeper.wants(mode, self.state):
+            self._keep_verdicts(inputs, mode, num_generations, output["advantages"], weighted)
         return output
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        # Not under FSDP (DeepSpeed does not come here), whose checkpoints have the names in memory.
-        if not self.is_fsdp_enabled:
-            load_renamed_weights(model or self.model, resume_from_checkpoint)
+    def _keep_verdicts(
+        self,
+        inputs: list[dict[str, Any]],
+        mode: str,
+        num_generations: int,
+        advantages: torch.Tensor,
+        weighted: torch.Tensor,
+    ) -> None:
+        """Hand a few groups of the batch, with all that was seen of them, to the main process."""
+        assert self._keeper is not None
+        count, first = len(inputs), self.accelerator.process_index * len(inputs)
+        mine = slice(first, first + count)
+        shares = weighted[mine] / (weighted.sum(dim=1).std() + 1e-4)  # (B_local, K)
+        kept = self._keeper.sample(
+            self._columns(),
+            step=self.state.global_step + (mode == "train"),
+            split=mode,
+            num_generations=num_generations,
+            completions=self._completions,
+            rewards=by_name(self._rewards_per_func[mine], self.reward_func_names),
+            observations={reward_name(hooks): hooks.observations() for hooks in self._hooks},
+            advantages=advantages.tolist(),
+            advantage_shares=by_name(shares, self.reward_func_names),
+            prompts=[user_text(row.get("prompt")) for row in inputs],
+            tokens=[len(ids) for ids in self._completion_ids],
+            first=first,
+        )
+        rows = gather_object(kept)
+        if self.accelerator.is_main_process:
+            self._keeper.keep(rows)
 
-    def _load_best_model(self):
-        super()._load_best_model()
-        best = self.state.best_model_checkpoint
-        if best and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            load_renamed_weights(self.model, best)
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        steps = len(self._metrics["train"]["step_time"]) if self._is_training() else 0
+        if steps:
+            self._metrics["train"]["judge/wait_time"] = [self._waited / steps]
+            self._waited = 0.0
+        # TRL's table has 9 characters of a caption in 80 columns: its own printing is turned off.
+        show, self.num_completions_to_print = self.num_completions_to_print, 0
+        super().log(logs, start_time)
+        self.num_completions_to_print = show
+        done = "train_runtime" in logs  # the run's own summary, no step's
+        if self.log_completions and not done and self.accelerator.is_main_process:
+            say(self, completion_lines(self._logs, count=3 if show is None else show))
 
     def _say_what_is_unscored(self, reports: Sequence[JudgingReport], rows: int) -> None:
         metrics = self._metrics["train" if self._is_training() else "eval"]

@@ -192,7 +192,7 @@ class _Watched(BalCapTrainer):
         group = self.num_generations
         assert group is not None
         dead = dead_groups(rewards, num_generations=group)  # (P, K)
-        each = group_normalize(rewards, num_generations=group, std_floor=self._std_floor)  # (B, K)
+        each = group_normalize(rewards, num_generations=group)  # (B, K)
         spread = rewards.view(len(dead), -1, len(REWARDS)).double()  # (P, G, K)
         metrics = self._metrics["train"]
         row = {

@@ -3,7 +3,7 @@
 import unicodedata
 from typing import Any
 
-__all__ = ["completion_text", "is_empty"]
+__all__ = ["completion_text", "is_empty", "user_text"]
 
 
 def completion_text(completion: Any) -> str:
@@ -41,6 +41,23 @@ def completion_text(completion: Any) -> str:
             content = "".join(part.get("text") or "" for part in content)
         texts.append(content)
     return "\n".join(texts)
+
+
+def user_text(prompt: Any) -> str:
+    """
+    The user's words of a prompt: a string, or a conversation as TRL passes it.
+
+    ```python
+    >>> content = [{"type": "image"}, {"type": "text", "text": "Describe the image."}]
+    >>> user_text([{"role": "user", "content": content}])
+    'Describe the image.'
+
+    ```
+    """
+    if not isinstance(prompt, list):
+        return prompt or ""
+    said = (message for message in prompt if message.get("role") == "user")
+    return completion_text([{**message, "role": "assistant"} for message in said])
 
 
 def is_empty(text: str) -> bool:

@@ -36,7 +36,7 @@ class PrecisionReward(JudgeReward):
 
     __name__ = "precision_reward"
     needs = ("image",)
-    sees = ("assertions",)
+    sees = ("assertions", "pointable")
 
     async def score(self, row: Row) -> float:
         """[`precision_score`] of the verdicts on the caption's assertions."""
@@ -47,6 +47,8 @@ class PrecisionReward(JudgeReward):
             verdicts = await self.judge.verify(row.image, assertions)
             looked = list(zip(assertions, verdicts, strict=True))
         row.seen["assertions"] = [{"text": text, **v._asdict()} for text, v in looked]
+        if looked:
+            row.seen["pointable"] = sum(v.pointable for _, v in looked) / len(looked)
         return precision_score([verdict for _, verdict in looked])
 
 

@@ -19,6 +19,7 @@ from trl_balcap.data.images import ImageError, NoImageError
 from trl_balcap.judge import Judge, JudgeError
 from trl_balcap.judge.background import submit
 from trl_balcap.judge.deadline import within
+from trl_balcap.judge.questions import prompts_hash
 from trl_balcap.judge.ranks import batch_deadline
 from trl_balcap.rewards.hooks import JudgingReport, RewardHooks
 from trl_balcap.rewards.progress import JudgingBar
@@ -108,7 +109,7 @@ class JudgeReward(RewardHooks):
             `no_reference`), a dataset without is refused.
         sees (`tuple[str, ...]`):
             What `score` puts into `row.seen` that belongs into TRL's table of completions, as
-            `<reward>/<name>`: numbers as they are, lists by their length.
+            `<reward>/<name>`, and its mean into the log: numbers as they are, lists by their length.
 
     Example:
 
@@ -167,6 +168,16 @@ class JudgeReward(RewardHooks):
     def max_unscored(self) -> float:  # type: ignore[override] (a setting of the judge)
         """Share of a batch without verdicts above which it counts as one of an outage."""
         return self.judge.settings.max_unscored
+
+    def about(self) -> str:
+        """The judge, its profile, and a hash of the prompts."""
+        return f"{self.judge!r}, {self.judge.settings.profile}, prompts {prompts_hash()}"
+
+    def budgets(self) -> dict[str, float]:
+        """The judge's budgets, by the name of the logged number that each bounds."""
+        settings = self.judge.settings
+        known = {"judge/usd_total": settings.budget_usd, "judge/calls_total": settings.budget_calls}
+        return {name: float(budget) for name, budget in known.items() if budget is not None}
 
     async def score(self, row: Row) -> float:
         """
@@ -253,6 +264,10 @@ class JudgeReward(RewardHooks):
         if log_metric is not None:
             missing = sum(isinstance(outcome, _Failed) for outcome in outcomes)
             log_metric(f"judge/{self.__name__}/unscored", missing / max(1, len(outcomes)))
+            for name in self.sees:
+                shown = [_shown(row.seen[name]) for row in rows if name in row.seen]
+                if shown:
+                    log_metric(f"judge/{self.__name__}/{name}", sum(shown) / len(shown))
             for name, value in metrics.items():
                 log_metric(name, value)
         if log_extra is not None:

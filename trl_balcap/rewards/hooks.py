@@ -61,6 +61,14 @@ class RewardHooks:
     needs: tuple[str, ...] = ()
     max_unscored: float = 0.5
 
+    def about(self) -> str:
+        """What the model card says of how the reward comes about."""
+        return "a function"
+
+    def budgets(self) -> dict[str, float]:
+        """What judging may cost, by the name of the logged number that it bounds."""
+        return {}
+
     def preflight(self) -> None:
         """Ask one question before the model is loaded; called on the main process only.
 

@@ -1,0 +1,63 @@
+"""What [`BalCapTrainer`] does beside training: lines on the console, alarms, verdicts kept."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from trl_balcap.callbacks.alarms import AlarmCallback as AlarmCallback
+from trl_balcap.callbacks.console import ConsoleCallback as ConsoleCallback
+from trl_balcap.callbacks.keeping import KeepVerdictsCallback as KeepVerdictsCallback
+from trl_balcap.config import BalCapConfig
+from trl_balcap.rewards.hooks import RewardHooks
+
+__all__ = [
+    "AlarmCallback",
+    "ConsoleCallback",
+    "KeepVerdictsCallback",
+    "attach_callbacks",
+    "say",
+]
+
+
+def attach_callbacks(
+    trainer: Trainer, hooks: Sequence[RewardHooks], facts: Mapping[str, Any]
+) -> KeepVerdictsCallback | None:
+    """
+    Give a trainer its callbacks: the console's in place of transformers' printing, alarms, and what
+    keeps verdicts, where any reward judges and the configuration does not turn it off.
+
+    Returns:
+        [`KeepVerdictsCallback`] or `None`: to be handed the rollouts.
+    """
+    args, keeper = trainer.args, None
+    if hooks and isinstance(args, BalCapConfig):
+        budgets: dict[str, float] = {}
+        for one in hooks:
+            budgets |= one.budgets()
+        trainer.add_callback(AlarmCallback(budgets))
+        if args.log_verdicts:
+            folder = Path(str(args.output_dir)) / "verdicts"
+            keeper = KeepVerdictsCallback(folder, facts, images=args.log_verdicts)
+            trainer.add_callback(keeper)
+    console = ConsoleCallback.in_place_of(
+        trainer.callback_handler.callbacks,
+        verdicts=None if keeper is None else str(keeper.folder),
+    )
+    if console is not None:
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(console)
+    return keeper
+
+
+def say(trainer: Trainer, lines: Sequence[str]) -> None:
+    """Print lines where the trainer's console is, above its progress bar."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, ConsoleCallback):
+            for line in lines:
+                callback.say(line)
+            return
+    print(*lines, sep="\n", flush=True)  # noqa: T201 (a notebook)

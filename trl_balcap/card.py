@@ -1,0 +1,265 @@
+"""What there is to know of a run, and the model card and captioning settings that say it."""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig
+from trl import GRPOConfig
+
+from trl_balcap.config import BalCapConfig
+from trl_balcap.rewards.hooks import reward_hooks
+
+__all__ = [
+    "CITATION",
+    "card_text",
+    "run_facts",
+    "trainer_facts",
+    "write_captioning_settings",
+]
+
+CITATION = """\
+@article{ye2026balcaprl,
+  title   = {{BalCapRL}: A Balanced Framework for {RL}-Based {MLLM} Image Captioning},
+  author  = {Ye and Saveris and Qian and Hu and Amirloo and Grasch},
+  journal = {arXiv preprint arXiv:2605.07394},
+  year    = {2026},
+}
+@software{vonwerra2020trl,
+  title   = {{TRL}: Transformers Reinforcement Learning},
+  author  = {von Werra, Leandro and others},
+  license = {Apache-2.0},
+  url     = {https://github.com/huggingface/trl},
+  year    = {2020},
+}"""
+
+_PACKAGES = ("trl-balcap", "trl", "transformers", "torch", "datasets", "litellm")
+
+
+def run_facts(
+    args: GRPOConfig, rewards: Mapping[str, Mapping[str, Any]], **more: Any
+) -> dict[str, Any]:
+    """
+    What there is to know of a run before it begins, as [`RunLog.facts`] and the card take it.
+
+    Args:
+        args (`GRPOConfig`):
+            The configuration; of its settings those that are not TRL's defaults are told.
+        rewards (`Mapping[str, Mapping]`):
+            By reward function: its `weight`, whether it is `gated`, and what it is `by`.
+        more:
+            Further facts, such as the `model` and the number of rows.
+
+    Example:
+
+    ```python
+    >>> args = BalCapConfig("out", bf16=False, use_cpu=True, learning_rate=1e-5)
+    >>> facts = run_facts(args, {"recall_reward": {"weight": 1.0, "gated": False, "by": "a judge"}})
+    >>> facts["settings"]["learning_rate"], facts["length_gate"]
+    (1e-05, [0.5, 2.0])
+
+    ```
+    """
+    gate = None
+    if isinstance(args, BalCapConfig) and args.length_gate is not None:
+        gate = [args.length_gate_lower, args.length_gate_upper]
+    return {
+        "title": Path(str(args.output_dir)).name,
+        "settings": _changed(args),
+        "versions": _versions(),
+        "command": shlex.join(sys.argv),
+        "rewards": dict(rewards),
+        "length_gate": gate,
+        **more,
+    }
+
+
+def trainer_facts(trainer: Any, gated: Sequence[str]) -> dict[str, Any]:
+    """[`run_facts`] of a [`BalCapTrainer`], with the names of its rewards behind the length gate."""
+    rewards = {}
+    for name, weight, func in zip(
+        trainer.reward_func_names,
+        trainer.reward_weights.tolist(),
+        trainer.reward_funcs,
+        strict=True,
+    ):
+        hooks = reward_hooks(func)
+        by = "a function" if hooks is None else hooks.about()
+        rewards[name] = {"weight": weight, "gated": name in gated, "by": by}
+    rows = trainer.train_dataset
+    c_gdpo = trainer.multi_objective_aggregation == "normalize_then_sum"
+    return run_facts(
+        trainer.args,
+        rewards,
+        model=_model_name(trainer.model.config._name_or_path),
+        rows=len(rows) if hasattr(rows, "__len__") else None,
+        advantages="c-GDPO" if c_gdpo else "GRPO's sum of rewards",
+    )
+
+
+def card_text(
+    facts: Mapping[str, Any],
+    *,
+    name: str,
+    where: str,
+    prompt: str | None,
+    history: Sequence[Mapping[str, Any]],
+    dataset: str | None = None,
+) -> str:
+    """
+    The text of a model card: use, method, rewards, judge, cost, before and after, citation.
+
+    Args:
+        facts (`Mapping`):
+            What [`run_facts`] gave.
+        name (`str`), where (`str`):
+            The model's name, and where it can be loaded from.
+        prompt (`str`, *optional*):
+            The user's message of training.
+        history (`Sequence[Mapping]`):
+            The trainer's log.
+        dataset (`str`, *optional*):
+            Name of the dataset.
+
+    Returns:
+        `str`: Markdown without its header of metadata.
+    """
+    message = prompt or "Describe the image in detail."
+    gate = facts["length_gate"]
+    rewards = "\n".join(
+        f"| `{reward}` | {what['weight']:g} | {'yes' if what['gated'] else 'no'} | {what['by']} |"
+        for reward, what in facts["rewards"].items()
+    )
+    bounds = f"{gate[0]:g} to {gate[1]:g} times the reference's tokens" if gate else "none"
+    versions = "\n".join(f"- {package}: {number}" for package, number in facts["versions"].items())
+    settings = "\n".join(f"- `{k}`: {v}" for k, v in facts["settings"].items())
+    return f"""\
+# {name}
+
+An image captioner: {facts.get("model") or "a model"} after reinforcement learning under several judge
+rewards at once, in the manner of [BalCapRL](https://huggingface.co/papers/2605.07394), by trl-balcap
+and [TRL](https://github.com/huggingface/trl).
+
+## Use
+
+```python
+from transformers import pipeline
+
+captioner = pipeline("image-text-to-text", model={where!r})
+content = [{{"type": "image", "image": "photo.jpg"}}, {{"type": "text", "text": {message!r}}}]
+said = captioner(text=[{{"role": "user", "content": content}}], return_full_text=False)
+print(said[0]["generated_text"])
+```
+
+## Training
+
+Advantages: {facts["advantages"]}. Length gate: {bounds}. Data: {dataset or "see the settings"}
+({facts.get("rows") or "an unknown number of"} rows). {_cost(history)}
+
+| reward | weight | gated | by |
+|---|---|---|---|
+{rewards}
+
+{_before_and_after(history)}
+
+The command: `{facts["command"]}`
+
+Settings other than TRL's defaults:
+
+{settings}
+
+### Versions
+
+{versions}
+
+## Citation
+
+```bibtex
+{CITATION}
+```
+"""
+
+
+def write_captioning_settings(folder: str | Path, prompt: str | None, max_new_tokens: int) -> None:
+    """
+    Keep beside the weights what captioning needs: the training prompt (`captioning.json`), and the
+    longest caption as the default of generation, which is 20 tokens otherwise.
+
+    Args:
+        folder (`str` or `Path`):
+            Where the model was saved.
+        prompt (`str`, *optional*):
+            The user's message of training, where it was one.
+        max_new_tokens (`int`):
+            Longest caption.
+    """
+    folder = Path(folder)
+    settings = {"prompt": prompt, "max_new_tokens": max_new_tokens}
+    (folder / "captioning.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    if (folder / "generation_config.json").is_file():  # an adapter has none
+        generation = GenerationConfig.from_pretrained(folder)
+        generation.max_new_tokens = max_new_tokens
+        generation.save_pretrained(folder)
+
+
+def _model_name(name_or_path: str) -> str:
+    """A Hub name as it is; of a folder, its own name only."""
+    folder = Path(name_or_path)
+    return folder.resolve().name if folder.is_dir() else name_or_path
+
+
+def _changed(args: GRPOConfig) -> dict[str, Any]:
+    changed = {}
+    for field in fields(args):
+        value = getattr(args, field.name)
+        default = field.default
+        if field.default_factory is not MISSING:
+            default = field.default_factory()
+        plain = value is None or isinstance(value, bool | int | float | str | list)
+        secret = "token" in field.name and "max" not in field.name
+        if plain and field.init and not secret and value != default:
+            changed[field.name] = value
+    return changed
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except ModuleNotFoundError:  # run from a clone that is not installed
+            continue
+    return found
+
+
+def _cost(history: Sequence[Mapping[str, Any]]) -> str:
+    spent = [row["judge/usd_total"] for row in history if row.get("judge/usd_total") is not None]
+    calls = [row["judge/calls_total"] for row in history if row.get("judge/calls_total")]
+    asked = f" over {int(calls[-1])} calls" if calls else ""
+    return f"Judging cost ${spent[-1]:.2f}{asked}." if spent else ""
+
+
+def _before_and_after(history: Sequence[Mapping[str, Any]]) -> str:
+    """A table of the evaluation's scores, or of the first and last training steps."""
+    evaluated = [row for row in history if "eval_b_capscore" in row]
+    names = ("eval_b_capscore", "eval_precision", "eval_recall", "eval_linguistic")
+    rows, keys = evaluated, names
+    what = "On the evaluation set (percent)"
+    if len(evaluated) < 2:
+        rows = [row for row in history if "loss" in row]
+        means = [k for row in rows[-1:] for k in row if k.startswith("rewards/")]
+        keys = (*(key for key in means if key.endswith("/mean")), "b_capscore")
+        what = "In training (one batch each)"
+    lines = [
+        f"| {key.removeprefix('eval_')} | {rows[0][key]:.3f} | {rows[-1][key]:.3f} |"
+        for key in keys
+        if rows and rows[0].get(key) is not None and rows[-1].get(key) is not None
+    ]
+    if not lines:
+        return "No step was logged."
+    return "\n".join([f"{what}:", "", "| | first | last |", "|---|---|---|", *lines])

@@ -1,0 +1,211 @@
+"""Pathologies of RL under judges, told from what a run logs: pure rules with documented thresholds.
+
+Each rule takes the log so far, oldest first, and says what is wrong and what to do, or nothing. First
+and last are means over `WINDOW` logged steps each; a rule is silent until there are two windows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["RULES", "WINDOW", "alarms", "budget_ends_early"]
+
+Log = Sequence[Mapping[str, Any]]
+WINDOW = 10
+"""Logged steps over which a mean is taken."""
+
+
+def alarms(history: Log) -> dict[str, str]:
+    """
+    What is wrong with a run, by rule.
+
+    Args:
+        history (`Sequence[Mapping]`):
+            The trainer's log of training steps, oldest first.
+
+    Returns:
+        `dict[str, str]`: the rule's name, and what to tell the user.
+
+    Example:
+
+    ```python
+    >>> history = [{"rewards/recall_reward/frac_zero_std": 1.0}] * 20
+    >>> alarms(history)["dead_reward"][:58]
+    'Nearly every group has equal recall_reward: it teaches not'
+
+    ```
+    """
+    if len(history) < 2 * WINDOW:
+        return {}
+    return {name: said for name, rule in RULES.items() if (said := rule(history)) is not None}
+
+
+def dead_reward(history: Log) -> str | None:
+    """One reward's groups are dead: 95% of them over the last window."""
+    for name in _names(history, "rewards/", "/frac_zero_std"):
+        last = _last(history, f"rewards/{name}/frac_zero_std")
+        if last is not None and last >= 0.95:
+            return (
+                f"Nearly every group has equal {name}: it teaches nothing. Raise temperature or "
+                "num_generations, or look at what the judge answers (trl-balcap report)."
+            )
+    return None
+
+
+def precision_traded(history: Log) -> str | None:
+    """Precision fell by 0.1 or more while recall or linguistic rose by 0.05 or more."""
+    if _change(history, "rewards/precision_reward/mean") > -0.1:
+        return None
+    for name in ("recall_reward", "linguistic_reward"):
+        if _change(history, f"rewards/{name}/mean") >= 0.05:
+            return (
+                f"Precision falls while {name} rises: captions are bought with guesses. Raise "
+                "precision's reward_weights, or lower length_gate_upper."
+            )
+    return None
+
+
+def length_runs_to_an_edge(history: Log) -> str | None:
+    """30% of captions or more fall outside the gate, 15 points more than at first."""
+    for side, advice in (
+        ("too_short", "lower length_gate_lower, or weigh recall more"),
+        ("too_long", "raise length_gate_upper or max_completion_length, or weigh recall less"),
+    ):
+        key = f"length_gate/{side}"
+        last = _last(history, key)
+        if last is not None and last >= 0.3 and _change(history, key) >= 0.15:
+            words = side.replace("_", " ")
+            return (
+                f"{last:.0%} of the captions are {words} for the length gate, and more each "
+                f"step: {advice}."
+            )
+    return None
+
+
+def safe_sayings(history: Log) -> str | None:
+    """Assertions per caption fell to half of what they were."""
+    key = "judge/precision_reward/assertions"
+    first, last = _first(history, key), _last(history, key)
+    if first is None or last is None or first < 1.0 or last > 0.5 * first:
+        return None
+    return (
+        f"Captions assert {last:.1f} things where they asserted {first:.1f}: they say what is safe. "
+        "Weigh recall more, or raise length_gate_lower."
+    )
+
+
+def rollouts_alike(history: Log) -> str | None:
+    """Less than 30% of a group's captions are distinct, and half of what it was."""
+    key = "completions/distinct"
+    first, last = _first(history, key), _last(history, key)
+    if first is None or last is None or last >= 0.3 or last > 0.5 * first:
+        return None
+    return (
+        f"Only {last:.0%} of the rollouts of an image differ: groups have nothing to learn from. "
+        "Raise temperature, lower the learning rate, or set beta above 0."
+    )
+
+
+def commentary(history: Log) -> str | None:
+    """A quarter of the assertions or more point at nothing, 10 points more than at first."""
+    key = "judge/precision_reward/pointable"
+    last = _last(history, key)
+    if last is None or last > 0.75 or _change(history, key) > -0.1:
+        return None
+    return (
+        f"{1 - last:.0%} of the assertions point at nothing in the image, and more each step: mood "
+        "and comment. Weigh precision more, or look at the judge's pointable verdicts."
+    )
+
+
+def unscored(history: Log) -> str | None:
+    """More than 5% of the completions have no score."""
+    for name in _names(history, "judge/", "/unscored"):
+        last = _last(history, f"judge/{name}/unscored")
+        if last is not None and last > 0.05:
+            return (
+                f"{name} leaves {last:.0%} of the completions unscored; judge/{name}/unscored/<reason> "
+                "says why. They count as their group's mean."
+            )
+    return None
+
+
+def grades_alike(history: Log) -> str | None:
+    """A reward's spread over the batch fell below a quarter of what it was, and below 0.05."""
+    for name in _names(history, "rewards/", "/std"):
+        first, last = (f(history, f"rewards/{name}/std") for f in (_first, _last))
+        if first and last is not None and last < min(0.05, 0.25 * first):
+            return (
+                f"The judge's {name} hardly differs from caption to caption any more (standard "
+                f"deviation {last:.3f}, {first:.3f} at first): what is left is noise. Calibrate the "
+                "judge (trl-balcap calibrate), or weigh this reward less."
+            )
+    return None
+
+
+def budget_ends_early(spent: float, step: int, max_steps: int, budget: float | None) -> str | None:
+    """
+    Whether a budget will be spent before the run is done, at the price of its steps so far.
+
+    Args:
+        spent (`float`), budget (`float`, *optional*):
+            In one unit, dollars or calls.
+        step, max_steps (`int`):
+            Steps done, and to do in all.
+
+    Example:
+
+    ```python
+    >>> budget_ends_early(spent=5.0, step=10, max_steps=100, budget=20.0)
+    'The judge budget of 20 will be spent at step 40 of 100, at the price so far. Raise it, or \
+ask less (profile="fused", fewer rollouts).'
+    >>> budget_ends_early(spent=5.0, step=10, max_steps=100, budget=60.0) is None
+    True
+
+    ```
+    """
+    if budget is None or step < WINDOW or spent * max_steps <= budget * step * 1.05:
+        return None
+    return (
+        f"The judge budget of {budget:g} will be spent at step {int(budget * step / spent)} of "
+        f'{max_steps}, at the price so far. Raise it, or ask less (profile="fused", fewer rollouts).'
+    )
+
+
+RULES: dict[str, Callable[[Log], str | None]] = {
+    rule.__name__: rule
+    for rule in (
+        dead_reward,
+        precision_traded,
+        length_runs_to_an_edge,
+        safe_sayings,
+        rollouts_alike,
+        commentary,
+        unscored,
+        grades_alike,
+    )
+}
+"""The rules by name; each is a function of the log."""
+
+
+def _names(history: Log, prefix: str, suffix: str) -> list[str]:
+    found = {k: None for row in history[-WINDOW:] for k in row if k.startswith(prefix)}
+    names = [key.removeprefix(prefix).removesuffix(suffix) for key in found if key.endswith(suffix)]
+    return [name for name in names if name]
+
+
+def _mean(rows: Log, key: str) -> float | None:
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _first(history: Log, key: str) -> float | None:
+    return _mean(history[:WINDOW], key)
+
+
+def _last(history: Log, key: str) -> float | None:
+    return _mean(history[-WINDOW:], key)
+
+
+def _change(history: Log, key: str) -> float:
+    first, last = _first(history, key), _last(history, key)
+    return 0.0 if first is None or last is None else last - first
