@@ -113,6 +113,38 @@ def test_battles_of_another_form(tmp_path, capsys, change, message):
     assert message in capsys.readouterr().err
 
 
+def test_rows_of_a_metric_agree_with_people(tmp_path, capsys):
+    """Two images, two models: the better one wins both by the metric, and one of two by people."""
+    paths = []
+    for model, values in (
+        (MODELS[0], (0.9, 0.8)),
+        (MODELS[1], (0.3, 0.8)),
+        (MODELS[2], (0.1, 0.2)),
+    ):
+        rows = [
+            {"id": f"{i}.jpg", "metric": "b-capscore", "score": value, "precision": 1.0}
+            for i, value in enumerate(values)
+        ]
+        paths.append(tmp_path / f"{model}.jsonl")
+        paths[-1].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    battles = [
+        {"img": "0.jpg", "source1": MODELS[1], "source2": MODELS[0], "winner": MODELS[0]},
+        {"img": "1.jpg", "source1": MODELS[0], "source2": MODELS[1], "winner": MODELS[0]},
+        {"img": "0.jpg", "source1": MODELS[3], "source2": MODELS[0], "winner": MODELS[0]},
+    ]
+    (tmp_path / "battles.json").write_text(
+        json.dumps([battle | {"cluster": "level 1"} for battle in battles])
+    )
+    given = [f"{path.stem}={path}" for path in paths]
+    assert main(["agree", *given, "--battles", str(tmp_path / "battles.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "Kendall 1.0000" in shown
+    # The second battle is a tie by the metric; the third model has no rows.
+    assert "Agreement on captions: 0.500" in shown
+    assert "over 2 battles, ties included" in shown
+    assert "Agreement on captions: 1.000" in shown
+
+
 def test_files_that_are_no_json(tmp_path, capsys):
     path = tmp_path / "metric.json"
     path.write_text("{")

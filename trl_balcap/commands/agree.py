@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trl_balcap.commands.score import pairs_of
 from trl_balcap.commands.showing import make_console, make_table, say
 
 __all__ = ["add_parser", "run"]
@@ -20,9 +21,14 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "metric",
-        type=Path,
+        nargs="+",
         help="JSON: {model: score}, a list of models (best first), or CapArena's list of battles with a "
-        '"judge" in each',
+        '"judge" in each; or MODEL=ROWS for each model, with the rows that score wrote',
+    )
+    parser.add_argument(
+        "--battles",
+        type=Path,
+        help="with MODEL=ROWS: CapArena's battles, to compare captions by their scores",
     )
     parser.add_argument(
         "--human-ranking",
@@ -43,17 +49,29 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: If the file is of none of the three forms, or names a model that people did not rank.
     """
-    from trl_balcap.evals.agree import agreement
+    from trl_balcap.evals.agree import agreement, agreement_of_rows
     from trl_balcap.evals.arena import HUMAN_RANKING
+    from trl_balcap.evals.rows import read_rows
 
     human = HUMAN_RANKING if args.human_ranking is None else _read(args.human_ranking)
     if not isinstance(human, list | tuple) or not all(isinstance(name, str) for name in human):
         raise ValueError(f"{args.human_ranking} must be a JSON list of model names, best first.")
-    found = agreement(
-        _read(args.metric), human, lower_is_better=args.lower_is_better, name=args.metric
-    )
+    title = args.metric[0]
+    if all("=" in given for given in args.metric):
+        pairs = pairs_of("agree", args.metric)
+        rows = {model: read_rows(path) for model, path in pairs.items()}
+        battles = None if args.battles is None else _read(args.battles)
+        found = agreement_of_rows(rows, human, battles=battles)
+        title = next(iter(rows.values()))[0]["metric"]
+    elif len(args.metric) == 1 and args.battles is None:
+        path = Path(args.metric[0])
+        found = agreement(_read(path), human, lower_is_better=args.lower_is_better, name=path)
+    else:
+        raise ValueError(
+            "agree takes one file, or MODEL=ROWS for each model (with --battles FILE)."
+        )
     console = make_console()
-    table = make_table(str(args.metric), ("model", "metric", "human", "score"))
+    table = make_table(title, ("model", "metric", "human", "score"))
     for place, model in enumerate(found["ranking"], start=1):
         score = found["scores"].get(model)
         position = str(found["human_positions"][place - 1])

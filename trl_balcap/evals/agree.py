@@ -1,7 +1,7 @@
 """`trl-balcap agree`: does a metric rank captioners as people do?"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ from trl_balcap.evals.arena import (
     model_agreement,
     winners,
 )
+from trl_balcap.evals.bootstrap import estimate, resampling_weights
+from trl_balcap.evals.metrics.protocol import image_of
+from trl_balcap.evals.metrics.registry import METRICS
 
-__all__ = ["agreement"]
+__all__ = ["agreement", "agreement_of_rows", "battles_from_rows"]
 
 
 def agreement(
@@ -96,6 +99,92 @@ def agreement(
         if without_ties is None or not without_ties.n
         else without_ties._asdict(),
     }
+
+
+def battles_from_rows(
+    battles: Sequence[dict[str, Any]], rows: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[dict[str, Any]]:
+    """
+    Battles with verdicts of a metric that scores captions one by one: of two captions the one with
+    the higher score is better, and equal scores are a tie.
+
+    Args:
+        battles (`Sequence[dict]`):
+            CapArena's battles, with "img", "source1" and "source2".
+        rows (`Mapping`):
+            Scored rows of each model, as `trl-balcap score` writes them; a row's image is found by
+            its file's name.
+
+    Returns:
+        `list[dict]`: The battles of models that have rows; "judge" is `None` where a caption has no
+        score.
+
+    Example:
+
+    ```python
+    >>> rows = {"A": [{"id": "i.jpg", "score": 0.9}], "B": [{"id": "i.jpg", "score": 0.4}]}
+    >>> battle = {"img": "i.jpg", "source1": "B", "source2": "A"}
+    >>> battles_from_rows([battle], rows)[0]["judge"]
+    'Caption 2 is better'
+
+    ```
+    """
+    scores = {m: {image_of(row): row["score"] for row in found} for m, found in rows.items()}
+    judged = []
+    for battle in battles:
+        sources = (battle["source1"], battle["source2"])
+        if any(source not in scores for source in sources):
+            continue
+        first, second = (scores[source].get(battle["img"]) for source in sources)
+        words = None
+        if first is not None and second is not None:
+            words = "Tie" if first == second else f"Caption {1 if first > second else 2} is better"
+        judged.append({**battle, "judge": words})
+    return judged
+
+
+def agreement_of_rows(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    human_ranking: Sequence[str] = HUMAN_RANKING,
+    *,
+    battles: Sequence[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """
+    Agreement of a metric with people, from the rows that `trl-balcap score` wrote for each model.
+
+    Models are ranked by their corpus score, and, where battles are given, captions compared by
+    theirs.
+
+    Args:
+        rows (`Mapping`):
+            Scored rows by model.
+        human_ranking (`Sequence[str]`, *optional*):
+            Models, best first.
+        battles (`Sequence[dict]`, *optional*):
+            CapArena's battles with people's "winner" and "cluster".
+
+    Returns:
+        `dict`: As of [`agreement`].
+
+    Raises:
+        `ValueError`: if a model has no score, or people did not rank it.
+    """
+    scores = {}
+    for model, found in rows.items():
+        (metric,) = {str(row["metric"]) for row in found}
+        weights = resampling_weights(len(found), rounds=1)
+        value = estimate(METRICS[metric].statistics(found)[0], weights).value
+        if value is None:
+            raise ValueError(f"{model} has no score by {metric}: none of its captions was scored.")
+        scores[model] = value
+    result = agreement(scores, human_ranking, name="the rows")
+    if battles is not None:
+        _check_battles(list(battles), "the battles")
+        judged = battles_from_rows(battles, rows)
+        for key, ties in (("captions", True), ("captions_without_ties", False)):
+            found = caption_agreement(judged, include_tie=ties)
+            result[key] = found._asdict() if found.n else None
+    return result
 
 
 def _check_battles(battles: list[dict[str, Any]], name: str | Path) -> None:

@@ -25,6 +25,7 @@ from trl_balcap.evals.jobs import (
     plan_of,
     write_settings,
 )
+from trl_balcap.evals.kept_verdicts import keep_verdicts
 from trl_balcap.evals.metrics.protocol import Benchmarks
 from trl_balcap.evals.results import Evaluation, MetricResult
 from trl_balcap.evals.rows import replace_file, write_rows
@@ -110,7 +111,9 @@ async def score_captions(
     write_settings(out, jobs)
     results = []
     for job in jobs:
-        scored = await _scoremake_job(job, rows, judge, on_row)
+        scored = await _score_job(job, rows, judge, on_row)
+        new = [row for row in scored if row["id"] not in job.kept and _found_something(row)]
+        await asyncio.to_thread(keep_verdicts, out / "verdicts", rows, new)
         results.append(result_of(job, scored, judge))
         if job.name == "b-capscore":  # the metric whose verdicts are those of training
             keep_verdicts(out / "verdicts", rows, scored)
@@ -165,7 +168,7 @@ async def evaluate_captions(
     return result_of(job, rows, judge), rows
 
 
-async def _scoremake_job(
+async def _score_job(
     job: Job, captions: Sequence[Caption], judge: Judge, on_row: Callable[[str], None] | None
 ) -> list[dict[str, Any]]:
     """One row per caption, in the captions' order; all of them are in the file at the end."""
