@@ -1,7 +1,9 @@
 """docs/your-photos.md, typed in its order on nine public-domain photographs, with a scripted model."""
 
+import contextlib
 import json
 import re
+import runpy
 import shlex
 import shutil
 from pathlib import Path
@@ -13,7 +15,8 @@ from trl_balcap.cli import main
 from trl_balcap.data import load_captions
 from trl_balcap.scenes.server import serve
 
-PAGE = (Path(__file__).parents[1] / "docs" / "your-photos.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "your-photos.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
             for line in block.splitlines()]  # fmt: skip
 PHOTOS = (
@@ -43,7 +46,7 @@ def scripted(messages) -> str:
     ]
     reply = {
         "preflight": {"ready": True},
-        "decompose": {"assertions": re.findall(r"[^.]+\.", asked.get("text", ""))},
+        "decompose": {"assertions": re.findall(r"[^.]+\.?", asked.get("text", ""))},
         "verify": {"verdicts": [_without(one, "covered") for one in verdicts]},
         "cover": {"verdicts": [_without(one, "correct", "pointable") for one in verdicts]},
         "linguistic": {"clarity": 8, "fluency": 9, "coherency": 9},
@@ -87,3 +90,39 @@ def test_the_page_from_top_to_bottom(folder, monkeypatch, capsys):
     assert sorted(Path(row["id"]).name for row in dataset) == list(PHOTOS)
     assert all(row["image"].mode == "RGB" for row in dataset)
     assert all(row["reference"].startswith(CAPTION) for row in dataset)
+
+
+def transcript() -> list[tuple[str, list[str]]]:
+    """Each command that the page types after `$`, with the lines that it shows for it."""
+    blocks = "".join(re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL))
+    typed = []
+    for part in blocks.removeprefix("$ ").split("\n$ "):
+        command, *shown = part.rstrip("\n").split("\n")
+        typed.append((command, [line for line in shown if line != "..."]))
+    return typed
+
+
+def without_numbers(text: str) -> str:
+    return re.sub(r"\d[\d,.]*", "#", text)
+
+
+def test_the_transcript_is_what_the_commands_say(folder, monkeypatch, capsys):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-nobody")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    rows = [{"image": f"photos/{name}", "reference": f"{CAPTION} {name}."} for name in PHOTOS]
+    (folder / "clean.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with serve(answer=scripted) as server:
+        monkeypatch.setenv("OPENAI_API_BASE", server.url)
+        for command, shown in transcript():
+            program, *words = shlex.split(command)
+            if program == "python":
+                monkeypatch.setattr("sys.argv", words)
+                runpy.run_path(words[0], run_name="__main__")
+            else:
+                with contextlib.suppress(SystemExit):  # the first plan refuses
+                    main(words)
+            said = capsys.readouterr()
+            lines = without_numbers(said.out + said.err).splitlines()
+            missing = [line for line in shown if without_numbers(line) not in lines]
+            assert not missing, f"{command}\n{said.out}{said.err}"
+    assert len(load_captions("after.jsonl")) == 9
