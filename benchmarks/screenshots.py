@@ -1,6 +1,6 @@
 """The pictures of a report in README and docs/report.md, taken of a real page.
 
-    trl-balcap demo --out runs/demo
+    trl-balcap demo --steps 30 --out runs/demo
     python -m benchmarks.screenshots runs/demo/report.html
 
 Needs Chromium. The same page gives the same pictures on a machine with the same fonts.
@@ -33,10 +33,10 @@ def main(report: Path, out: Path) -> None:
 
         opened("#overview", 1280, 800).screenshot(path=out / "overview.png")
         # Where a caption goes wrong in every way.
-        page = opened("#captions?show=vague&sort=wrong", 1280, 800)
+        page = opened("#captions?split=train&show=vague&sort=spread", 1280, 860)
         page.locator(".assertion.wrong, .assertion.vague").first.hover()
         page.screenshot(path=out / "captions.png")
-        page = opened("#captions?show=wrong&sort=wrong", 400, 800, "dark")
+        page = opened("#captions?split=train&show=wrong&sort=wrong", 400, 800, "dark")
         page.locator(".item").nth(1).click()
         page.locator(".card.open").scroll_into_view_if_needed()
         page.screenshot(path=out / "phone.png")

@@ -119,7 +119,7 @@ function factList(row) {
     row.tokens !== null && ["tokens", number(row.tokens, 0), ""],
     row.latency !== null && ["judged in", `${number(row.latency, 1)} s`, ""],
     row.usd !== null && ["cost", `$${number(row.usd, 4)}`, ""],
-    ...Object.entries(row.extra).map(([name, value]) => [short(name), typeof value === "string" ? value : JSON.stringify(value), ""]),
+    ...Object.entries(row.extra).map(([name, value]) => [short(name), typeof value === "number" ? number(value) : typeof value === "string" ? value : JSON.stringify(value), ""]),
   ].filter(Boolean);
   if (!facts.length) return null;
   return h("dl", { class: "facts" }, facts.map(([name, value, note]) => h("div", {}, h("dt", {}, text(name)), h("dd", {}, text(value), note ? h("small", {}, ` ${note}`) : null))));
