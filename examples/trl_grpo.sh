@@ -4,8 +4,10 @@
 set -euo pipefail
 OUT=${OUT:-runs/trl_grpo}
 python -c "
+from datasets import Image
 from trl_balcap.demo import demo_scenes
-demo_scenes('$OUT', rows=64).to_parquet('$OUT/dataset/train.parquet')
+scenes = demo_scenes('$OUT', rows=64).with_format(None)  # which leaves images unopened
+scenes.cast_column('image', Image()).to_parquet('$OUT/dataset/train.parquet')
 "
 MODEL=${MODEL:-$(python -c "from trl_balcap.scenes.captioner import captioner_path as p; print(p())")}
 

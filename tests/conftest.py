@@ -18,6 +18,8 @@ from trl_balcap.scenes.captioner import _end_and_padding, build_llava, build_qwe
 from trl_balcap.scenes.grammar import describe
 from trl_balcap.scenes.world import draw, random_scene
 
+collect_ignore = ["workers"]  # torchrun starts these, pytest does not
+
 
 @pytest.fixture(scope="session")
 def tiny_qwen(tmp_path_factory) -> Path:

@@ -13,6 +13,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from tests.test_trainer import CPU, even_reward, length_reward
 from trl_balcap import BalCapConfig, BalCapTrainer, cgdpo_advantages
+from trl_balcap.rewards import RewardHooks
 
 
 class Engine:
@@ -36,7 +37,7 @@ class Engine:
         return prompts, self.completion_ids, logprobs, None
 
 
-class Early:
+class Early(RewardHooks):
     """A reward that is told of the completions before TRL asks for it, as the judge rewards are."""
 
     __name__ = "early_reward"
