@@ -13,7 +13,6 @@ from trl_balcap.cli import main
 from trl_balcap.evals.bootstrap import estimate, resampling_weights
 from trl_balcap.evals.metrics.caparena import CapArenaAuto
 from trl_balcap.evals.questions import load_questions
-from trl_balcap.report.verdicts import read_verdicts
 from trl_balcap.scenes.grammar import describe
 from trl_balcap.scenes.server import serve
 from trl_balcap.scenes.world import draw, random_scene
@@ -571,27 +570,6 @@ def test_rows_of_changed_references_or_images_are_neither_kept_nor_compared(tmp_
     with pytest.raises(SystemExit):
         main([*command, str(tmp_path / "b")])
     assert "has a row for another image of '0.png'" in capsys.readouterr().err
-
-
-def test_verdicts_are_kept_for_the_report(tmp_path):
-    scene = random_scene(random.Random(0))
-    draw(scene).save(tmp_path / "0.png")
-    row = {"image": "0.png", "caption": "There is one thing.", "reference": describe(scene)}
-    (tmp_path / "captions.jsonl").write_text(json.dumps(row) + "\n")
-    command = ["score", str(tmp_path / "captions.jsonl"), "--judge", "scenes/oracle"]
-    for _ in range(2):
-        assert main([*command, "--out", str(tmp_path / "out")]) == 0
-    (found,) = read_verdicts(tmp_path / "out" / "verdicts")
-    assert (found["split"], found["completion"]) == ("score", "There is one thing.")
-    assert found["assertions"] == [
-        {"text": "There is one thing.", "correct": False, "pointable": True}
-    ]
-    assert found["rewards"] == {
-        "precision": 0.0,
-        "recall": 0.0,
-        "linguistic": 1.0,
-        "b-capscore": 0.0,
-    }
 
 
 def test_published_numbers_need_scores_and_not_captions(folder, questions):

@@ -25,7 +25,6 @@ from trl_balcap.evals.jobs import (
     plan_of,
     write_settings,
 )
-from trl_balcap.evals.kept_verdicts import keep_verdicts
 from trl_balcap.evals.metrics.protocol import Benchmarks
 from trl_balcap.evals.results import Evaluation, MetricResult
 from trl_balcap.evals.rows import replace_file, write_rows
@@ -112,11 +111,9 @@ async def score_captions(
     results = []
     for job in jobs:
         scored = await _score_job(job, rows, judge, on_row)
-        new = [row for row in scored if row["id"] not in job.kept and _found_something(row)]
-        await asyncio.to_thread(keep_verdicts, out / "verdicts", rows, new)
         results.append(result_of(job, scored, judge))
         if job.name == "b-capscore":  # the metric whose verdicts are those of training
-            keep_verdicts(out / "verdicts", rows, scored)
+            await asyncio.to_thread(keep_verdicts, out / "verdicts", rows, scored)
     evaluation = Evaluation(str(captions), tuple(results), spent_since(judge, before))
     replace_file(
         out / "summary.json", json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)
