@@ -18,7 +18,9 @@ it: `--use_peft`, `--use_vllm`, `--report_to wandb`, `--resume_from_checkpoint`,
 """
 
 import sys
+from dataclasses import dataclass, field
 
+import torch
 from transformers import set_seed
 from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
 
@@ -36,17 +38,39 @@ from trl_balcap.demo import demo_config, demo_scenes
 from trl_balcap.quiet import hush
 from trl_balcap.scenes.captioner import captioner_path
 
+REWARDS = {"precision": PrecisionReward, "recall": RecallReward, "linguistic": LinguisticReward}
 
-def main(captioning: CaptioningArguments, args: BalCapConfig, model_args: ModelConfig) -> None:
+
+@dataclass
+class RewardArguments:
+    """Which rewards to train under."""
+
+    rewards: list[str] = field(
+        default_factory=lambda: list(REWARDS),
+        metadata={"help": f"Among {', '.join(REWARDS)}; all of them by default."},
+    )
+
+    def __post_init__(self):
+        unknown = [name for name in self.rewards if name not in REWARDS]
+        if unknown or not self.rewards:
+            raise ValueError(f"rewards must be among {list(REWARDS)}, got {self.rewards}.")
+
+
+def main(
+    captioning: CaptioningArguments,
+    args: BalCapConfig,
+    model_args: ModelConfig,
+    chosen: RewardArguments | None = None,
+) -> None:
     set_seed(args.seed)
     with args.main_process_first():
         if captioning.dataset is None:
             train_dataset = demo_scenes(args.output_dir or "runs", seed=args.seed)
         else:
-            train_dataset = load(captioning.dataset, captioning)
+            train_dataset = load(captioning.dataset, captioning, captioning.dataset_split)
     eval_dataset = None
     if captioning.eval_dataset is not None:
-        eval_dataset = load(captioning.eval_dataset, captioning)
+        eval_dataset = load(captioning.eval_dataset, captioning, None)
 
     if args.model_init_kwargs is None:
         args.model_init_kwargs = {
@@ -57,23 +81,24 @@ def main(captioning: CaptioningArguments, args: BalCapConfig, model_args: ModelC
     judge = Judge(**captioning.judge_options())
     trainer = BalCapTrainer(
         model=model_args.model_name_or_path or str(captioner_path()),
-        reward_funcs=[PrecisionReward(judge), RecallReward(judge), LinguisticReward(judge)],
+        reward_funcs=[REWARDS[name](judge) for name in (chosen or RewardArguments()).rewards],
         args=args,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         peft_config=get_peft_config(model_args),
         quantization_config=get_quantization_config(model_args),
     )
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    resume = args.resume_from_checkpoint  # a folder, or True (a text on the command line)
+    trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
     trainer.save_model(args.output_dir)
     if args.push_to_hub:
         trainer.push_to_hub(dataset_name=captioning.dataset)
 
 
-def load(path: str, captioning: CaptioningArguments):
+def load(path: str, captioning: CaptioningArguments, split: str | None):
     return load_captions(
         path,
-        split=captioning.dataset_split,
+        split=split,
         prompt=captioning.prompt,
         max_pixels=captioning.max_pixels,
     )
@@ -84,5 +109,7 @@ if __name__ == "__main__":
     if len(sys.argv) == 1:
         main(CaptioningArguments(), demo_config("runs/train_qwen"), ModelConfig())
     else:
-        parser = TrlParser((CaptioningArguments, BalCapConfig, ModelConfig))
+        parser = TrlParser((CaptioningArguments, BalCapConfig, ModelConfig, RewardArguments))
+        if not torch.cuda.is_available():
+            parser.set_defaults(bf16=False)  # TRL's default is for GPUs
         main(*parser.parse_args_and_config())

@@ -52,15 +52,15 @@ def test_train_qwen_takes_yaml_and_flags(tmp_path):
     config = tmp_path / "recipe.yaml"
     config.write_text(
         "judge_model: scenes/oracle\nmax_completion_length: 32\nper_device_train_batch_size: 8\n"
-        "bf16: false\nreport_to: none\nlength_gate: none\n"
+        "report_to: none\nlength_gate: none\n"
     )
     output = run(
         "accelerate", "launch", "--cpu", "--num_processes", "1", str(EXAMPLES / "train_qwen.py"),
         "--config", str(config), "--output_dir", str(tmp_path / "out"), "--dtype", "float32",
-        "--max_steps", "1", "--logging_steps", "1",
+        "--max_steps", "1", "--logging_steps", "1", "--rewards", "precision", "linguistic",
         "--use_peft", "--lora_target_modules", "q_proj", "v_proj",
     )  # fmt: skip
-    assert re.search(r"^1/1 P \S+ R \S+ L \S+ b-Cap", output, re.MULTILINE)
+    assert re.search(r"1/1 P \S+ L \S+ unscored 0%", output)
     assert " len " not in output
     assert (tmp_path / "out" / "adapter_model.safetensors").exists()
 
