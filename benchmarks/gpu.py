@@ -314,8 +314,8 @@ def main(shape: Shape, rows: list[Case]) -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     if not cuda and shape.model is not None:
         missing.append(
-            f"all of {shape.name}: no CUDA device was at hand. Step time, peak memory, their ratios "
-            "to GRPOTrainer's, and the plan's error are not known."
+            f"all of {shape.name}: no CUDA device was at hand. Step time, peak memory, their "
+            "ratios to GRPOTrainer's, and the plan's error are not known."
         )
     else:
         for case in rows:

@@ -4,8 +4,8 @@
     python -m benchmarks.judge --repeats 1     # faster, noisier
 
 A loopback server with a known latency answers from a process of its own; each way runs in a process
-of its own too, so that CPU time is the client's alone. Times are medians of the repeats; the load of
-the machine is recorded, because on a busy one they say little. Results go to
+of its own too, so that CPU time is the client's alone. Times are medians of the repeats; the load
+of the machine is recorded, because on a busy one they say little. Results go to
 `benchmarks/results/judge.json` and `judge.md`.
 
 The three ways, written as they are commonly written:
@@ -14,7 +14,8 @@ The three ways, written as they are commonly written:
     async       TRL's async rewards: one `litellm.acompletion` per question, nothing shared
     semaphore   a semaphore of 256 and a new OpenAI client for each call
 
-Where inspect_ai is installed (`pip install inspect_ai`), its adaptive limit runs beside the engine's.
+Where inspect_ai is installed (`pip install inspect_ai`), its adaptive limit runs beside the
+engine's.
 """
 
 import argparse

@@ -2,9 +2,10 @@
 
     python -m benchmarks.overhead
 
-Both trainers train the tiny captioner in one process, a step of one and a step of the other in turn,
-so that a machine that slows down slows both. The same seed gives both the same completions. Printed:
-the median of each, and the median over pairs of the ratio, with its interquartile range. Goal: 1.02.
+Both trainers train the tiny captioner in one process, a step of one and a step of the other in
+turn, so that a machine that slows down slows both. The same seed gives both the same completions.
+Printed: the median of each, and the median over pairs of the ratio, with its interquartile range.
+Goal: 1.02.
 """
 
 import argparse

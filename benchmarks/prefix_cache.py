@@ -4,9 +4,9 @@
 
 A judge on loopback that models a prefix cache: tokens in blocks whose hashes chain, an image as the
 tokens that a vision model takes for it. A block counts as cached once a request with it was sent
-(`at once`) or answered (`once answered`), and, as OpenAI documents, from 1,024 tokens on (`1,024`) or,
-as vLLM does, from the first block of 16 tokens (`16`). The exact judge answers; reading takes time by
-the tokens that are not cached. 64 rollouts of 8 images, all three rewards.
+(`at once`) or answered (`once answered`), and, as OpenAI documents, from 1,024 tokens on (`1,024`)
+or, as vLLM does, from the first block of 16 tokens (`16`). The exact judge answers; reading takes
+time by the tokens that are not cached. 64 rollouts of 8 images, all three rewards.
 """
 
 import asyncio

@@ -4,8 +4,8 @@
     python -m benchmarks.reproduce --full     # every arm, 5 seeds; hours; start it again to go on
     python -m benchmarks.reproduce --report   # no training: write docs/reproduction.md again
 
-Each finished arm and seed is one line of `benchmarks/results/reproduce.jsonl`, appended at once, and is
-never trained again. A run that is killed loses the arms that were under way.
+Each finished arm and seed is one line of `benchmarks/results/reproduce.jsonl`, appended at once,
+and is never trained again. A run that is killed loses the arms that were under way.
 """
 
 import argparse

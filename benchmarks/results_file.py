@@ -1,4 +1,5 @@
-"""Where a figure comes from, and the file that keeps it: command, commit, hardware beside the figures."""
+"""Where a figure comes from, and the file that keeps it: command, commit, hardware beside the
+figures."""
 
 import json
 import os
@@ -16,7 +17,8 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def provenance() -> dict[str, Any]:
-    """What is needed to make a result again. Folders of this machine are left out of the command."""
+    """What is needed to make a result again. Folders of this machine are left out of the
+    command."""
     root = RESULTS.parents[1]
     words = [word for word in sys.argv[1:] if "/" not in word]
     return {

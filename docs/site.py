@@ -61,8 +61,8 @@ def settings() -> str:
             "All of TRL's `GRPOConfig`, and these, which are new or have another default:",
             table(ours),
             "## The judge",
-            "Arguments of `Judge(...)`; `judge_<name>` in a recipe, `TRL_BALCAP_JUDGE_<NAME>` in the "
-            "environment, and flags of the commands that ask a judge.",
+            "Arguments of `Judge(...)`; `judge_<name>` in a recipe, `TRL_BALCAP_JUDGE_<NAME>` in "
+            "the environment, and flags of the commands that ask a judge.",
             table(list(SETTINGS.values())),
             "## The training script",
             "Further arguments of `examples/train_qwen.py`:",

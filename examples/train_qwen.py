@@ -1,7 +1,8 @@
 # /// script
 # dependencies = ["trl-balcap"]
 # ///
-"""Train a vision-language model to caption under three judge rewards: Qwen-VL, LLaVA, any that TRL trains.
+"""Train a vision-language model to caption under three judge rewards: Qwen-VL, LLaVA, any that TRL
+trains.
 
 Without arguments, the demo's training run: drawn scenes, the exact judge, a tiny Qwen2.5-VL on CPU.
 
@@ -13,8 +14,8 @@ The paper's recipe on 8 GPUs, with a judge behind an API:
         --config examples/configs/qwen2.5-vl-3b.yaml --dataset captions.jsonl
 
 LLaVA-1.5 is the same script with `--config examples/configs/llava-1.5-7b.yaml`. Any flag of
-`BalCapConfig` (TRL's `GRPOConfig` and a few more), `ModelConfig` and `CaptioningArguments` goes after
-it: `--use_peft`, `--use_vllm`, `--report_to wandb`, `--resume_from_checkpoint`, ...
+`BalCapConfig` (TRL's `GRPOConfig` and a few more), `ModelConfig` and `CaptioningArguments` goes
+after it: `--use_peft`, `--use_vllm`, `--report_to wandb`, `--resume_from_checkpoint`, ...
 """
 
 import sys

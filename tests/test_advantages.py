@@ -58,7 +58,8 @@ def test_a_row_without_any_verdict_leaves_the_batchs_statistics():
 
 
 def test_rounding_is_not_amplified():
-    """In float32 the mean of six times 0.9 is off by 6e-8; TRL's batch step makes |A| = 0.7 of it."""
+    """In float32 the mean of six times 0.9 is off by 6e-8; TRL's batch step makes |A| = 0.7 of
+    it."""
     rewards = torch.full((12, 1), 0.1)
     rewards[:6] = 0.9
     trl = trl_normalize_then_sum(rewards, 6, torch.ones(1))

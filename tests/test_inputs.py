@@ -39,7 +39,10 @@ def test_a_dataset_smaller_than_one_generation_batch():
     [
         pytest.param({"prompt": []}, {}, "train_dataset has no rows", id="empty"),
         pytest.param(
-            {"reference": ["a"] * 8}, {}, r"has the columns \['reference'\] and no `prompt`", id="none"
+            {"reference": ["a"] * 8},
+            {},
+            r"has the columns \['reference'\] and no `prompt`",
+            id="none",
         ),
         pytest.param({"prompt": [["a"]] * 8}, {}, r"prompt of row 0 .* is \['a'\]", id="list"),
         pytest.param({"prompt": [7] * 8}, {}, "prompt of row 0 of train_dataset is 7", id="number"),

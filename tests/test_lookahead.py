@@ -1,4 +1,5 @@
-"""Looking ahead changes the order of the work and nothing else: the same completions, to the bit."""
+"""Looking ahead changes the order of the work and nothing else: the same completions, to the
+bit."""
 
 import os
 import subprocess

@@ -1,8 +1,8 @@
 """
 Every way that TRL runs: processes, ZeRO stages, adapters and model families, on tiny real models.
 
-Each case trains, saves, resumes from its middle checkpoint in a new trainer and must end in the same
-state; its advantages must be those that one process computes from the same completions.
+Each case trains, saves, resumes from its middle checkpoint in a new trainer and must end in the
+same state; its advantages must be those that one process computes from the same completions.
 """
 
 import json
@@ -98,7 +98,8 @@ def check(case: dict, ranks: list[dict], steps: int) -> None:
     resumed = weights(out / "resumed" / f"checkpoint-{steps}", lora)
     assert final.keys() == resumed.keys()
     for name, weight in final.items():
-        # The softmax does not see a bias of the keys: its gradient is rounding, which Adam scales up.
+        # The softmax does not see a bias of the keys: its gradient is rounding, which Adam scales
+        # up.
         if not name.endswith("k_proj.bias"):
             torch.testing.assert_close(resumed[name], weight, rtol=1e-4, atol=1e-6, msg=name)
     for rank in ranks:

@@ -1,8 +1,8 @@
 """README's shell blocks, typed in their order in one shell, from a bare folder.
 
 The network is what is missing: packages come from the environment that runs the tests, and the
-repository's address leads to a copy of the working tree. Slow commands are shortened by options that
-they document.
+repository's address leads to a copy of the working tree. Slow commands are shortened by options
+that they document.
 """
 
 import os

@@ -1,4 +1,5 @@
-"""The trainer with judges over real HTTP: an outage, a spent budget, an early start, odd captions."""
+"""The trainer with judges over real HTTP: an outage, a spent budget, an early start, odd
+captions."""
 
 import asyncio
 

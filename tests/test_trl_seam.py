@@ -27,8 +27,8 @@ SEAMS = {
 
 def moved(what: str) -> str:
     return (
-        f"TRL {trl.__version__} changed {what}, on which BalCapTrainer stands. Read the new method, "
-        "mend trl_balcap/trainer.py, and only then this test."
+        f"TRL {trl.__version__} changed {what}, on which BalCapTrainer stands. Read the new "
+        "method, mend trl_balcap/trainer.py, and only then this test."
     )
 
 
@@ -53,7 +53,8 @@ def test_every_override_calls_super():
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        # the batches of an update, kept for looking ahead; generated at these steps, from these objects
+        # the batches of an update, kept for looking ahead; generated at these steps, from these
+        # objects
         ("get_batch_samples", ["return batch_samples, num_items_in_batch"]),
         (
             "_prepare_inputs",

@@ -1,8 +1,8 @@
 """
 Our side of vLLM: the trainer on completions that TRL's vLLM engine hands it.
 
-vLLM needs a GPU. Here a stand-in for TRL's `VLLMGeneration` gives token ids and log-probabilities of
-the shapes that the real one does; everything behind it is TRL's code and ours.
+vLLM needs a GPU. Here a stand-in for TRL's `VLLMGeneration` gives token ids and log-probabilities
+of the shapes that the real one does; everything behind it is TRL's code and ours.
 """
 
 import random

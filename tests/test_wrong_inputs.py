@@ -1,4 +1,5 @@
-"""Wrong inputs, each answered in one line: the value, the rule, the way out, before anything slow."""
+"""Wrong inputs, each answered in one line: the value, the rule, the way out, before anything
+slow."""
 
 import json
 from collections.abc import Callable

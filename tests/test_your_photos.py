@@ -1,4 +1,5 @@
-"""docs/your-photos.md, typed in its order on nine public-domain photographs, with a scripted model."""
+"""docs/your-photos.md, typed in its order on nine public-domain photographs, with a scripted
+model."""
 
 import contextlib
 import json

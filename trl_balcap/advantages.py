@@ -56,10 +56,11 @@ def cgdpo_advantages(
         eps (`float`, *optional*, defaults to `1e-4`):
             Added to both standard deviations. TRL's value; the paper's is not known.
         std_floor (`torch.Tensor` or `list[float]`, *optional*):
-            The judge's own test-retest spread $\sigma_k$, of shape `(K,)`. A group's share is shrunk
-            by $\max(0, 1 - \sigma_k^2 / \mathrm{std}_{group}(r_k)^2)$, the part of its variance that
-            is no noise, after the batch scale is taken: a batch of nothing but noise moves nothing,
-            where dividing by a floor would be undone by the batch step. `None` is off.
+            The judge's own test-retest spread $\sigma_k$, of shape `(K,)`. A group's share is
+            shrunk by $\max(0, 1 - \sigma_k^2 / \mathrm{std}_{group}(r_k)^2)$, the part of its
+            variance that is no noise, after the batch scale is taken: a batch of nothing but noise
+            moves nothing, where dividing by a floor would be undone by the batch step. `None` is
+            off.
 
     Returns:
         `torch.Tensor`: float32 of shape `(B,)` on the device of the rewards. The statistics are
@@ -213,7 +214,8 @@ def signal_share(
 
 
 def _variance(groups: Tensor) -> Tensor:
-    """Of each group and reward, `(P, 1, K)`; Bessel-corrected like TRL's nanstd, to stay comparable."""
+    """Of each group and reward, `(P, 1, K)`; Bessel-corrected like TRL's nanstd, to stay
+    comparable."""
     count = (~groups.isnan()).sum(dim=1, keepdim=True)  # (P, 1, K)
     squares = (groups - groups.nanmean(dim=1, keepdim=True)).square()
     return squares.nansum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
@@ -275,8 +277,8 @@ def _checked(rewards_per_func: Tensor, num_generations: int) -> Tensor:
         )
     if num_generations < 1 or len(rewards_per_func) % num_generations != 0:
         raise ValueError(
-            f"rewards_per_func has {len(rewards_per_func)} rows, which is no whole number of groups "
-            f"of num_generations={num_generations}. Pass the gathered rewards of all ranks."
+            f"rewards_per_func has {len(rewards_per_func)} rows, which is no whole number of "
+            f"groups of num_generations={num_generations}. Pass the gathered rewards of all ranks."
         )
     if rewards_per_func.isinf().any():
         row, reward = rewards_per_func.isinf().nonzero()[0].tolist()

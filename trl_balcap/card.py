@@ -80,7 +80,8 @@ def run_facts(
 
 
 def trainer_facts(trainer: Any, gated: Sequence[str]) -> dict[str, Any]:
-    """[`run_facts`] of a [`BalCapTrainer`], with the names of its rewards behind the length gate."""
+    """[`run_facts`] of a [`BalCapTrainer`], with the names of its rewards behind the length
+    gate."""
     rewards = {}
     for name, weight, func in zip(
         trainer.reward_func_names,
@@ -182,7 +183,7 @@ Settings other than TRL's defaults:
 ```bibtex
 {CITATION}
 ```
-"""
+"""  # noqa: E501
 
 
 def write_captioning_settings(folder: str | Path, prompt: str | None, max_new_tokens: int) -> None:

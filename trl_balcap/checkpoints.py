@@ -1,5 +1,5 @@
-"""What a saved captioner is, and how it comes back: weights under their Hub names, processor, training
-prompt, generation settings, and a card."""
+"""What a saved captioner is, and how it comes back: weights under their Hub names, processor,
+training prompt, generation settings, and a card."""
 
 import json
 import logging
@@ -61,8 +61,8 @@ def load_renamed_weights(model: Any, checkpoint: str | Path) -> bool:
     loaded = type(model).from_pretrained(checkpoint, dtype=dtype)
     model.load_state_dict(loaded.state_dict())
     logger.warning(
-        "The weights of %s were found under their names on the Hub, and loaded: keys that the Trainer "
-        "has called missing or unexpected are not.",
+        "The weights of %s were found under their names on the Hub, and loaded: keys that the "
+        "Trainer has called missing or unexpected are not.",
         checkpoint,
     )
     return True
@@ -82,9 +82,9 @@ class CaptionerTrainer(GRPOTrainer):
     """
     [`~trl.GRPOTrainer`] whose checkpoints are captioners that can be loaded and published.
 
-    The only changes w.r.t. [`~trl.GRPOTrainer`] are around saving and loading: full weights come back
-    under their Hub names ([`load_renamed_weights`]), and beside the weights and the processor lie the
-    training prompt, generation settings and a card that says how the model was trained.
+    The only changes w.r.t. [`~trl.GRPOTrainer`] are around saving and loading: full weights come
+    back under their Hub names ([`load_renamed_weights`]), and beside the weights and the processor
+    lie the training prompt, generation settings and a card that says how the model was trained.
     """
 
     _tag_names = ["trl", "grpo", "balcap"]  # noqa: RUF012 (TRL's attribute)

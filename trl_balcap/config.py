@@ -23,8 +23,8 @@ class BalCapConfig(GRPOConfig):
             `"normalize_then_sum"` is c-GDPO (see [`cgdpo_advantages`]), `"sum_then_normalize"` is
             GRPO as TRL computes it, for ablations.
         length_gate (`str` or `None`, *optional*, defaults to `"mask"`):
-            `"mask"` makes a gated reward 0 outside the bounds (see [`length_gate`]), `"linear"` lets
-            it fall linearly to 0 there, `None` (or `"none"`) leaves rewards as they are.
+            `"mask"` makes a gated reward 0 outside the bounds (see [`length_gate`]), `"linear"`
+            lets it fall linearly to 0 there, `None` (or `"none"`) leaves rewards as they are.
         length_gate_lower (`float`, *optional*, defaults to `0.5`):
             Least ratio of caption to reference length, in tokens, that keeps the reward.
         length_gate_upper (`float`, *optional*, defaults to `2.0`):
@@ -46,8 +46,9 @@ class BalCapConfig(GRPOConfig):
             `gradient_accumulation_steps`), whether the later ones are generated while the judge
             reads the first (see [`LookAhead`]). The policy is the same in both orders.
         log_verdicts (`int`, *optional*, defaults to `8`):
-            Images a logged step whose rollouts are kept in `output_dir/verdicts`, with what the judge
-            saw, for `trl-balcap report`. `0` (or `False`) keeps nothing, `True` is the default.
+            Images a logged step whose rollouts are kept in `output_dir/verdicts`, with what the
+            judge saw, for `trl-balcap report`. `0` (or `False`) keeps nothing, `True` is the
+            default.
 
     Example:
 
@@ -62,15 +63,16 @@ class BalCapConfig(GRPOConfig):
     multi_objective_aggregation: str = field(
         default="normalize_then_sum",
         metadata={
-            "help": "'normalize_then_sum' is c-GDPO, 'sum_then_normalize' is GRPO as TRL computes it.",
+            "help": "'normalize_then_sum' is c-GDPO, 'sum_then_normalize' is GRPO as TRL "
+            "computes it.",
             "choices": ["sum_then_normalize", "normalize_then_sum"],
         },
     )
     length_gate: str | None = field(
         default="mask",
         metadata={
-            "help": "'mask' makes a gated reward 0 outside the length bounds, 'linear' lets it fall "
-            "linearly to 0 there, 'none' is no gate."
+            "help": "'mask' makes a gated reward 0 outside the length bounds, 'linear' lets it "
+            "fall linearly to 0 there, 'none' is no gate."
         },
     )
     length_gate_lower: float = field(
@@ -92,8 +94,8 @@ class BalCapConfig(GRPOConfig):
     std_floor: list[float] | None = field(
         default=None,
         metadata={
-            "help": "The judge's own test-retest spread, one value per reward function: groups that "
-            "differ by no more than that move nothing."
+            "help": "The judge's own test-retest spread, one value per reward function: groups "
+            "that differ by no more than that move nothing."
         },
     )
 
@@ -154,8 +156,8 @@ class BalCapConfig(GRPOConfig):
         floors = self.std_floor
         if floors is not None and not (isinstance(floors, list | tuple) and floors):
             raise ValueError(
-                f"std_floor is a list of one number for each reward function, got {floors!r}. Write "
-                "[0.1, 0.1, 0.1] for three of them, or None to turn it off."
+                f"std_floor is a list of one number for each reward function, got {floors!r}. "
+                "Write [0.1, 0.1, 0.1] for three of them, or None to turn it off."
             )
         if floors is not None and not all(isinstance(f, int | float) and f >= 0 for f in floors):
             raise ValueError(f"std_floor holds numbers, none of them negative, got {floors}.")
@@ -167,7 +169,8 @@ class BalCapConfig(GRPOConfig):
 
 
 def _judge_fields() -> list[tuple[str, Any, Any]]:
-    """Each setting of the judge as a field that `HfArgumentParser` understands, with its default."""
+    """Each setting of the judge as a field that `HfArgumentParser` understands, with its
+    default."""
     made = []
     for one in SETTINGS.values():
         rule = rule_of(one)
@@ -215,7 +218,8 @@ class CaptioningArguments(_JudgeArguments):
             judge of the scenes), `judge_timeout`, `judge_price`, …
         accelerate_config (`str`, *optional*):
             The accelerate file that the recipe is launched with. `trl-balcap plan` reads the number
-            of processes and the ZeRO stage from it; `accelerate launch` takes it by `--config_file`.
+            of processes and the ZeRO stage from it; `accelerate launch` takes it by
+            `--config_file`.
     """
 
     dataset: str | None = field(

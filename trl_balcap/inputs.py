@@ -55,8 +55,8 @@ def check_rewards(reward_funcs: Sequence[Any], args: GRPOConfig) -> None:
     for name, times in names.items():
         if times > 1:
             logger.warning(
-                "%d reward functions are called %r: their metrics and logged rewards mix. Remove one, "
-                "or give each a __name__ of its own.",
+                "%d reward functions are called %r: their metrics and logged rewards mix. Remove "
+                "one, or give each a __name__ of its own.",
                 times,
                 name,
             )

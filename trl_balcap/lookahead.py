@@ -1,8 +1,8 @@
 """Generation batches of one update, written ahead of the judge that reads the first of them.
 
-Where one update takes several generation batches, TRL generates one, waits for its rewards, computes
-its loss, and only then generates the next. The policy does not change in between, so the next can be
-generated while the judge reads: the same completions' gradients, in less time.
+Where one update takes several generation batches, TRL generates one, waits for its rewards,
+computes its loss, and only then generates the next. The policy does not change in between, so the
+next can be generated while the judge reads: the same completions' gradients, in less time.
 """
 
 from collections.abc import Callable, Sequence

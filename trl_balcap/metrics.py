@@ -191,7 +191,8 @@ def batch_b_capscore(rewards_per_func: Any, names: Sequence[str]) -> float | Non
             Names of the K reward functions.
 
     Returns:
-        `float` or `None`: `None` where one of the three rewards is not among them, or no row has all.
+        `float` or `None`: `None` where one of the three rewards is not among them, or no row has
+        all.
 
     Example:
 

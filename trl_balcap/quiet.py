@@ -19,7 +19,8 @@ _DEEPSPEED = "Setting accelerator to CPU"
 
 def hush() -> None:
     """
-    Leave out the warnings above in this process: for scripts and the command line, not for libraries.
+    Leave out the warnings above in this process: for scripts and the command line, not for
+    libraries.
 
     Example:
 

@@ -354,8 +354,8 @@ class BalCapTrainer(CaptionerTrainer):
         if bugs:
             self._forget()
             raise RewardInternalError(
-                f"{bugs[0].reward} failed by an error of its own. {self._checkpoint_for_resuming()}\n"
-                f"{bugs[0].internal_error}"
+                f"{bugs[0].reward} failed by an error of its own. "
+                f"{self._checkpoint_for_resuming()}\n{bugs[0].internal_error}"
             )
         spent = [report.budget_spent for report in reports if report.budget_spent]
         if spent:

@@ -136,8 +136,8 @@ def measure_cpu(repeats, found):
     rows = [(name, f"{value:.2f}", f"{value / tuned:.2f}") for name, value in ms.items()]
     tables = [show("CPU of one call", ("way", "ms", "x litellm with our settings"), rows)]
     note = (
-        f"The engine adds {verdict(added, 15)} percent to litellm's own CPU: median of {len(ratios)} "
-        f"rounds with both in each, quartiles {low:.1f} to {high:.1f}."
+        f"The engine adds {verdict(added, 15)} percent to litellm's own CPU: median of "
+        f"{len(ratios)} rounds with both in each, quartiles {low:.1f} to {high:.1f}."
     )
     console.print(note)
     before, after = (

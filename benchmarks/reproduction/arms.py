@@ -1,7 +1,7 @@
 """The arms: one trained captioner each, all from the same base, all by [`BalCapTrainer`].
 
-An arm says only what it does otherwise than the full method. `TIERS` is the order of a `--full` run:
-the arms that most claims rest on come first, over all seeds, then the rest.
+An arm says only what it does otherwise than the full method. `TIERS` is the order of a `--full`
+run: the arms that most claims rest on come first, over all seeds, then the rest.
 """
 
 from dataclasses import asdict, dataclass
@@ -39,7 +39,8 @@ class Arm:
             linguistic reward kept inside an absolute band of tokens instead of the gate.
         scales (`tuple`, *optional*): Factors on the three rewards.
         failures (`float`, *optional*): Probability that one reward of one completion is missing.
-        failed_as (`float` or `None`, *optional*): What a missing reward is replaced by; `None` is none.
+        failed_as (`float` or `None`, *optional*): What a missing reward is replaced by; `None` is
+            none.
         noise (`str`, *optional*): A key of `NOISE`.
         floor (`bool`, *optional*): Whether `std_floor` is the noisy judge's test-retest spread.
     """

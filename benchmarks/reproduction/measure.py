@@ -150,7 +150,8 @@ def _repeated(claims: Sequence[Claim | None]) -> int:
 
 
 class Question(NamedTuple):
-    """What to find out from a caption: `about` is `"colour"`, `"shape"`, `"size"`, `"count"` or `"there"`."""
+    """What to find out from a caption: `about` is `"colour"`, `"shape"`, `"size"`, `"count"` or
+    `"there"`."""
 
     about: str
     cell: int | None
@@ -172,7 +173,7 @@ def questions_about(scene: Scene) -> list[Question]:
     [('count', 'one'), ('colour', 'red'), ('shape', 'star'), ('size', 'large'), ('there', 'yes'), ('there', 'no')]
 
     ```
-    """
+    """  # noqa: E501
     count = NUMBERS[len(scene.things)]
     questions = [Question("count", None, NUMBERS[1:6], count)]
     for thing in scene.things:
@@ -189,8 +190,8 @@ def read_answer(question: Question, claims: Sequence[Claim | None]) -> str | Non
     """
     The answer that a caption gives, by exact rules; `None` is "cannot answer".
 
-    A reader believes what is said most often about a place, and of equals what is said first. Yes or
-    no is always answered: what is not mentioned is not there.
+    A reader believes what is said most often about a place, and of equals what is said first. Yes
+    or no is always answered: what is not mentioned is not there.
     """
     if question.about == "count":
         return next((NUMBERS[c.count] for c in claims if isinstance(c, CountClaim)), None)
@@ -203,8 +204,8 @@ def read_answer(question: Question, claims: Sequence[Claim | None]) -> str | Non
 
 def qa_score(claims: Sequence[Claim | None], scene: Scene) -> float:
     """
-    Mean over a scene's questions: 1 for the right answer, 0 for a wrong one, and for "cannot answer"
-    1/K + 0.05 with K choices, as CaptionQA scores it.
+    Mean over a scene's questions: 1 for the right answer, 0 for a wrong one, and for "cannot
+    answer" 1/K + 0.05 with K choices, as CaptionQA scores it.
 
     Example: of six questions, three cannot be answered (6, 4 and 2 choices), nor can the count (5),
     and the caption is wrong that the place is empty.
@@ -258,8 +259,8 @@ def arena_points(caption: str, scene: Scene) -> float:
     """
     How much a reader who sees the picture likes a caption.
 
-    Each thing found: 1, and 1 for each of its attributes said right. Each attribute said wrong: -1.5;
-    a thing that is not there: -3; a wrong count: -1.5, a right one: 1. Each sentence that is
+    Each thing found: 1, and 1 for each of its attributes said right. Each attribute said wrong:
+    -1.5; a thing that is not there: -3; a wrong count: -1.5, a right one: 1. Each sentence that is
     commentary, repeats what it is about, is broken or makes no sense: -1.
 
     Example:

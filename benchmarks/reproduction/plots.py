@@ -43,8 +43,8 @@ def advantage_maps(folder: Path) -> str:
     """
     Figure 2 of the paper: the advantage of one rollout over the plane of its two rewards.
 
-    The other seven rollouts of its group are the same everywhere: their first reward spreads by 0.05
-    around 0.5, their second by 0.25.
+    The other seven rollouts of its group are the same everywhere: their first reward spreads by
+    0.05 around 0.5, their second by 0.25.
     """
     others = torch.tensor([[0.45, 0.2], [0.5, 0.8], [0.55, 0.5], [0.5, 0.3], [0.47, 0.7]])
     others = torch.cat([others, torch.tensor([[0.53, 0.45], [0.5, 0.65]])])  # (7, 2)

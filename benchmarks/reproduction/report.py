@@ -84,17 +84,17 @@ def page_text(results: Results, pictures: Sequence[str], where: str) -> str:
         _picture(pictures, "views.png", "Precision, recall, linguistic and b-CapScore per arm"),
         "## Training\n\n"
         + _picture(pictures, "reward-curves.png", "Reward curves per arm")
-        + "\n\nLines are means over seeds (their number in brackets), bands the range, smoothed over "
-        "7 steps. Each panel shows the reward as the arm's judge gave it: gated, and by the arm's "
-        "own rule for precision.",
+        + "\n\nLines are means over seeds (their number in brackets), bands the range, smoothed "
+        "over 7 steps. Each panel shows the reward as the arm's judge gave it: gated, and by the "
+        "arm's own rule for precision.",
         _picture(pictures, "length.png", "Length of captions over steps"),
         "## What the advantages are made of\n\n" + _advantages_table(results),
         "### Figure 2: what a rollout gets for its two rewards\n\n"
         + _picture(pictures, "advantage-maps.png", "Advantage maps of GRPO and c-GDPO")
-        + "\n\nDrawn from our own `advantages.py`: one rollout moves over the plane, the other seven "
-        "of its group (dots) stay. GRPO sees the sum only: parallel bands along r1 + r2, in which "
-        "the narrow reward hardly counts. c-GDPO measures each reward in its own spread, so a good "
-        "first reward is worth something at any second one.",
+        + "\n\nDrawn from our own `advantages.py`: one rollout moves over the plane, the other "
+        "seven of its group (dots) stay. GRPO sees the sum only: parallel bands along r1 + r2, "
+        "in which the narrow reward hardly counts. c-GDPO measures each reward in its own "
+        "spread, so a good first reward is worth something at any second one.",
         "## Captions\n\n" + _captions(results),
         "## How to run it\n\n"
         "```\npython -m benchmarks.reproduce          # base, full, vanilla; 2 seeds\n"
@@ -202,9 +202,9 @@ def _arms_tables(results: Results) -> str:
         texts.append(f"### {decoding.capitalize()}\n\n" + table(("arm", *keys, "seeds"), rows))
     told = (
         "Mean over seeds +- half the 95% t interval. `qa` is in CaptionQA's manner, `arena` in "
-        "CapArena's (-100 to 100): `benchmarks/reproduction/measure.py` has the rules. `length` is in "
-        "tokens, `meta` the share of sentences that are commentary, `repetition` the share about "
-        "what was said before. The base's greedy captions do not depend on the seed."
+        "CapArena's (-100 to 100): `benchmarks/reproduction/measure.py` has the rules. `length` "
+        "is in tokens, `meta` the share of sentences that are commentary, `repetition` the share "
+        "about what was said before. The base's greedy captions do not depend on the seed."
     )
     return "\n\n".join([told, *texts])
 
@@ -232,8 +232,8 @@ def _advantages_table(results: Results) -> str:
         if next(iter(seeds.values()))["std_floor"]
     }
     told = (
-        "The correlation is that of a reward's normalised score with the advantage that was trained "
-        "on, over all rollouts of a step. A dead group has no spread in that reward."
+        "The correlation is that of a reward's normalised score with the advantage that was "
+        "trained on, over all rollouts of a step. A dead group has no spread in that reward."
     )
     if floors:
         told += (

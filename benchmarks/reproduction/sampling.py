@@ -3,9 +3,10 @@
 `model.generate` pays for every row until the last one ends, sees each image once per rollout, and
 spends more time between the layers than in them. [`FastSampler`] does the same arithmetic with the
 batch shrinking as rows end, each image prefilled once, and nothing but tensors in the loop. On one
-core of a busy machine 64 greedy captions of 96 tokens took 0.7 to 0.9 s instead of 1.6 to 2.0 s, with
-no row ending early; each row that ends early saves more. A static cache and `torch.compile` were not
-tried: both keep finished rows. `tests/benchmarks/test_reproduce.py` holds the sampler to `model.generate`.
+core of a busy machine 64 greedy captions of 96 tokens took 0.7 to 0.9 s instead of 1.6 to 2.0 s,
+with no row ending early; each row that ends early saves more. A static cache and `torch.compile`
+were not tried: both keep finished rows. `tests/benchmarks/test_reproduce.py` holds the sampler to
+`model.generate`.
 """
 
 from typing import Any
@@ -28,7 +29,8 @@ class FastSampler:
     size, as the scenes have.
 
     Args:
-        model (`Qwen2_5_VLForConditionalGeneration`): The captioner; its weights are read at each call.
+        model (`Qwen2_5_VLForConditionalGeneration`): The captioner; its weights are read at each
+            call.
     """
 
     def __init__(self, model: Any):
@@ -51,7 +53,8 @@ class FastSampler:
             attention_mask (`torch.Tensor`): All ones, of shape `(B, T)`.
             generation_config (`GenerationConfig`, *optional*): Defaults to the model's.
             do_sample (`bool`, *optional*), max_new_tokens (`int`, *optional*): Over the config's.
-            **inputs: `pixel_values`, `image_grid_thw`, `mm_token_type_ids`, as the processor gives them.
+            **inputs: `pixel_values`, `image_grid_thw`, `mm_token_type_ids`, as the processor gives
+            them.
 
         Returns:
             `torch.Tensor`: Prompts and completions of shape `(B, T + N)`, padded behind each end.
@@ -153,7 +156,8 @@ class _Decoder:
         self.kv_heads, self.head_dim = heads, width
         self.groups = text.config.num_attention_heads // heads
         self.at = length  # where the next token goes
-        # A text token has one position on all three axes, so the multimodal rotation is a plain one.
+        # A text token has one position on all three axes, so the multimodal rotation is a plain
+        # one.
         positions = torch.arange(length + room)[:, None] + offset
         angles = positions * text.rotary_emb.inv_freq  # (T, D/2)
         self.cos = torch.cat([angles, angles], dim=-1).cos()
@@ -193,8 +197,8 @@ def share_images(model: Any) -> None:
     """
     Make a Qwen2.5-VL look at equal images of a batch once, forwards and backwards.
 
-    The rollouts of one prompt share their image. The features of a row are the same numbers, and the
-    gradient is the same sum.
+    The rollouts of one prompt share their image. The features of a row are the same numbers, and
+    the gradient is the same sum.
     """
     visual: nn.Module = model.model.visual
     look = visual.forward

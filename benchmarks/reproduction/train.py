@@ -182,7 +182,8 @@ def _train(
 
 
 class _Watched(BalCapTrainer):
-    """[`BalCapTrainer`] that keeps, per step, what the plots and tables show. It changes nothing."""
+    """[`BalCapTrainer`] that keeps, per step, what the plots and tables show. It changes
+    nothing."""
 
     steps: list[dict[str, float]]
 

@@ -210,7 +210,8 @@ def test_answers(more, less, expected):
 
 
 def test_seeds_are_compared_pair_by_pair():
-    """Seeds differ widely, the arms by 0.02 in each of them; a seed that one arm lacks is left out."""
+    """Seeds differ widely, the arms by 0.02 in each of them; a seed that one arm lacks is left
+    out."""
     results = results_of({"full": [0.52, 0.72, 0.92], "vanilla": [0.5, 0.7, 0.9, 0.1]})
     found = claims.difference(claims.Part("b_capscore", "full", "vanilla"), results, "greedy")
     assert found.n == 3

@@ -111,7 +111,8 @@ def test_a_shuffled_slice_still_bounds_its_images_and_crosses_processes(folder):
 
 
 def test_a_photograph_is_bounded_by_the_rule_of_its_model(tmp_path):
-    """512 x 512 under 256 tokens of 28 x 28: sqrt(512 * 512 / 200704) = 1.143, 512 / 1.143 = 448."""
+    """512 x 512 under 256 tokens of 28 x 28: sqrt(512 * 512 / 200704) = 1.143, 512 / 1.143 =
+    448."""
     file = write_jsonl(
         tmp_path / "a.jsonl", [{"image": str(ASTRONAUT), "reference": "Eileen Collins."}]
     )
@@ -185,7 +186,8 @@ def test_only_the_first_five_of_many_problems_are_listed(folder):
         ([{**ROWS[0], "reference": 7}], r"train\.jsonl:1: the reference is a int, not text"),
         (
             [{"image": "pictures/red.png", "words": "x"}],
-            r"no reference column, none of reference, caption, text: its columns are image, words\. "
+            r"no reference column, none of reference, caption, text: its columns are image, "
+            r"words\. "
             r"Name it with reference_column",
         ),
         ([{"picture": "a.png"}], r"has no image column, none of image, file_name, image_path"),

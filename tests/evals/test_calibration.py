@@ -1,4 +1,5 @@
-"""`trl-balcap calibrate`: the spread of a judge that errs, by hand and through the whole command."""
+"""`trl-balcap calibrate`: the spread of a judge that errs, by hand and through the whole
+command."""
 
 import json
 import math
@@ -84,7 +85,8 @@ async def test_an_exact_judge_has_no_spread_and_agrees_with_itself(tmp_path):
 
 
 async def test_a_noisy_judge_shows_the_spread_of_its_noise(tmp_path):
-    """Grades that err by 1.5 points of 10 each: their mean by 0.15 / sqrt(3), less what is clipped at 1."""
+    """Grades that err by 1.5 points of 10 each: their mean by 0.15 / sqrt(3), less what is clipped
+    at 1."""
     path = captions_file(tmp_path, n=60)
     found = await calibrate(
         path,

@@ -1,4 +1,5 @@
-"""CaptionEvalCallback: evaluates on time, logs, and keeps the checkpoint that is best by b-CapScore."""
+"""CaptionEvalCallback: evaluates on time, logs, and keeps the checkpoint that is best by
+b-CapScore."""
 
 import json
 import math
@@ -185,7 +186,7 @@ rank = trainer.accelerator.process_index
 found = [entry for entry in trainer.state.log_history if "eval_b_capscore" in entry]
 with open(f"{out}/rank{rank}.json", "w") as file:
     json.dump({"best": callback.best, "logged": found}, file)
-"""
+"""  # noqa: E501
 
 
 @pytest.mark.slow

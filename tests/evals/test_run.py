@@ -225,7 +225,8 @@ def test_captionqa_end_to_end(folder, questions, capsys):
     with serve(answer=judge) as server:
         more = ("--metrics", "captionqa", "--data", f"captionqa={questions}")
         assert score(captions, server, out, *more) == 0
-    # nat_1: red is right, the side is not told (1/3 + 0.05 = 0.3833), "?" for yes or no is wrong; doc_1: blue is wrong.
+    # nat_1: red is right, the side is not told (1/3 + 0.05 = 0.3833), "?" for yes or no is wrong;
+    # doc_1: blue is wrong.
     found = scores(out, "captionqa")
     assert found["mean of questions"] == pytest.approx(100 * 1.3833 / 4)
     assert found["mean of domains"] == pytest.approx(100 * (1.3833 / 3 + 0) / 2)
@@ -606,7 +607,8 @@ def test_battles_that_nobody_judged_are_not_ties():
 
 
 def test_domains_come_from_the_dataset_and_an_id_is_no_domain(folder):
-    """Ids "1", "2": without their domain each would be a stratum of its own, and no interval wide."""
+    """Ids "1", "2": without their domain each would be a stratum of its own, and no interval
+    wide."""
     path = folder / "questions.json"
     ids = [str(number) for number in range(6)]
     path.write_text(

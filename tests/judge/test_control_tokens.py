@@ -19,8 +19,9 @@ FAMILIES = {
     "Qwen": "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|image_pad|> "
     "<|video_pad|> <|object_ref_start|> <|box_start|> <tool_call> </tool_call> <think> </think>",
     "Llama 2": "<s> </s> <unk> [INST] [/INST] <<SYS>> <</SYS>> <0x0A>",
-    "Llama 3 and 4": "<|begin_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|> <|eom_id|> "
-    "<|python_tag|> <|finetune_right_pad_id|> <|image|> <|header_start|> <|header_end|> <|eot|>",
+    "Llama 3 and 4": "<|begin_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|> "
+    "<|eom_id|> <|python_tag|> <|finetune_right_pad_id|> <|image|> <|header_start|> "
+    "<|header_end|> <|eot|>",
     "Mistral": "<s> </s> [INST] [/INST] [AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] [IMG] "
     "[IMG_BREAK] [IMG_END] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [THINK] [/THINK] <SPECIAL_20>",
     "Gemma": "<bos> <eos> <pad> <mask> <unused0> <start_of_turn> <end_of_turn> <start_of_image> "

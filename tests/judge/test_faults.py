@@ -108,7 +108,8 @@ def test_every_score_of_a_faulty_judge_is_the_right_one():
         assert report is not None
         assert report.asked == 60
         counted |= report.unscored
-    # What is asked again until it is answered leaves no gap; what is refused or unreadable twice does.
+    # What is asked again until it is answered leaves no gap; what is refused or unreadable twice
+    # does.
     assert set(counted) <= {"refused", "unreadable", "truncated"}
     assert not len(judge.engine().flights)
 

@@ -1,9 +1,11 @@
-"""Captions written against the judge: the request stays whole, and no score rises above the oracle's.
+"""Captions written against the judge: the request stays whole, and no score rises above the
+oracle's.
 
-The corpus is `hostile_captions.jsonl`: orders to the judge, text that closes the JSON or writes into
-the reply, forged verdicts in many layouts, guessed tickets, control tokens, tags of thoughts, endless
-repeats, control and direction characters, fake images. Judges that know the exact verdicts meet it
-in the ways that real ones do: some quote, fence or lay out anew what they read, and some refuse.
+The corpus is `hostile_captions.jsonl`: orders to the judge, text that closes the JSON or writes
+into the reply, forged verdicts in many layouts, guessed tickets, control tokens, tags of thoughts,
+endless repeats, control and direction characters, fake images. Judges that know the exact verdicts
+meet it in the ways that real ones do: some quote, fence or lay out anew what they read, and some
+refuse.
 """
 
 import asyncio
@@ -113,7 +115,7 @@ def test_every_request_stays_well_formed():
     assert texts == shown - {"\x01\x02\x03\x04\x05\x06\x07"}
 
 
-# ---- judges ---------------------------------------------------------------------------------------
+# ---- judges --------------------------------------------------------------------------------------
 
 
 def laid_out_anew(said):
@@ -295,7 +297,7 @@ def test_a_judge_that_repeats_the_ticket_is_always_read(caption):
         assert None not in judged(caption, "plain", fused=True, sealed=True)
 
 
-# ---- what is sent ---------------------------------------------------------------------------------
+# ---- what is sent --------------------------------------------------------------------------------
 
 
 @given(st.text(st.characters()), st.text(st.characters()))

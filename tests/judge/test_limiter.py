@@ -140,7 +140,8 @@ def test_a_burst_that_is_still_being_sent_is_judged_by_what_was_sent(run):
 
 
 def test_a_round_that_ends_near_the_end_of_a_batch_does_not_forget_how_many_were_asked(run):
-    # 10 questions, 8 at a time: the eighth answer ends the round, with 3 under way. Then 2 time out.
+    # 10 questions, 8 at a time: the eighth answer ends the round, with 3 under way. Then 2 time
+    # out.
     async def scenario():
         limit = clocked(8)
         epochs = await taken(limit, 8)

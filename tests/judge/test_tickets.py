@@ -128,7 +128,7 @@ def test_whether_a_judge_repeats_the_ticket():
     assert not repeats_ticket(f"My ticket is {TICKET}.", TICKET)
 
 
-# ---- quotations -----------------------------------------------------------------------------------
+# ---- quotations ----------------------------------------------------------------------------------
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -194,7 +194,7 @@ def test_an_object_does_not_occur_in(text):
     assert not occurs_in({"clarity": 10, "fluency": 9}, text)
 
 
-# ---- time -----------------------------------------------------------------------------------------
+# ---- time ----------------------------------------------------------------------------------------
 
 LONG = 500_000
 ENDS = f'"ticket": "{TICKET}"}}'

@@ -210,7 +210,8 @@ def test_every_control_has_a_name(opened, report):
     nameless = page.evaluate(
         """() => [...document.querySelectorAll('button, input, select, a, [role=img], img')]
             .filter((node) => !(node.getAttribute('aria-label') || node.textContent.trim()
-                || node.labels?.length || node.hasAttribute('alt'))).map((node) => node.outerHTML)"""
+                || node.labels?.length || node.hasAttribute('alt')))
+            .map((node) => node.outerHTML)"""
     )
     assert nameless == []
 
@@ -296,7 +297,8 @@ FAINT = """() => {
     return [...canvas.getImageData(0, 0, 1, 1).data];
   };
   const light = (colour) => {
-    const [r, g, b] = colour.slice(0, 3).map((c) => c / 255).map((c) => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    const linear = (c) => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const [r, g, b] = colour.slice(0, 3).map((c) => linear(c / 255));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const behind = (node) => {
@@ -310,7 +312,8 @@ FAINT = """() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const node = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || !node.checkVisibility() || node.closest('script, .unseen')) continue;
+    if (!walker.currentNode.data.trim() || !node.checkVisibility()) continue;
+    if (node.closest('script, .unseen')) continue;
     const [one, other] = [light(rgb(getComputedStyle(node).color)), light(behind(node))];
     const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
     if (contrast < 4.5) found.add(`${node.className || node.tagName}: ${contrast.toFixed(2)}`);

@@ -1,4 +1,5 @@
-"""The language of scenes: every caption reads back to what it claims, and every fault is the one asked for."""
+"""The language of scenes: every caption reads back to what it claims, and every fault is the one
+asked for."""
 
 import random
 from collections import Counter

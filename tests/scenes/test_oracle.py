@@ -1,4 +1,5 @@
-"""The exact judge: pixels read back, every question answered, fractions that can be checked by hand."""
+"""The exact judge: pixels read back, every question answered, fractions that can be checked by
+hand."""
 
 import asyncio
 import base64

@@ -101,8 +101,8 @@ def build(case: dict[str, Any], out: str, kind: type[Watched] = Watched, **chang
         case["model"],
         list(REWARDS),
         BalCapConfig(str(Path(case["out"]) / out), **{**CONFIG, **case["config"], **changes}),
-        # 4 batches of 3 prompts and an uneven rest, so that 4 steps are less than an epoch: resumed in
-        # a later one, TRL deals the prompts in the order of the first (docs/scale.md).
+        # 4 batches of 3 prompts and an uneven rest, so that 4 steps are less than an epoch: resumed
+        # in a later one, TRL deals the prompts in the order of the first (docs/scale.md).
         train_dataset=dataset(13),
         eval_dataset=dataset(3),
         peft_config=LORA if case.get("lora") else None,
@@ -110,7 +110,8 @@ def build(case: dict[str, Any], out: str, kind: type[Watched] = Watched, **chang
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights in memory, put together from all ranks, by the names that they have without PEFT."""
+    """The weights in memory, put together from all ranks, by the names that they have without
+    PEFT."""
     named = {
         name.removeprefix("base_model.model.").replace(".base_layer.", "."): parameter
         for name, parameter in model.named_parameters()

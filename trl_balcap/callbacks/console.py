@@ -168,7 +168,8 @@ class ConsoleCallback(ProgressCallback):
 
     @classmethod
     def in_place_of(cls, callbacks: Sequence[TrainerCallback], **options: Any) -> Any:
-        """The callback for a trainer that prints by itself; `None` where a notebook shows a table."""
+        """The callback for a trainer that prints by itself; `None` where a notebook shows a
+        table."""
         printing = {type(callback) for callback in callbacks}
         if ProgressCallback in printing:
             return cls(bar=True, **options)

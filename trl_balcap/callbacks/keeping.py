@@ -22,8 +22,8 @@ class KeepVerdictsCallback(TrainerCallback):
     """
     Writes `output_dir/verdicts`: a bounded sample of judged rollouts, the log, and the settings.
 
-    The main process writes, in a thread of its own: training does not wait for the disk. A disk that
-    cannot be written to ends the keeping with a warning, and not the run.
+    The main process writes, in a thread of its own: training does not wait for the disk. A disk
+    that cannot be written to ends the keeping with a warning, and not the run.
 
     Args:
         folder (`str` or `Path`):

@@ -22,7 +22,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "metric",
         nargs="+",
-        help="JSON: {model: score}, a list of models (best first), or CapArena's list of battles with a "
+        help="JSON: {model: score}, a list of models (best first), or CapArena's list of battles "
+        "with a "
         '"judge" in each; or MODEL=ROWS for each model, with the rows that score wrote',
     )
     parser.add_argument(
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     Print the agreement.
 
     Raises:
-        ValueError: If the file is of none of the three forms, or names a model that people did not rank.
+        ValueError: If the file is of none of the three forms, or names a model that people did not
+        rank.
     """
     from trl_balcap.evals.agree import agreement, agreement_of_rows
     from trl_balcap.evals.arena import HUMAN_RANKING

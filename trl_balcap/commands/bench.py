@@ -28,8 +28,8 @@ def add_parser(subparsers: Any) -> None:
         "bench",
         help="captioners by benchmarks in one table, for a paper",
         description="Captions with each model, scores on each suite, and writes one table of all "
-        "runs in the folder: Markdown, CSV, LaTeX and JSON. A run that was stopped goes on; another "
-        "model or suite is added.",
+        "runs in the folder: Markdown, CSV, LaTeX and JSON. A run that was stopped goes on; "
+        "another model or suite is added.",
     )
     parser.add_argument(
         "--models",

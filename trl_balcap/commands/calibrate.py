@@ -24,8 +24,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "calibrate",
         help="a judge's test-retest spread per reward, and its agreement with another judge",
-        description="Scores captions twice with one judge, and once with another if --against names "
-        "one. Rows and calibration.json go to --out; a run that was stopped goes on where it stopped.",
+        description="Scores captions twice with one judge, and once with another if --against "
+        "names one. Rows and calibration.json go to --out; a run that was stopped goes on where it "
+        "stopped.",
     )
     parser.add_argument("captions", help='JSONL with "image", "caption" and "reference"')
     parser.add_argument("--out", type=Path, required=True, help="folder for rows and results")

@@ -18,8 +18,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "caption",
         help="caption images with any image-text-to-text model or adapter",
-        description="Captions images into a JSONL file that `trl-balcap score` reads. A run that was "
-        "stopped goes on where it stopped.",
+        description="Captions images into a JSONL file that `trl-balcap score` reads. A run that "
+        "was stopped goes on where it stopped.",
     )
     parser.add_argument(
         "model", help="checkpoint or PEFT adapter; for an API, a litellm model string"

@@ -124,8 +124,9 @@ def run(args: argparse.Namespace) -> int:
             asked = f", {cost.judge_calls} questions to {args.judge_model}"
             say(
                 console,
-                f"{total} images, {there} done already: {cost.writer_calls} captions by {args.model}"
-                f"{asked if cost.judge_calls else ''}, {price} (estimate, without retries).",
+                f"{total} images, {there} done already: {cost.writer_calls} captions by "
+                f"{args.model}{asked if cost.judge_calls else ''}, {price} (estimate, without "
+                "retries).",
             )
             declined = not confirm(
                 "Ask the model?", usd=cost.usd, yes=args.yes, console=console, progress=progress

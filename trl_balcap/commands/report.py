@@ -15,8 +15,8 @@ def add_parser(subparsers: Any) -> None:
         "report",
         help="curves, captions and verdicts of runs and scores, as one page to look at",
         description="Makes one HTML page of the verdicts that training and scoring have kept: "
-        "curves, every caption with its sentences by verdict, two runs side by side. The page needs "
-        "no network and opens from disk.",
+        "curves, every caption with its sentences by verdict, two runs side by side. The page "
+        "needs no network and opens from disk.",
     )
     parser.add_argument(
         "paths",

@@ -1,4 +1,5 @@
-"""`trl-balcap scenes`: the drawn world as files, its exact judge as a server, its captioner built."""
+"""`trl-balcap scenes`: the drawn world as files, its exact judge as a server, its captioner
+built."""
 
 import argparse
 import json

@@ -27,13 +27,14 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "score",
         help="score captions: b-CapScore, DCScore, CaptionQA, CapArena-Auto",
-        description="Scores captions with a judge. Rows, summary.json and summary.md go to --out; a "
-        "run that was stopped goes on where it stopped.",
+        description="Scores captions with a judge. Rows, summary.json and summary.md go to "
+        "--out; a run that was stopped goes on where it stopped.",
     )
     parser.add_argument(
         "captions",
         nargs="?",
-        help='JSONL with "image", "caption" and, for b-capscore, "reference"; or JSON {id: caption}',
+        help='JSONL with "image", "caption" and, for b-capscore, "reference"; or JSON {id: '
+        "caption}",
     )
     parser.add_argument(
         "--metrics",
@@ -45,8 +46,8 @@ def add_parser(subparsers: Any) -> None:
         "--compare",
         nargs=2,
         metavar=("A", "B"),
-        help="paired differences, B minus A: two caption files (scored first), or two files of scored "
-        "rows (no judge is asked)",
+        help="paired differences, B minus A: two caption files (scored first), or two files of "
+        "scored rows (no judge is asked)",
     )
     parser.add_argument("--images", help="folder that image paths are relative to")
     parser.add_argument(
@@ -76,8 +77,8 @@ def add_parser(subparsers: Any) -> None:
         nargs="+",
         default=(),
         metavar="METRIC=PATH",
-        help="dcscore=human_annotated_oracle_facts.jsonl, captionqa=Borise/CaptionQA (or a file, or a "
-        "folder), caparena=caparena_auto_600.json",
+        help="dcscore=human_annotated_oracle_facts.jsonl, captionqa=Borise/CaptionQA (or a file, "
+        "or a folder), caparena=caparena_auto_600.json",
     )
     benchmarks.add_argument("--split", default="all", help="domain of CaptionQA (default: all)")
     benchmarks.add_argument(

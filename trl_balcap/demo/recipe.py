@@ -39,7 +39,8 @@ def demo_config(output_dir: str | Path, *, seed: int = 0, max_steps: int = 120) 
     ```
     """
     with warnings.catch_warnings():
-        # transformers 5.23 renames gradient_checkpointing, releases before do not know the new name.
+        # transformers 5.23 renames gradient_checkpointing, releases before do not know the new
+        # name.
         warnings.simplefilter("ignore", FutureWarning)
         return BalCapConfig(
             output_dir=str(output_dir),

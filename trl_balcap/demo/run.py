@@ -140,7 +140,8 @@ def run_demo(
         callbacks (`Sequence[TrainerCallback]`, *optional*):
             Callbacks for the trainer.
         on_evaluated (`Callable`, *optional*):
-            Called with `"before"` and `"after"` when the captions of one way of decoding are scored.
+            Called with `"before"` and `"after"` when the captions of one way of decoding are
+            scored.
 
     Returns:
         `dict`: `"sampled"` and `"greedy"`, each with the [`HeldOutScores`] before and after.
@@ -166,7 +167,8 @@ def run_demo(
     temperatures = {"sampled": 1.0, "greedy": 0.0}
 
     with warnings.catch_warnings(), _one_thread():
-        # TRL asks transformers by a name that transformers is about to drop; not the reader's doing.
+        # TRL asks transformers by a name that transformers is about to drop; not the reader's
+        # doing.
         warnings.filterwarnings(
             "ignore", message=".is_gradient_checkpointing", category=FutureWarning
         )

@@ -32,8 +32,9 @@ def agreement(
 
     Args:
         metric (`dict`, `list[str]` or `list[dict]`):
-            Scores by model; or models, best first; or CapArena's battles with a verdict in "judge", which are ranked
-            by bootstrapped Elo, and compared with people's "winner" caption by caption where they have one.
+            Scores by model; or models, best first; or CapArena's battles with a verdict in "judge",
+            which are ranked by bootstrapped Elo, and compared with people's "winner" caption by
+            caption where they have one.
         human_ranking (`Sequence[str]`, *optional*):
             Models, best first.
         lower_is_better (`bool`, *optional*, defaults to `False`):
@@ -47,7 +48,8 @@ def agreement(
         "captions_without_ties", `None` without battles.
 
     Raises:
-        ValueError: If the metric has another form, or fewer than 2 models, or one that people did not rank.
+        ValueError: If the metric has another form, or fewer than 2 models, or one that people did
+        not rank.
 
     Example:
 
@@ -193,7 +195,8 @@ def _check_battles(battles: list[dict[str, Any]], name: str | Path) -> None:
         verdict = battle.get("judge")
         if not all(isinstance(text, str) for text in texts):
             raise ValueError(
-                f'{name}: battle {place} must name its models in "source1" and "source2", got {texts}.'
+                f'{name}: battle {place} must name its models in "source1" and "source2", got '
+                f"{texts}."
             )
         if not (verdict is None or isinstance(verdict, str)):
             raise ValueError(

@@ -1,8 +1,8 @@
 """
 The human arena of CapArena: does a metric rank captioners, and captions, as people do?
 
-Battles of two models' captions of one image, judged by people (`winner`) and by a metric (`judge`). Rules as measured
-on njucckevin/CapArena at c251cdd.
+Battles of two models' captions of one image, judged by people (`winner`) and by a metric (`judge`).
+Rules as measured on njucckevin/CapArena at c251cdd.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,8 @@ HUMAN_RANKING = (
     "LLaVA-1.6-34B",
     "LLaVA-1.5-7B",
 )
-"""Ranking by people that CapArena publishes, best first. The released files do not give its Elo again."""
+"""Ranking by people that CapArena publishes, best first. The released files do not give its Elo
+again."""
 
 LEVELS = ("level 1", "level 2", "level 3", "level 4")
 HUMAN = "human"
@@ -94,10 +95,11 @@ class RankAgreement(NamedTuple):
 
 def winners(battles: Sequence[Mapping[str, Any]]) -> list[Fight]:
     """
-    Fights for the ratings. Battles with the human writer and battles without a verdict are left out.
+    Fights for the ratings. Battles with the human writer and battles without a verdict are left
+    out.
 
-    The verdict is read more loosely than the leaderboard reads it, as the script does: a "1" anywhere is a win of the
-    first, else a "2" a win of the second, else it is a tie.
+    The verdict is read more loosely than the leaderboard reads it, as the script does: a "1"
+    anywhere is a win of the first, else a "2" a win of the second, else it is a tie.
 
     Example:
 
@@ -123,7 +125,8 @@ def elo_ratings(
     """
     Elo after the fights in their order, which matters.
 
-    `e = 1 / (1 + 10 ** ((r_b - r_a) / scale))`; the first gains `k (s - e)`, the second the opposite.
+    `e = 1 / (1 + 10 ** ((r_b - r_a) / scale))`; the first gains `k (s - e)`, the second the
+    opposite.
 
     Example:
 
@@ -145,16 +148,19 @@ def elo_ratings(
 
 def bootstrap_ranking(fights: Sequence[Fight], *, rounds: int = 1000, seed: int = 42) -> EloRanking:
     """
-    Models by their median Elo over resampled fights, best first; equal medians in order of first appearance.
+    Models by their median Elo over resampled fights, best first; equal medians in order of first
+    appearance.
 
-    With the defaults it draws the very samples of the official script (numpy's legacy generator, seed 42).
+    With the defaults it draws the very samples of the official script (numpy's legacy generator,
+    seed 42).
 
     Raises:
         ValueError: If there is no fight.
     """
     if not fights:
         raise ValueError(
-            "A ranking needs at least one battle that has a 'judge' and no 'human' among its sources."
+            "A ranking needs at least one battle that has a 'judge' and no 'human' among its "
+            "sources."
         )
     generator = np.random.RandomState(seed)
     n = len(fights)
@@ -182,12 +188,13 @@ def caption_agreement(
     """
     Share of battles in which the metric's verdict is the people's.
 
-    Battles without a verdict in the exact words, and battles with the human writer, are left out. A `winner` that is
-    neither source is a tie.
+    Battles without a verdict in the exact words, and battles with the human writer, are left out. A
+    `winner` that is neither source is a tie.
 
     Args:
         battles (`Sequence[Mapping]`):
-            Rows with "source1", "source2", "winner", "cluster" ("level 1" to "level 4"), "in-400" and "judge".
+            Rows with "source1", "source2", "winner", "cluster" ("level 1" to "level 4"), "in-400"
+            and "judge".
         include_tie (`bool`, *optional*, defaults to `True`):
             Count ties as one of three answers; otherwise drop battles that either side calls a tie.
         in_400 (`bool`, *optional*, defaults to `False`):
@@ -207,7 +214,7 @@ def caption_agreement(
     0.5
 
     ```
-    """
+    """  # noqa: E501
     agreed: dict[str, list[bool]] = {level: [] for level in LEVELS}
     ties: dict[str, int] = dict.fromkeys(LEVELS, 0)
     for battle in battles:
@@ -221,8 +228,8 @@ def caption_agreement(
             continue
         if battle["cluster"] not in agreed:
             raise ValueError(
-                f"A battle about {battle.get('img')!r} has the cluster {battle['cluster']!r}; it must "
-                f"be one of {', '.join(LEVELS)}."
+                f"A battle about {battle.get('img')!r} has the cluster {battle['cluster']!r}; it "
+                f"must be one of {', '.join(LEVELS)}."
             )
         people = 1 if battle["winner"] == first else 2 if battle["winner"] == second else 0
         if include_tie:

@@ -35,8 +35,8 @@ TOKENS_PER_IMAGE = 1000  # GPT-4o at high detail takes 765 for a square photo, 1
 
 class Ask(Protocol):
     """
-    `n` replies to chat messages. `attempt` counts earlier attempts at the same question: a new attempt must be
-    answered anew, not from a cache.
+    `n` replies to chat messages. `attempt` counts earlier attempts at the same question: a new
+    attempt must be answered anew, not from a cache.
 
     Raises:
         JudgeError: If the judge does not answer.
@@ -57,7 +57,8 @@ class Ask(Protocol):
 
 @dataclass(frozen=True)
 class Calls:
-    """Requests, without retries, and their tokens: by characters, replies by what such replies usually take."""
+    """Requests, without retries, and their tokens: by characters, replies by what such replies
+    usually take."""
 
     n: int = 0
     prompt_tokens: int = 0
@@ -73,7 +74,8 @@ class Calls:
 
 @dataclass(frozen=True)
 class Workload:
-    """What a metric will ask, estimated before the first call: of the text model, and of the one that sees images."""
+    """What a metric will ask, estimated before the first call: of the text model, and of the one
+    that sees images."""
 
     text: Calls = Calls()
     vision: Calls = Calls()
@@ -99,7 +101,8 @@ def workload(
 
 
 def chat(system: str, user: str, image: str | None = None) -> list[dict[str, Any]]:
-    """Chat messages of one question; an image (a data URL) stands before the text, as in the original scripts."""
+    """Chat messages of one question; an image (a data URL) stands before the text, as in the
+    original scripts."""
     content: Any = user
     if image is not None:
         content = [
@@ -113,7 +116,8 @@ def image_url(path: Path, *, reencode: bool) -> str:
     """
     Data URL of an image file: its bytes as they are, or encoded again as an RGB JPEG.
 
-    The official scripts send whole files, unscaled (CapArena as they are, DeCapBench encoded again).
+    The official scripts send whole files, unscaled (CapArena as they are, DeCapBench encoded
+    again).
     """
     if not reencode:
         with Image.open(path) as image:
@@ -132,8 +136,8 @@ def ask_judge(judge: Judge, *, earlier_runs: int = 0) -> Ask:
     """
     [`Ask`] through a judge's engine: its cache, retries, limits and budget.
 
-    `earlier_runs` counts runs that came to nothing with this caption: their replies are in the cache, and must not be
-    given out again.
+    `earlier_runs` counts runs that came to nothing with this caption: their replies are in the
+    cache, and must not be given out again.
     """
 
     async def ask(
@@ -162,7 +166,8 @@ def ask_judge(judge: Judge, *, earlier_runs: int = 0) -> Ask:
 
 
 def is_reply_failure(error: JudgeError) -> bool:
-    """Whether the judge did answer, but not with what was asked for: another attempt may do better."""
+    """Whether the judge did answer, but not with what was asked for: another attempt may do
+    better."""
     return error.reason in ("truncated", "unreadable", "refused")
 
 

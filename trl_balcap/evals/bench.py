@@ -156,7 +156,8 @@ async def bench(
 
 
 def read_bill(folder: Path) -> dict[str, Any]:
-    """The sum of what all runs in a folder have cost; dollars are `None` where a price is unknown."""
+    """The sum of what all runs in a folder have cost; dollars are `None` where a price is
+    unknown."""
     path = folder / "bill.jsonl"
     entries = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     total: dict[str, Any] = {"runs": len(entries), "calls": 0, "prompt tokens": 0}
@@ -287,8 +288,9 @@ def _write_model(folder: Path, model: BenchModel) -> None:
         there = json.loads(path.read_text(encoding="utf-8"))
         if {key: there[key] for key in about} != about:
             raise ValueError(
-                f"{folder} has the scores of {there['name']!r} from {there['source']!r}, this run has "
-                f"{about['name']!r} from {about['source']!r}. Give it another name: NAME=MODEL."
+                f"{folder} has the scores of {there['name']!r} from {there['source']!r}, this "
+                f"run has {about['name']!r} from {about['source']!r}. Give it another name: "
+                "NAME=MODEL."
             )
         return
     folder.mkdir(parents=True, exist_ok=True)

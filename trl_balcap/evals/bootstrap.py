@@ -1,8 +1,9 @@
 """
-Intervals by resampling images: of a score, and of the difference between two captioners on the same images.
+Intervals by resampling images: of a score, and of the difference between two captioners on the same
+images.
 
-Every corpus score here is a formula over sums over images, so a resample is a weight per image, and all resamples
-together are one matrix product.
+Every corpus score here is a formula over sums over images, so a resample is a weight per image, and
+all resamples together are one matrix product.
 """
 
 from collections import Counter
@@ -35,7 +36,8 @@ class Statistic(NamedTuple):
         columns (`np.ndarray`):
             One row per image, shape (N, C).
         formula (`Callable`):
-            From sums over images, shape (..., C), to the score, shape (...); NaN where it is not defined.
+            From sums over images, shape (..., C), to the score, shape (...); NaN where it is not
+            defined.
         scored (`np.ndarray`):
             Whether the score rests on the image, shape (N,).
         present (`np.ndarray`, *optional*):
@@ -55,7 +57,8 @@ class Statistic(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A score, its interval, and how many of how many images it rests on. `None` where nothing was scored."""
+    """A score, its interval, and how many of how many images it rests on. `None` where nothing was
+    scored."""
 
     name: str
     value: float | None
@@ -66,7 +69,8 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Second minus first on the images that both scored, its interval, and the share of resamples above zero."""
+    """Second minus first on the images that both scored, its interval, and the share of resamples
+    above zero."""
 
     name: str
     first: float | None
@@ -145,7 +149,8 @@ def resampling_weights(
 
 def estimate(statistic: Statistic, weights: np.ndarray, *, level: float = LEVEL) -> Estimate:
     """
-    A score with its percentile interval. The interval is `None` where fewer than 2 images were scored.
+    A score with its percentile interval. The interval is `None` where fewer than 2 images were
+    scored.
 
     Args:
         statistic ([`Statistic`]):
@@ -172,8 +177,8 @@ def difference(
     """
     Paired difference, second minus first: both sides of a resample draw the same images.
 
-    Rows of the two statistics must be the same images in the same order. Images that either side did not score are
-    left out of both.
+    Rows of the two statistics must be the same images in the same order. Images that either side
+    did not score are left out of both.
 
     Raises:
         ValueError: If the two are not about the same score or not of the same length.

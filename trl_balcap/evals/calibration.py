@@ -1,5 +1,5 @@
-"""`trl-balcap calibrate`: how much a judge's scores move when it is asked again, and how it compares
-with another judge.
+"""`trl-balcap calibrate`: how much a judge's scores move when it is asked again, and how it
+compares with another judge.
 
 The captions are scored twice by one judge, and once by the other. Everything else is
 `trl-balcap score`: the questions are those of training, rows are written as they come, and a run
@@ -65,7 +65,8 @@ class Calibration:
 
     @property
     def std_floor(self) -> list[float]:
-        """`std_floor` of [`BalCapConfig`], rounded; 0 where the judge never scored a caption twice."""
+        """`std_floor` of [`BalCapConfig`], rounded; 0 where the judge never scored a caption
+        twice."""
         return [round(found.retest_spread or 0.0, 4) for found in self.rewards]
 
     def to_dict(self) -> dict[str, Any]:
@@ -173,7 +174,8 @@ def _write_sample(
 
 
 async def _plan(sample: Path, judge: Judge, out: Path) -> ScorePlan:
-    """What a round would ask: scoring shows its plan before the first call, and is declined there."""
+    """What a round would ask: scoring shows its plan before the first call, and is declined
+    there."""
     seen = [ScorePlan({}, {}, {})]  # as it stays where every row is there already
 
     def decline(plan: ScorePlan) -> bool:

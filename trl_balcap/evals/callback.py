@@ -1,4 +1,5 @@
-"""b-CapScore while training: caption held-out images every N steps, log the scores, keep the best checkpoint."""
+"""b-CapScore while training: caption held-out images every N steps, log the scores, keep the best
+checkpoint."""
 
 import asyncio
 import json
@@ -34,13 +35,15 @@ LOGGED = {
 
 class CaptionEvalCallback(TrainerCallback):
     """
-    A [`~transformers.TrainerCallback`] that captions held-out images greedily every `every_n_steps` steps, scores the
-    captions by b-CapScore, logs the scores and keeps the checkpoint that scored best.
+    A [`~transformers.TrainerCallback`] that captions held-out images greedily every `every_n_steps`
+    steps, scores the captions by b-CapScore, logs the scores and keeps the checkpoint that scored
+    best.
 
-    The processes share the captioning; the main one asks the judge. Scores of a step whose captions are unscored beyond
-    the judge's `max_unscored` are logged, but do not make a checkpoint the best. Captions and verdicts of each
-    evaluation are in `output_dir/caption_eval/step-<n>.jsonl` and, for `trl-balcap report`, in `output_dir/verdicts`;
-    the best checkpoint is in `output_dir/best-b-capscore`, where a resumed run finds the score it has to beat.
+    The processes share the captioning; the main one asks the judge. Scores of a step whose captions
+    are unscored beyond the judge's `max_unscored` are logged, but do not make a checkpoint the
+    best. Captions and verdicts of each evaluation are in `output_dir/caption_eval/step-<n>.jsonl`
+    and, for `trl-balcap report`, in `output_dir/verdicts`; the best checkpoint is in
+    `output_dir/best-b-capscore`, where a resumed run finds the score it has to beat.
 
     Args:
         trainer (`Trainer`):

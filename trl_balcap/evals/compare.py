@@ -85,6 +85,6 @@ def check_alike(first: Sequence[Row], second: Sequence[Row], names: tuple[str, s
     for name, values in asked:
         if len(values) > 1:
             raise ValueError(
-                f"Only rows that were scored alike compare; {names[0]} and {names[1]} have the {name} "
-                f"{' and '.join(sorted(values))}. Score both with the same settings."
+                f"Only rows that were scored alike compare; {names[0]} and {names[1]} have the "
+                f"{name} {' and '.join(sorted(values))}. Score both with the same settings."
             )

@@ -1,4 +1,5 @@
-"""What a scoring run is about to do: each metric, the rows that are there already, and what is left to ask."""
+"""What a scoring run is about to do: each metric, the rows that are there already, and what is left
+to ask."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -132,8 +133,8 @@ def check_settings(out: Path, jobs: Sequence[Job]) -> None:
         for name, value in job.settings.items():
             if then.get(name) != value:
                 raise ValueError(
-                    f"{job.path} was scored with {name} {then.get(name)!r}, this run has {value!r}. "
-                    "Choose another --out, or remove that file."
+                    f"{job.path} was scored with {name} {then.get(name)!r}, this run has "
+                    f"{value!r}. Choose another --out, or remove that file."
                 )
 
 

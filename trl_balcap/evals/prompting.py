@@ -1,8 +1,9 @@
 """
 What the judges of the published benchmarks are asked: in our words, or in the original ones.
 
-The original prompts may not be redistributed (no licence), so they are read at run time from the user's own checkout
-of the benchmark's repository, without running any of it. Scores under our words do not compare with published ones.
+The original prompts may not be redistributed (no licence), so they are read at run time from the
+user's own checkout of the benchmark's repository, without running any of it. Scores under our words
+do not compare with published ones.
 """
 
 import ast
@@ -68,7 +69,8 @@ class Prompts:
 
     def fill(self, part: str, **values: str) -> str:
         """
-        The prompt with its values put in, in one pass: nothing in a value is ever read as a placeholder.
+        The prompt with its values put in, in one pass: nothing in a value is ever read as a
+        placeholder.
 
         Raises:
             KeyError: If the prompt has a placeholder without a value.
@@ -78,7 +80,8 @@ class Prompts:
         return Template(self.texts[part]).substitute(values)
 
     def quote(self, text: str) -> str:
-        """Free text as the prompt wants it: a JSON string in ours, the text itself in the official ones."""
+        """Free text as the prompt wants it: a JSON string in ours, the text itself in the official
+        ones."""
         return text if self.origin == "official" else json.dumps(text, ensure_ascii=False)
 
     @property
@@ -140,13 +143,14 @@ def official_prompts(prompts: PromptFiles, checkout: str | Path) -> Prompts:
 
     Raises:
         `FileNotFoundError`: if the checkout has not the file that holds them.
-        `ValueError`: if the file has not the prompts, or they have other placeholders than expected.
+        `ValueError`: if the file has not the prompts, or they have other placeholders than
+        expected.
     """
     path = Path(checkout) / prompts.file
     if not path.is_file():
         raise FileNotFoundError(
-            f"{checkout} has no {prompts.file}, so it is no checkout of {prompts.repository}, which "
-            f"holds the official prompts of {prompts.metric}."
+            f"{checkout} has no {prompts.file}, so it is no checkout of {prompts.repository}, "
+            f"which holds the official prompts of {prompts.metric}."
         )
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     texts = {}

@@ -17,8 +17,9 @@ def load_questions(source: str | Path, *, split: str = "all") -> list[dict[str, 
 
     Args:
         source (`str` or `Path`):
-            A `.jsonl` or `.json` file (a list of rows, or `{id: questions}`), a folder that `Dataset.save_to_disk`
-            wrote, a folder of parquet files, or a name on the Hub ("Borise/CaptionQA", which needs a network).
+            A `.jsonl` or `.json` file (a list of rows, or `{id: questions}`), a folder that
+            `Dataset.save_to_disk` wrote, a folder of parquet files, or a name on the Hub
+            ("Borise/CaptionQA", which needs a network).
         split (`str`, *optional*, defaults to `"all"`):
             Split of a Hub dataset; of a file, the rows whose "domain" it is.
 

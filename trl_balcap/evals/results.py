@@ -1,4 +1,5 @@
-"""What a scoring run gives back: scores with intervals, what they rest on, and how they may be compared."""
+"""What a scoring run gives back: scores with intervals, what they rest on, and how they may be
+compared."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

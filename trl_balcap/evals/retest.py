@@ -23,7 +23,8 @@ class JudgeAgreement(NamedTuple):
         within (`float` or `None`):
             Share of captions on which they are no more than a tolerance apart.
         rank_correlation (`float` or `None`):
-            Spearman's; `None` with fewer than three captions, or where a judge gives all the same score.
+            Spearman's; `None` with fewer than three captions, or where a judge gives all the same
+            score.
     """
 
     n: int

@@ -1,4 +1,5 @@
-"""Scored rows on disk: one file a metric, a row as soon as it is there, each file replaced as a whole."""
+"""Scored rows on disk: one file a metric, a row as soon as it is there, each file replaced as a
+whole."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

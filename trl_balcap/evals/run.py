@@ -1,9 +1,9 @@
 """
 Score a file of captions: check everything, say what it will take, ask, keep every verdict, add up.
 
-The folder of a run holds `<metric>.jsonl`, one row per image with its verdicts, written as they come; `settings.json`,
-what they were made with; `summary.json` and `summary.md`; and for b-CapScore `verdicts/`, which `trl-balcap report`
-shows. A run that was stopped goes on where it stopped.
+The folder of a run holds `<metric>.jsonl`, one row per image with its verdicts, written as they
+come; `settings.json`, what they were made with; `summary.json` and `summary.md`; and for b-CapScore
+`verdicts/`, which `trl-balcap report` shows. A run that was stopped goes on where it stopped.
 """
 
 import asyncio
@@ -79,9 +79,8 @@ async def score_captions(
 
     Raises:
         BadRowsError: If captions or benchmark data cannot be scored; no judge has been asked then.
-        ValueError: If the arguments do not fit together, or `out` holds rows made with other settings.
-        JudgeConfigError: If the judge cannot work.
-        DeclinedError: If `confirm` says no.
+        ValueError: If the arguments do not fit together, or `out` holds rows made with other
+        settings. JudgeConfigError: If the judge cannot work. DeclinedError: If `confirm` says no.
     """
     benchmarks = benchmarks or Benchmarks()
     out = Path(out)

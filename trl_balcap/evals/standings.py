@@ -1,4 +1,5 @@
-"""Many captioners on many benchmarks: every score with its interval, and what differs from a baseline."""
+"""Many captioners on many benchmarks: every score with its interval, and what differs from a
+baseline."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,8 @@ class Standing(NamedTuple):
         metric, model (`str`):
             Which.
         score ([`Estimate`]):
-            The headline, with its interval over images and, with several repeats, the judge's noise.
+            The headline, with its interval over images and, with several repeats, the judge's
+            noise.
         words (`float`):
             Mean caption length.
         repeats (`int`):

@@ -1,4 +1,5 @@
-"""What each benchmark of `trl-balcap bench` is made of: a metric, and how its images are captioned."""
+"""What each benchmark of `trl-balcap bench` is made of: a metric, and how its images are
+captioned."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,5 @@
-"""From a metric's rows to its result: scores with intervals, and whether they may stand beside published ones."""
+"""From a metric's rows to its result: scores with intervals, and whether they may stand beside
+published ones."""
 
 from collections import Counter
 from collections.abc import Sequence

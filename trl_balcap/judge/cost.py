@@ -127,7 +127,8 @@ def estimate_calls_and_cost(
         raise ValueError("references is empty: give a sample of the dataset's reference captions")
     if rollouts < 0 or distinct_references < 0:
         raise ValueError(
-            f"rollouts ({rollouts}) and distinct_references ({distinct_references}) must be 0 or more"
+            f"rollouts ({rollouts}) and distinct_references ({distinct_references}) must be 0 or "
+            "more"
         )
     reference = sum(_tokens(text) for text in references) / len(references)
     words = sum(len(text.split()) for text in references) / len(references)

@@ -56,8 +56,9 @@ class Deployment:
             # For providers that it does not know, litellm reports no missing key.
             if not missing["keys_in_environment"] and missing["missing_keys"]:
                 raise JudgeConfigError(
-                    f"the judge {self.model!r} needs a key: set {' or '.join(missing['missing_keys'])}"
-                    f" in the environment, or give Judge(api_key=...) (provider: {provider})"
+                    f"the judge {self.model!r} needs a key: set "
+                    f"{' or '.join(missing['missing_keys'])} in the environment, or give "
+                    f"Judge(api_key=...) (provider: {provider})"
                 )
 
     def headers(self) -> dict[str, str]:
@@ -146,8 +147,8 @@ def deployments(
         base = parameters.pop("api_base", api_base)
         if base and "@" in urlsplit(base).netloc:
             raise JudgeConfigError(
-                f"the api_base of {name!r} holds a user or password, which HTTP clients refuse beside "
-                "a key. Give them as Judge(extra={'extra_headers': {'Authorization': ...}})"
+                f"the api_base of {name!r} holds a user or password, which HTTP clients refuse "
+                "beside a key. Give them as Judge(extra={'extra_headers': {'Authorization': ...}})"
             )
         found.append(
             Deployment(
@@ -174,8 +175,8 @@ def provider_of(deployment: Deployment) -> str:
     except litellm.exceptions.BadRequestError as error:
         raise JudgeConfigError(
             f"litellm knows no provider for the judge model {deployment.model!r}. Write "
-            "'provider/model', such as 'openai/gpt-4o-mini', 'hosted_vllm/Qwen/Qwen2.5-VL-7B-Instruct'"
-            " (with api_base) or 'scenes/oracle'"
+            "'provider/model', such as 'openai/gpt-4o-mini', "
+            "'hosted_vllm/Qwen/Qwen2.5-VL-7B-Instruct' (with api_base) or 'scenes/oracle'"
         ) from error
 
 

@@ -68,7 +68,8 @@ class Dispatcher:
         keep_truncated: bool = False,
         **how: Any,
     ) -> list[str | JudgeError]:
-        """The texts of one reply with up to `n` samples, an error in place of one that is not whole.
+        """The texts of one reply with up to `n` samples, an error in place of one that is not
+        whole.
 
         Raises:
             `JudgeError`: if there is no reply.

@@ -26,7 +26,8 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 INFRASTRUCTURE_REASONS: frozenset[Reason] = frozenset(
     {"timeout", "rate_limited", "server_error", "denied"}
 )
-"""Reasons that no caption can cause: the judge is not there, or not for us (key, account, model)."""
+"""Reasons that no caption can cause: the judge is not there, or not for us (key, account,
+model)."""
 
 MAX_REPLY_CHARS = 400
 """How much of a failing reply is kept: enough to see what the judge said, too little to flood."""

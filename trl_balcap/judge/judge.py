@@ -38,11 +38,12 @@ def _takes(
 class Judge:
     r"""A language model (and a vision-language model) that judges captions, asked through litellm.
 
-    Its methods are coroutines that may be awaited on any event loop, in any thread: the work happens
-    on one background loop per process. A judge can be pickled; connections, limits and statistics
-    are made anew in the process that uses it.
+    Its methods are coroutines that may be awaited on any event loop, in any thread: the work
+    happens on one background loop per process. A judge can be pickled; connections, limits and
+    statistics are made anew in the process that uses it.
 
-    Its arguments are the settings of [`JudgeSettings`]; `help(Judge)` lists them with their meaning.
+    Its arguments are the settings of [`JudgeSettings`]; `help(Judge)` lists them with their
+    meaning.
 
     Raises:
         `JudgeConfigError`: if a setting breaks its rule.
@@ -71,7 +72,8 @@ class Judge:
         its name, such as `TRL_BALCAP_JUDGE_API_BASE` or `TRL_BALCAP_JUDGE_MAX_CONCURRENCY`.
 
         Raises:
-            `JudgeConfigError`: if the model is not set, a variable is unknown or has no valid value.
+            `JudgeConfigError`: if the model is not set, a variable is unknown or has no valid
+            value.
 
         Example:
 
@@ -183,8 +185,8 @@ class Judge:
     def leave_batch(self) -> dict[str, float]:
         """A reward has its verdicts: the batch's metrics for the last one of them, else nothing.
 
-        All rewards of a judge wait side by side, and what they share belongs to none of them. So the
-        judge's metrics are logged once, when nobody waits any more.
+        All rewards of a judge wait side by side, and what they share belongs to none of them. So
+        the judge's metrics are logged once, when nobody waits any more.
         """
         with _making:
             self._judging -= 1

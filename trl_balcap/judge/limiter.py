@@ -11,14 +11,14 @@ class AdaptiveLimit:
     """AIMD: a concurrency limit that falls when the judge pushes back and climbs when it answers.
 
     It starts at the maximum: a training batch is a burst, and a judge that takes it should get it
-    whole. Outcomes are counted in rounds, of as many answers as the limit. Up to an eighth of a round
-    may be refused without consequence: every hosted judge fails now and then, whatever its load, and a
-    limit that falls for each such failure ends near one at a time. More push-backs (429, timeout) cut
-    the limit below what was under way, once for all the questions that were sent before the cut: a
-    hundred refusals of one burst are one event. Then it climbs with each round: by a quarter of the way
-    while clearly below the limit that failed, one by one near it, a tenth faster once that limit has
-    held. A refused question waits as long as the judge says (Retry-After) by itself; where even one at
-    a time is refused, all wait.
+    whole. Outcomes are counted in rounds, of as many answers as the limit. Up to an eighth of a
+    round may be refused without consequence: every hosted judge fails now and then, whatever its
+    load, and a limit that falls for each such failure ends near one at a time. More push-backs
+    (429, timeout) cut the limit below what was under way, once for all the questions that were sent
+    before the cut: a hundred refusals of one burst are one event. Then it climbs with each round:
+    by a quarter of the way while clearly below the limit that failed, one by one near it, a tenth
+    faster once that limit has held. A refused question waits as long as the judge says
+    (Retry-After) by itself; where even one at a time is refused, all wait.
 
     Waiters are served by priority, then first come first served; those who come in the same turn of
     the event loop are sorted before the first of them is served. One is served a turn: a hundred

@@ -77,7 +77,8 @@ def _internal_call() -> ContextVar[bool] | None:
 
 @cache
 def _unpriced_record() -> Callable[[str, list[dict[str, Any]]], Any] | None:
-    """Makes litellm's record of a call, without the search for its price: `prices` does that once."""
+    """Makes litellm's record of a call, without the search for its price: `prices` does that
+    once."""
     try:
         from litellm.litellm_core_utils.litellm_logging import Logging
     except ImportError:

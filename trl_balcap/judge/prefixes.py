@@ -15,9 +15,9 @@ _MOST = 4096
 class PrefixTurns:
     """Lets the first question with a prefix be answered before the others with it are sent.
 
-    Simultaneous questions all miss a cache that counts a prefix once its first request was answered.
-    What a prefix is: the question's kind (its system prompt) and its images, which come before the
-    rest of the message. Lives on one event loop.
+    Simultaneous questions all miss a cache that counts a prefix once its first request was
+    answered. What a prefix is: the question's kind (its system prompt) and its images, which come
+    before the rest of the message. Lives on one event loop.
 
     Args:
         on (`bool`):

@@ -147,9 +147,9 @@ def _escaped(character: re.Match[str]) -> str:
 
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"')
-# All control tokens known begin with one of these: <...>, [...], ◁...▷, |||...|||, >>...<<. With them
-# the characters that become one of them where a tokenizer normalizes (NFKC), and SentencePiece's
-# space.
+# All control tokens known begin with one of these: <...>, [...], ◁...▷, |||...|||, >>...<<. With
+# them the characters that become one of them where a tokenizer normalizes (NFKC), and
+# SentencePiece's space.
 _OF_TOKENS = re.compile("[<>\\[\\]|◁▷＜＞［］｜﹤﹥﹇﹈▁]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -238,8 +238,8 @@ def preflight(images: tuple[EncodedImage, ...] = ()) -> Question[bool]:
 def _shown(name: str, images: tuple[EncodedImage, ...]) -> tuple[EncodedImage, ...]:
     if not images:
         raise NoImageError(
-            f"{name} is a question about an image, and there is none. A completion without an image "
-            "has no verdict: score it None"
+            f"{name} is a question about an image, and there is none. A completion without an "
+            "image has no verdict: score it None"
         )
     return images
 

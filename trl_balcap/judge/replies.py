@@ -1,9 +1,9 @@
 """From a judge's reply to a verdict: the form that a reply must have, and what it then says.
 
-A reply counts only if it answers the question: exactly the keys that were asked for, one verdict for
-each id, no id invented, booleans that are booleans, grades from 0 to 10. Anything else is a judge
-failure (`UnreadableReply`), never a score. Which object of a reply is the judge's own, and not a
-quotation from the text that it judges, is told in `tickets`.
+A reply counts only if it answers the question: exactly the keys that were asked for, one verdict
+for each id, no id invented, booleans that are booleans, grades from 0 to 10. Anything else is a
+judge failure (`UnreadableReply`), never a score. Which object of a reply is the judge's own, and
+not a quotation from the text that it judges, is told in `tickets`.
 """
 
 from typing import Annotated, NamedTuple, TypeVar
@@ -35,8 +35,8 @@ class Linguistic(NamedTuple):
 class Form(BaseModel):
     """What a reply consists of."""
 
-    # "true", 1 and "8" are not verdicts. No other keys: a judge that quotes the text there, and does
-    # not escape it, would let the text write keys of the verdict.
+    # "true", 1 and "8" are not verdicts. No other keys: a judge that quotes the text there, and
+    # does not escape it, would let the text write keys of the verdict.
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
@@ -204,7 +204,8 @@ def _by_id(verdicts: list[_WithId], count: int) -> list[_WithId]:
     ordered = sorted(verdicts, key=lambda verdict: verdict.id)
     if [verdict.id for verdict in ordered] != list(range(1, count + 1)):
         raise UnreadableReply(
-            f"verdicts for the ids {[v.id for v in ordered[:20]]}; each of 1 to {count} once expected"
+            f"verdicts for the ids {[v.id for v in ordered[:20]]}; each of 1 to {count} once "
+            "expected"
         )
     return ordered
 
@@ -214,8 +215,8 @@ def _check_count(assertions: list[str], text: str) -> None:
     limit = 16 + len(text) // 2
     if len(assertions) > limit:
         raise UnreadableReply(
-            f"{len(assertions)} assertions for a text of {len(text)} characters; at most {limit} are "
-            "believed"
+            f"{len(assertions)} assertions for a text of {len(text)} characters; at most {limit} "
+            "are believed"
         )
     # No score comes from a split that never happened.
     if not any(map(_normal, assertions)) and any(map(str.isalnum, text)):

@@ -94,7 +94,8 @@ def _is_folder(value: Any) -> bool:
 
 
 MODEL = Rule(
-    "a litellm model string such as 'openai/gpt-4o-mini' or 'scenes/oracle', or a list of deployments",
+    "a litellm model string such as 'openai/gpt-4o-mini' or 'scenes/oracle', or a list of "
+    "deployments",
     _is_model,
     _read_model,
     str,

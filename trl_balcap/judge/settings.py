@@ -48,7 +48,7 @@ class JudgeSettings:
 Or leave it out: the default is 60.0
 
     ```
-    """
+    """  # noqa: E501
 
     model: Model = field(
         repr=False,

@@ -1,4 +1,5 @@
-"""Single-flight with a memo: equal questions are asked once, at the same time or one after another."""
+"""Single-flight with a memo: equal questions are asked once, at the same time or one after
+another."""
 
 import asyncio
 from collections import OrderedDict

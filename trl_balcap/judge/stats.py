@@ -68,7 +68,8 @@ class BatchMetrics:
     def take(
         self, stats: JudgeStats, latencies: Sequence[float], limit: float, world_size: int
     ) -> dict[str, float]:
-        """The metrics of what happened since the last `take`; latencies stay if none was measured."""
+        """The metrics of what happened since the last `take`; latencies stay if none was
+        measured."""
         now = {name: float(getattr(stats, name)) for name in _SUMS}
         metrics = {f"judge/{name}": (now[name] - self._before[name]) * world_size for name in _SUMS}
         self._before = now

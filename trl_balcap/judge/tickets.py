@@ -1,11 +1,11 @@
 """Which JSON object of a reply is the judge's own: tickets, quotations, and drafts of a thinker.
 
-A judge may quote the text that it judges, in whatever layout, and that text comes from an adversary.
-So every request carries a ticket: a few random letters that do not occur in the text, to be repeated
-as the last key of the verdict. Amid other text, only an object that ends with the ticket counts. It
-must be the last key, because an object that quoted text closes too early then ends without it. A
-reply that is one JSON object and nothing else may go without a ticket, unless its value stands in
-the judged text: then it cannot be told from a quotation.
+A judge may quote the text that it judges, in whatever layout, and that text comes from an
+adversary. So every request carries a ticket: a few random letters that do not occur in the text, to
+be repeated as the last key of the verdict. Amid other text, only an object that ends with the
+ticket counts. It must be the last key, because an object that quoted text closes too early then
+ends without it. A reply that is one JSON object and nothing else may go without a ticket, unless
+its value stands in the judged text: then it cannot be told from a quotation.
 
 All of this takes time linear in the reply and the text.
 """
@@ -122,7 +122,7 @@ def occurs_in(value: dict[str, Any], text: str) -> bool:
     False
 
     ```
-    """
+    """  # noqa: E501
     try:
         source = json.dumps(value, ensure_ascii=False)
     except RecursionError as error:  # where reading it just managed

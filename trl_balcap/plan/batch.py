@@ -63,11 +63,12 @@ class GenerationBatch:
             width = self.per_device_train_batch_size * self.processes
             least = self.num_generations // math.gcd(width, self.num_generations)
             raise ValueError(
-                f"A generation batch has per_device_train_batch_size ({self.per_device_train_batch_size})"
-                f" x processes ({self.processes}) x steps_per_generation ({self.micro_batches}) = "
-                f"{self.completions} completions, which are no whole groups of num_generations "
-                f"({self.num_generations}). Make steps_per_generation (or "
-                f"gradient_accumulation_steps, its default) a multiple of {least}."
+                "A generation batch has per_device_train_batch_size "
+                f"({self.per_device_train_batch_size}) x processes ({self.processes}) x "
+                f"steps_per_generation ({self.micro_batches}) = {self.completions} completions, "
+                f"which are no whole groups of num_generations ({self.num_generations}). Make "
+                "steps_per_generation (or gradient_accumulation_steps, its default) a multiple "
+                f"of {least}."
             )
 
     @property

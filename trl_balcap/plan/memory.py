@@ -348,7 +348,8 @@ def _logits(shape: ModelShape, setup: Setup, rows: int, completion: int) -> tupl
     if not setup.fused_head:
         total = 2 * 2.0 * rows * (completion + 1) * shape.vocabulary
         return total, (
-            f"{total / GIB:.2f} GiB logits = 2 x 2 B x {rows} x {completion + 1} x {shape.vocabulary}"
+            f"{total / GIB:.2f} GiB logits = 2 x 2 B x {rows} x {completion + 1} x "
+            f"{shape.vocabulary}"
         )
     # TRL's fused head: one tile of at most 4096 x 32768 logits, gradients summed in float32.
     tile = 2.0 * min(rows * completion, 4096) * min(shape.vocabulary, 32768)

@@ -72,9 +72,9 @@ def load_config(name: str, *, network: bool = False) -> Any:
         return AutoConfig.from_pretrained(name, local_files_only=not network)
     except OSError as error:
         raise ValueError(
-            f"The configuration of {name!r} is not at hand: it is no folder with a config.json, none "
-            f"of {', '.join(SHIPPED)}, and not in the cache of the Hub. Give a local folder, or "
-            "allow the Hub to be asked with --network."
+            f"The configuration of {name!r} is not at hand: it is no folder with a config.json, "
+            f"none of {', '.join(SHIPPED)}, and not in the cache of the Hub. Give a local "
+            "folder, or allow the Hub to be asked with --network."
         ) from error
 
 

@@ -15,13 +15,15 @@ def notes(plan: RunPlan) -> Iterator[str]:
     judging = plan.judging
     if judging.batch.usd is None:
         yield (
-            f"cost: no price is known of the judge {settings.judge_model}; give one with --judge-price"
+            f"cost: no price is known of the judge {settings.judge_model}; give one with "
+            "--judge-price"
         )
     budget = settings.judge_budget_usd
     if budget is not None and judging.run is not None and (judging.run.usd or 0.0) > budget:
         yield f"warning: judge_budget_usd {budget:g} ends the run before its last step"
     if plan.memory.host:
-        yield f"host memory: {plan.memory.host / GIB:.0f} GiB on each machine, for what is offloaded"
+        host = f"{plan.memory.host / GIB:.0f} GiB"
+        yield f"host memory: {host} on each machine, for what is offloaded"
     if plan.sample is None:
         yield (
             "no dataset at hand: images are taken as squares that fill max_pixels, references as "
@@ -36,7 +38,7 @@ def notes(plan: RunPlan) -> Iterator[str]:
     upper = settings.length_gate_upper * tokens
     if settings.length_gate in ("mask", "linear") and upper > settings.max_completion_length:
         yield (
-            f"warning: the length gate is open to {upper:.0f} tokens ({settings.length_gate_upper:g} "
-            f"x the mean reference), but max_completion_length cuts at "
-            f"{settings.max_completion_length}. Raise it to {math.ceil(upper / 64) * 64}."
+            f"warning: the length gate is open to {upper:.0f} tokens "
+            f"({settings.length_gate_upper:g} x the mean reference), but max_completion_length "
+            f"cuts at {settings.max_completion_length}. Raise it to {math.ceil(upper / 64) * 64}."
         )

@@ -15,7 +15,8 @@ from trl_balcap.data.text import read_text
 __all__ = ["Launch", "Recipe", "read_launch", "read_recipe"]
 
 Recipe = SimpleNamespace
-"""Settings by their names, those of `CaptioningArguments`, [`BalCapConfig`] and TRL's `ModelConfig`."""
+"""Settings by their names, those of `CaptioningArguments`, [`BalCapConfig`] and TRL's
+`ModelConfig`."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def read_recipe(config: str | Path | None, flags: list[str]) -> Recipe:
         if unknown:
             keys = ", ".join(word[2:] for word in unknown[::2])
             raise ValueError(
-                f"{config} has keys that no argument bears: {keys}. See `examples/train_qwen.py --help`."
+                f"{config} has keys that no argument bears: {keys}. See `examples/train_qwen.py "
+                "--help`."
             )
     settings, unknown = parser.parse_known_args(flags)
     if unknown:
@@ -107,7 +109,7 @@ def read_launch(file: str | Path | None, recipe: str | Path | None = None) -> La
     Launch(processes=1, machines=1, zero_stage=0, offload_optimizer=False, offload_param=False, source='one process, no accelerate file')
 
     ```
-    """
+    """  # noqa: E501
     if file is None:
         return Launch()
     path = Path(file)

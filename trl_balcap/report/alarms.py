@@ -1,7 +1,8 @@
 """Pathologies of RL under judges, told from what a run logs: pure rules with documented thresholds.
 
-Each rule takes the log so far, oldest first, and says what is wrong and what to do, or nothing. First
-and last are means over `WINDOW` logged steps each; a rule is silent until there are two windows.
+Each rule takes the log so far, oldest first, and says what is wrong and what to do, or nothing.
+First and last are means over `WINDOW` logged steps each; a rule is silent until there are two
+windows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -88,8 +89,8 @@ def safe_sayings(history: Log) -> str | None:
     if first is None or last is None or first < 1.0 or last > 0.5 * first:
         return None
     return (
-        f"Captions assert {last:.1f} things where they asserted {first:.1f}: they say what is safe. "
-        "Weigh recall more, or raise length_gate_lower."
+        f"Captions assert {last:.1f} things where they asserted {first:.1f}: they say what is "
+        "safe. Weigh recall more, or raise length_gate_lower."
     )
 
 
@@ -123,8 +124,8 @@ def unscored(history: Log) -> str | None:
         last = _last(history, f"judge/{name}/unscored")
         if last is not None and last > 0.05:
             return (
-                f"{name} leaves {last:.0%} of the completions unscored; judge/{name}/unscored/<reason> "
-                "says why. They count as their group's mean."
+                f"{name} leaves {last:.0%} of the completions unscored; "
+                f"judge/{name}/unscored/<reason> says why. They count as their group's mean."
             )
     return None
 
@@ -136,8 +137,8 @@ def grades_alike(history: Log) -> str | None:
         if first and last is not None and last < min(0.05, 0.25 * first):
             return (
                 f"The judge's {name} hardly differs from caption to caption any more (standard "
-                f"deviation {last:.3f}, {first:.3f} at first): what is left is noise. Calibrate the "
-                "judge (trl-balcap calibrate), or weigh this reward less."
+                f"deviation {last:.3f}, {first:.3f} at first): what is left is noise. Calibrate "
+                "the judge (trl-balcap calibrate), or weigh this reward less."
             )
     return None
 
@@ -167,7 +168,8 @@ ask less (profile="fused", fewer rollouts).'
         return None
     return (
         f"The judge budget of {budget:g} will be spent at step {int(budget * step / spent)} of "
-        f'{max_steps}, at the price so far. Raise it, or ask less (profile="fused", fewer rollouts).'
+        f'{max_steps}, at the price so far. Raise it, or ask less (profile="fused", fewer '
+        "rollouts)."
     )
 
 

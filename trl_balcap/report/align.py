@@ -66,9 +66,9 @@ def align(assertions: Sequence[str], parts: Sequence[str]) -> list[int | None]:
     """
     The sentence of each assertion, or `None` where no sentence says it in its own words.
 
-    An assertion's words are weighed by how few sentences have them, `log(1 + S / s)` for a word that
-    `s` of `S` sentences have. The sentence with the greatest share of the weight is the assertion's,
-    if it has at least a third.
+    An assertion's words are weighed by how few sentences have them, `log(1 + S / s)` for a word
+    that `s` of `S` sentences have. The sentence with the greatest share of the weight is the
+    assertion's, if it has at least a third.
 
     Args:
         assertions (`Sequence[str]`):

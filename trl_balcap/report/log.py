@@ -1,8 +1,8 @@
 """
 What a run logged and how it was set, beside its verdicts: `log.jsonl` and `run.json`.
 
-The Trainer keeps its log in checkpoints alone, which a short or killed run has none of. Here each entry
-is a line of its own as soon as it is logged.
+The Trainer keeps its log in checkpoints alone, which a short or killed run has none of. Here each
+entry is a line of its own as soon as it is logged.
 """
 
 import json
@@ -51,8 +51,8 @@ class RunLog:
         Args:
             facts (`Mapping`):
                 `"settings"` and `"versions"` (mappings), `"warnings"` (a list of texts),
-                `"length_gate"` (its two bounds) and `"title"`, all optional. What JSON does not know
-                is kept as its text.
+                `"length_gate"` (its two bounds) and `"title"`, all optional. What JSON does not
+                know is kept as its text.
         """
         hidden = self.folder / ".run.json"
         text = json.dumps(facts, indent=2, ensure_ascii=False, default=str)
@@ -84,8 +84,8 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
     A run's log, by step.
 
     Where `folder` has no `log.jsonl`, that of the Trainer is read: `trainer_state.json`, from the
-    folder or from its latest checkpoint. A run that was resumed has logged some steps twice; what it
-    logged last counts.
+    folder or from its latest checkpoint. A run that was resumed has logged some steps twice; what
+    it logged last counts.
 
     Args:
         folder (`str` or `Path`):

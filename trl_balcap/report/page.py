@@ -1,4 +1,5 @@
-"""One self-contained HTML page: the runs as JSON in it, style and scripts admitted by their hashes."""
+"""One self-contained HTML page: the runs as JSON in it, style and scripts admitted by their
+hashes."""
 
 import base64
 import hashlib
@@ -46,8 +47,8 @@ def report_page(
     The report as one HTML page that needs nothing else, neither a network nor files beside it.
 
     Its content-security policy admits the page's own style and scripts by their hashes and pictures
-    that are in the page, and nothing else; text of captions and judges gets in as JSON, and from there
-    as text alone.
+    that are in the page, and nothing else; text of captions and judges gets in as JSON, and from
+    there as text alone.
 
     Args:
         runs (`Sequence[Run]`):

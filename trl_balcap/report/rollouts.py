@@ -46,7 +46,8 @@ def rollout_rows(
         advantage_shares (`Mapping[str, Sequence[float]]`, *optional*):
             What each reward adds to the advantage.
         prompts, images, references, tokens (`Sequence`, *optional*):
-            One entry a completion: what it answers, what it shows, what it is measured by, its length.
+            One entry a completion: what it answers, what it shows, what it is measured by, its
+            length.
         first (`int`, *optional*, defaults to `0`):
             Number of the batch's first completion among those of the step.
 
@@ -65,7 +66,7 @@ def rollout_rows(
     ({'linguistic_reward': None}, {'linguistic_reward': 0.0}, {'linguistic_reward': 'length_gate'}, True)
 
     ```
-    """
+    """  # noqa: E501
     rows = []
     for place, completion in enumerate(completions):
         group = f"{(first + place) // num_generations}"

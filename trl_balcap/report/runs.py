@@ -1,4 +1,5 @@
-"""The runs that a page shows: verdicts, log and facts of each folder, bounded in number and size."""
+"""The runs that a page shows: verdicts, log and facts of each folder, bounded in number and
+size."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -72,8 +73,9 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
             found = [path]
         if not found:
             raise FileNotFoundError(
-                f"There is nothing to report at {path}: no verdicts and no log. Give the output_dir "
-                "of a training run (log_verdicts above 0), or the --out folder of trl-balcap score."
+                f"There is nothing to report at {path}: no verdicts and no log. Give the "
+                "output_dir of a training run (log_verdicts above 0), or the --out folder of "
+                "trl-balcap score."
             )
         folders += [folder for folder in found if folder not in folders]
     names = _names(folders)

@@ -40,7 +40,8 @@ def report_server(
 
     Args:
         make_page (`Callable[[str or None], str]`):
-            Makes the page, given the version of its rows, or `None` where it is not to ask for newer.
+            Makes the page, given the version of its rows, or `None` where it is not to ask for
+            newer.
         paths (`Sequence[str or Path]`):
             What the report is made of.
         port (`int`):

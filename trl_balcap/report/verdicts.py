@@ -56,8 +56,9 @@ VERDICT_SCHEMA = pa.schema(
     metadata={"trl_balcap_verdicts": "1"},
 )
 """
-Columns of a verdict row. A row is a plain `dict` with any of them; what it lacks is null. `image` is
-the image itself (`PIL.Image.Image` or a path) when it is written, and its digest when it is read. `rewards`, `reasons`, ... and `extra` are plain dicts on both sides.
+Columns of a verdict row. A row is a plain `dict` with any of them; what it lacks is null. `image`
+is the image itself (`PIL.Image.Image` or a path) when it is written, and its digest when it is
+read. `rewards`, `reasons`, ... and `extra` are plain dicts on both sides.
 """
 
 _THUMBNAILS = pa.schema(
@@ -110,7 +111,7 @@ class VerdictWriter:
     True
 
     ```
-    """
+    """  # noqa: E501
 
     def __init__(self, folder: str | Path, *, max_groups: int | None = None):
         if max_groups is not None and max_groups < 1:
@@ -185,9 +186,9 @@ def read_verdicts(paths: str | Path | Sequence[str | Path]) -> list[dict[str, An
     """
     Verdict rows as plain dicts, by step, in the order in which they were written.
 
-    A run that goes on from a checkpoint makes the steps behind it again: of an earlier session's rows
-    those at or behind the first step of a later session are left out. Of two rows with the same
-    split, step and id the later one counts.
+    A run that goes on from a checkpoint makes the steps behind it again: of an earlier session's
+    rows those at or behind the first step of a later session are left out. Of two rows with the
+    same split, step and id the later one counts.
 
     Args:
         paths (`str`, `Path` or a sequence of them):
@@ -288,8 +289,8 @@ def _check(row: Mapping[str, Any]) -> None:
         )
     if not isinstance(row.get("step"), int) or row.get("split") not in SPLITS or not row.get("id"):
         raise ValueError(
-            f"A verdict row needs a step (a whole number), a split (one of {', '.join(SPLITS)}) and "
-            f"an id, got {row.get('step')!r}, {row.get('split')!r} and {row.get('id')!r}."
+            f"A verdict row needs a step (a whole number), a split (one of {', '.join(SPLITS)}) "
+            f"and an id, got {row.get('step')!r}, {row.get('split')!r} and {row.get('id')!r}."
         )
 
 

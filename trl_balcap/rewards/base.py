@@ -109,7 +109,8 @@ class JudgeReward(RewardHooks):
             `no_reference`), a dataset without is refused.
         sees (`tuple[str, ...]`):
             What `score` puts into `row.seen` that belongs into TRL's table of completions, as
-            `<reward>/<name>`, and its mean into the log: numbers as they are, lists by their length.
+            `<reward>/<name>`, and its mean into the log: numbers as they are, lists by their
+            length.
 
     Example:
 
@@ -237,7 +238,8 @@ class JudgeReward(RewardHooks):
                 TRL's loggers, of the batch and of each completion.
 
         Raises:
-            `ValueError`: if a column that the reward needs is missing, or has not one value for each
+            `ValueError`: if a column that the reward needs is missing, or has not one value for
+            each
                 completion.
             `JudgeConfigError`: at the first call, if the judge cannot work.
         """

@@ -112,7 +112,8 @@ def reward_hooks(reward_func: Any) -> RewardHooks | None:
 
 
 def start_early(reward_func: Any, **columns: Any) -> None:
-    """[`RewardHooks.start`] of a reward function, where it has hooks, with what it will be called."""
+    """[`RewardHooks.start`] of a reward function, where it has hooks, with what it will be
+    called."""
     hooks = reward_hooks(reward_func)
     if hooks is not None:
         bound = getattr(reward_func, "keywords", {})  # those of a partial

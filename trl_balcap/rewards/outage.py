@@ -15,8 +15,8 @@ class OutageRule:
 
     Only what no caption can cause counts: `INFRASTRUCTURE_REASONS`. A batch in which more than
     `max_unscored` of the completions that were asked about stayed unscored for such a reason is a
-    lost one. A reward is out when `patience` batches in a row were lost, with `min_rows` completions
-    or more among them. A batch in which nothing was asked is not counted.
+    lost one. A reward is out when `patience` batches in a row were lost, with `min_rows`
+    completions or more among them. A batch in which nothing was asked is not counted.
 
     Args:
         min_rows (`int`, *optional*, defaults to `16`):

@@ -1,9 +1,10 @@
 """
-The published benchmarks on drawn scenes: their data, and the exact judge's answers to their questions.
+The published benchmarks on drawn scenes: their data, and the exact judge's answers to their
+questions.
 
-The judge knows the questions of DCScore, CaptionQA and CapArena-Auto in this package's words, so that
-every metric runs without a key and without a download. It answers from what it is sent: the texts,
-and the pixels of the image.
+The judge knows the questions of DCScore, CaptionQA and CapArena-Auto in this package's words, so
+that every metric runs without a key and without a download. It answers from what it is sent: the
+texts, and the pixels of the image.
 """
 
 import json
@@ -54,7 +55,7 @@ def benchmark_answer(text: str, look: Callable[[], Scene]) -> str | None:
     'B'
 
     ```
-    """
+    """  # noqa: E501
     if text.startswith("Take the caption of an image apart into atomic facts."):
         return _fenced(_extracted(json.loads(text.rpartition("\n")[2])))
     if "\nFirst list:\n" in text and "\nSecond list:\n" in text:
@@ -78,8 +79,8 @@ def benchmark_answer(text: str, look: Callable[[], Scene]) -> str | None:
 
 def scene_questions(scene: Scene, rng: random.Random) -> list[dict[str, Any]]:
     """
-    Multiple-choice questions about a scene, in CaptionQA's form: colour and shape of each thing, and
-    their number.
+    Multiple-choice questions about a scene, in CaptionQA's form: colour and shape of each thing,
+    and their number.
     """
     questions: list[dict[str, Any]] = []
 
@@ -108,7 +109,8 @@ def write_benchmarks(folder: str | Path, n: int, seed: int = 0) -> dict[str, Pat
         seed (`int`, *optional*, defaults to `0`): The same seed gives the same files.
 
     Returns:
-        `dict[str, Path]`: "dcscore", "captionqa" and "caparena": the data; "good" and "poor": captions.
+        `dict[str, Path]`: "dcscore", "captionqa" and "caparena": the data; "good" and "poor":
+        captions.
 
     Raises:
         `FileExistsError`: if the folder holds scenes already.

@@ -1,8 +1,9 @@
 """Train the shipped captioner from scratch: `trl-balcap scenes captioner --out DIR`.
 
-First it learns perfect captions. Then it is weakened on purpose, on captions by an author who overlooks,
-confuses and rambles (`weak_caption`), so that reinforcement learning has something to mend. Several of the
-author's faults depend on the scene and happen more often than not; therefore greedy decoding shows them too.
+First it learns perfect captions. Then it is weakened on purpose, on captions by an author who
+overlooks, confuses and rambles (`weak_caption`), so that reinforcement learning has something to
+mend. Several of the author's faults depend on the scene and happen more often than not; therefore
+greedy decoding shows them too.
 """
 
 import math
@@ -103,7 +104,8 @@ def train_on(
     pool: int = 1,
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Teach a captioner to write as `write` writes: AdamW, warm-up, cosine, cross-entropy on the caption alone.
+    """Teach a captioner to write as `write` writes: AdamW, warm-up, cosine, cross-entropy on the
+    caption alone.
 
     Args:
         write (`Callable`): `write(scene, rng)` gives the caption to learn.
@@ -113,7 +115,8 @@ def train_on(
         seed (`int`): Seed of scenes and captions.
         batch_size (`int`, *optional*, defaults to `32`): Scenes per step.
         pool (`int`, *optional*, defaults to `1`):
-            Batches drawn at a time and sorted by length, which saves padding where lengths differ much.
+            Batches drawn at a time and sorted by length, which saves padding where lengths differ
+            much.
         report (`Callable`, *optional*): Takes a line of progress, twenty times in all.
     """
     rng = random.Random(seed)

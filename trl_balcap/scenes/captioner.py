@@ -55,8 +55,9 @@ _CHAT_TEMPLATE = (
 def captioner_path() -> Path:
     """Folder of the shipped captioner.
 
-    On held-out scenes it has precision 0.55, recall 0.44 and linguistic quality 0.87 sampled at temperature
-    1, and 0.63, 0.59 and 0.85 greedy (docs/scenes.md). 120 steps of training lift all of them above 0.89.
+    On held-out scenes it has precision 0.55, recall 0.44 and linguistic quality 0.87 sampled at
+    temperature 1, and 0.63, 0.59 and 0.85 greedy (docs/scenes.md). 120 steps of training lift all
+    of them above 0.89.
 
     Returns:
         `pathlib.Path`: A checkpoint folder, as `from_pretrained` wants it.
@@ -73,7 +74,8 @@ def captioner_path() -> Path:
 
 
 def _tokenizer(special_tokens: list[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE in which every word of the grammar is one token, and any text can be written."""
+    """Byte-level BPE in which every word of the grammar is one token, and any text can be
+    written."""
     rng = random.Random(0)
     faults = Faults(wrong=0.3, vague=0.3, meta=0.3, broken=0.5)
     captions = [faulty_caption(random_scene(rng, (1, 9)), rng, faults) for _ in range(1000)]
@@ -120,8 +122,8 @@ def _generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
 def _enlarge_init(model: PreTrainedModel, factor: float) -> None:
     """Multiply every weight matrix but the embeddings.
 
-    transformers draws them with a deviation of 0.02, made for widths of thousands. At width 128 that is four
-    times too small for the model to learn colours and shapes within minutes.
+    transformers draws them with a deviation of 0.02, made for widths of thousands. At width 128
+    that is four times too small for the model to learn colours and shapes within minutes.
     """
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -138,17 +140,20 @@ def build_qwen(
     num_vision_layers: int = 2,
     init_factor: float = 3.0,
 ) -> Path:
-    """Write a Qwen2.5-VL checkpoint of random weights, in which one visual token is one cell of the board.
+    """Write a Qwen2.5-VL checkpoint of random weights, in which one visual token is one cell of the
+    board.
 
     Args:
         path (`str` or `Path`): Folder to write; made if missing.
         seed (`int`, *optional*, defaults to `0`): The same seed gives the same weights.
         hidden_size (`int`, *optional*, defaults to `32`):
-            Width of language model and vision tower; a multiple of 32, so that four heads have an even half.
+            Width of language model and vision tower; a multiple of 32, so that four heads have an
+            even half.
         num_layers (`int`, *optional*, defaults to `2`): Layers of the language model.
         num_vision_layers (`int`, *optional*, defaults to `2`): Layers of the vision tower.
         init_factor (`float`, *optional*, defaults to `3.0`):
-            What the initial weight matrices are multiplied by; three makes training from scratch work.
+            What the initial weight matrices are multiplied by; three makes training from scratch
+            work.
 
     Returns:
         `Path`: The folder.

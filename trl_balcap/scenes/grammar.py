@@ -1,9 +1,9 @@
 """The language of scenes: captions out of scenes, perfect and faulty ones.
 
-A perfect caption starts with a count and then names each thing once, in raster order, position first:
-"There are two things. At the top left there is a large red circle. The middle right shows a small blue
-star." `faulty_caption` spoils such a caption in the ways in which captioners fail. `parsing` is the inverse of
-both.
+A perfect caption starts with a count and then names each thing once, in raster order, position
+first: "There are two things. At the top left there is a large red circle. The middle right shows a
+small blue star." `faulty_caption` spoils such a caption in the ways in which captioners fail.
+`parsing` is the inverse of both.
 """
 
 import random
@@ -60,7 +60,8 @@ class ThingClaim:
     Args:
         row (`str`), column (`str`): Where.
         colour, shape, size (`str` or `None`): What; `None` where the sentence does not say.
-        well_formed (`bool`, *optional*, defaults to `True`): Whether the sentence is grammatical English.
+        well_formed (`bool`, *optional*, defaults to `True`): Whether the sentence is grammatical
+            English.
     """
 
     row: str
@@ -97,7 +98,8 @@ class ThingClaim:
         )
 
     def implies(self, other: "Claim") -> bool:
-        """Whether this claim being true makes `other` true: the same place, and at least as much said."""
+        """Whether this claim being true makes `other` true: the same place, and at least as much
+        said."""
         return (
             isinstance(other, ThingClaim)
             and other.cell == self.cell
@@ -157,13 +159,16 @@ class Faults:
     """How often `faulty_caption` goes wrong; every field is a probability between 0 and 1.
 
     Args:
-        wrong (`float`): Per thing, one of colour, shape and size is replaced; per count, the number is.
-        vague (`float`): Per thing, one or two of colour, shape and size are left open ("a red thing").
+        wrong (`float`): Per thing, one of colour, shape and size is replaced; per count, the number
+            is.
+        vague (`float`): Per thing, one or two of colour, shape and size are left open ("a red
+            thing").
         omit (`float`): Per thing and per count, it is left out.
         invent (`float`): Per caption, a thing is named in a cell that is empty.
         meta (`float`): Per sentence, commentary follows it.
         repeat (`float`): Per thing, its sentence is said twice.
-        broken (`float`): Per thing and per count, the sentence is bad grammar (its meaning stays clear).
+        broken (`float`): Per thing and per count, the sentence is bad grammar (its meaning stays
+            clear).
         disorder (`float`): Per caption, the sentences come in random order.
         short (`float`): Per caption, it stops after the first or the second sentence.
         long (`float`): Per caption, three to five sentences of commentary and repetition are added.
@@ -243,7 +248,8 @@ def describe(scene: Scene, rng: random.Random | None = None, *, count: bool = Tr
     Args:
         scene (`Scene`): What to describe.
         rng (`random.Random`, *optional*):
-            Chooses one of the three templates for each thing. Without it the first one is used throughout.
+            Chooses one of the three templates for each thing. Without it the first one is used
+            throughout.
         count (`bool`, *optional*, defaults to `True`): Start with the number of things.
 
     Returns:

@@ -53,7 +53,8 @@ def write_scenes(folder: str | Path, n: int, seed: int = 0) -> Path:
         seed (`int`, *optional*, defaults to `0`): The same seed gives the same files.
 
     Returns:
-        `Path`: The `captions.jsonl`, with lines such as `{"image": "images/000.png", "reference": "..."}`.
+        `Path`: The `captions.jsonl`, with lines such as `{"image": "images/000.png", "reference":
+        "..."}`.
 
     Raises:
         FileExistsError: The folder holds a `captions.jsonl` already.

@@ -44,7 +44,8 @@ _COUNT_CLAIMS = {
 
 
 def split_sentences(text: str) -> list[str]:
-    """Cut a text into sentences: after a full stop, question or exclamation mark and white space, and at line ends.
+    """Cut a text into sentences: after a full stop, question or exclamation mark and white space,
+    and at line ends.
 
     Joined by single spaces the sentences give the text again, up to white space.
 
@@ -69,14 +70,15 @@ def split_sentences(text: str) -> list[str]:
 def parse_sentence(sentence: str) -> Claim | None:
     """What one sentence claims: the exact inverse of the grammar.
 
-    Letter case and spelling must be the grammar's. Bad grammar that `faulty_caption` writes, and a missing
-    full stop, are understood and marked `well_formed=False`.
+    Letter case and spelling must be the grammar's. Bad grammar that `faulty_caption` writes, and a
+    missing full stop, are understood and marked `well_formed=False`.
 
     Args:
         sentence (`str`): Any text.
 
     Returns:
-        `ThingClaim`, `CountClaim`, `MetaClaim` or `None`: `None` for everything that is not of the grammar.
+        `ThingClaim`, `CountClaim`, `MetaClaim` or `None`: `None` for everything that is not of the
+        grammar.
 
     Example:
 

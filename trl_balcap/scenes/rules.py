@@ -1,4 +1,5 @@
-"""How the exact judge reads text: assertions out of a text, verdicts on them, grades of its language.
+"""How the exact judge reads text: assertions out of a text, verdicts on them, grades of its
+language.
 
 Its rules:
 

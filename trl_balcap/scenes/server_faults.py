@@ -109,8 +109,8 @@ class ServerFaults:
                 raise ValueError(f"{name} is a rate of at least 0, got {rate}.")
         if sum(rates.values()) > 1 + 1e-9:
             raise ValueError(
-                f"the rates of the faults add up to {sum(rates.values()):g}, at most 1 is possible: "
-                "one request meets one fault. Lower some of them."
+                f"the rates of the faults add up to {sum(rates.values()):g}, at most 1 is "
+                "possible: one request meets one fault. Lower some of them."
             )
 
     @property

@@ -28,9 +28,9 @@ __all__ = ["read_scene"]
 
 _SHRINK = 2  # half the canvas' pixels each way tell all candidates apart, in a quarter of the time
 _SIDE = CELL // _SHRINK
-# Root of the mean squared difference in a cell, in grey levels of 255. Measured after resizing by 0.7
-# and JPEG of quality 80: at most 9 in empty cells and 21 in others. Blank white has 15, a scene that
-# is shifted by one pixel 32.
+# Root of the mean squared difference in a cell, in grey levels of 255. Measured after resizing by
+# 0.7 and JPEG of quality 80: at most 9 in empty cells and 21 in others. Blank white has 15, a scene
+# that is shifted by one pixel 32.
 _LARGEST_ERROR_EMPTY = 12.0
 _LARGEST_ERROR = 29.0
 _KEPT = 512

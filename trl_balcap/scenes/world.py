@@ -1,8 +1,8 @@
 """The drawn world: a 3x3 board with a few coloured shapes on it.
 
-A scene holds at most one thing per cell. The canvas has 84x84 pixels, so a cell of 28 pixels is exactly
-one visual token of a Qwen2.5-VL model with patches of 14 pixels merged 2x2. Every cell has a pale tint of
-its own, which tells a tiny model where it is looking.
+A scene holds at most one thing per cell. The canvas has 84x84 pixels, so a cell of 28 pixels is
+exactly one visual token of a Qwen2.5-VL model with patches of 14 pixels merged 2x2. Every cell has
+a pale tint of its own, which tells a tiny model where it is looking.
 """
 
 import itertools
@@ -136,8 +136,8 @@ class Scene:
         for one, other in itertools.pairwise(things):
             if one.cell == other.cell:
                 raise ValueError(
-                    f"Two things stand at the {one.row} {one.column}, but a cell holds at most one. "
-                    "Move one of them to a free cell."
+                    f"Two things stand at the {one.row} {one.column}, but a cell holds at most "
+                    "one. Move one of them to a free cell."
                 )
         object.__setattr__(self, "things", things)
 
@@ -225,7 +225,8 @@ def draw(scene: Scene) -> Image.Image:
         scene (`Scene`): What to draw.
 
     Returns:
-        `PIL.Image.Image`: RGB picture of `CANVAS` x `CANVAS` pixels. The same scene gives the same pixels.
+        `PIL.Image.Image`: RGB picture of `CANVAS` x `CANVAS` pixels. The same scene gives the same
+        pixels.
 
     Example:
 

@@ -1,4 +1,5 @@
-"""b-CapScore with the exact judge: 1.0 for perfect captions, the exact fraction for each planted fault."""
+"""b-CapScore with the exact judge: 1.0 for perfect captions, the exact fraction for each planted
+fault."""
 
 import asyncio
 import json

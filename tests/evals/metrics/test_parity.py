@@ -70,7 +70,8 @@ def scores_of(metric: type[Metric], rows: list[dict[str, Any]]) -> dict[str, flo
 
 @pytest.fixture
 def chat_server():
-    """A loopback server that answers each request with the next (status, body), and keeps the requests."""
+    """A loopback server that answers each request with the next (status, body), and keeps the
+    requests."""
     started = []
 
     def start(responses: list[tuple[int, Any]]) -> SimpleNamespace:
@@ -372,7 +373,8 @@ def judge_loop(inputs, official, tmp_path):
 
 
 def completion(body: dict[str, Any]) -> dict[str, Any]:
-    """A reply with what every OpenAI-compatible server sends beside the content that the cases keep."""
+    """A reply with what every OpenAI-compatible server sends beside the content that the cases
+    keep."""
     choices = [
         {"index": 0, "finish_reason": "stop"}
         | choice

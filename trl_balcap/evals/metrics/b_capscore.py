@@ -1,6 +1,6 @@
 """
-b-CapScore of captions, from the very questions that training asks: which assertions are true and pointable, which
-units of the reference are covered, how well the caption is written.
+b-CapScore of captions, from the very questions that training asks: which assertions are true and
+pointable, which units of the reference are covered, how well the caption is written.
 """
 
 import asyncio
@@ -115,9 +115,9 @@ class BCapScore(Metric):
         Judge one caption, by the questions of training in place of `ask`.
 
         Returns:
-            `dict`: "score" (b-CapScore, `None` unless all three rewards are there), "precision", "recall",
-            "linguistic", "reason" of the first that is missing; "assertions" and "units" with their verdicts, and the
-            three grades.
+            `dict`: "score" (b-CapScore, `None` unless all three rewards are there), "precision",
+            "recall", "linguistic", "reason" of the first that is missing; "assertions" and "units"
+            with their verdicts, and the three grades.
         """
         if is_empty(caption.caption):
             return {"score": 0.0, "reason": None, **dict.fromkeys(REWARDS, 0.0)}
@@ -177,8 +177,9 @@ class BCapScore(Metric):
     @staticmethod
     def statistics(rows: Sequence[Row]) -> list[Statistic]:
         """
-        Corpus scores of scored rows, percent: "b-CapScore", the mean over captions; "b-CapScore of means", the harmonic
-        mean of the three corpus means; and these means, each over the captions that have it.
+        Corpus scores of scored rows, percent: "b-CapScore", the mean over captions; "b-CapScore of
+        means", the harmonic mean of the three corpus means; and these means, each over the captions
+        that have it.
         """
         values = {name: [row.get(name) for row in rows] for name in REWARDS}
         means = [mean_statistic(name, values[name], 100) for name in REWARDS]

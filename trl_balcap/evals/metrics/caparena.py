@@ -1,8 +1,10 @@
 """
-CapArena-Auto: does a judge that sees the image prefer the captions to those of three baseline models?
+CapArena-Auto: does a judge that sees the image prefer the captions to those of three baseline
+models?
 
-Each of 600 images is a battle with one baseline. `official` divides the sum by 2, which is percent only at 200 images
-a baseline; `strict` gives percent of the battles that have a verdict. What a verdict is: `rules/caparena.py`.
+Each of 600 images is a battle with one baseline. `official` divides the sum by 2, which is percent
+only at 200 images a baseline; `strict` gives percent of the battles that have a verdict. What a
+verdict is: `rules/caparena.py`.
 """
 
 import asyncio
@@ -59,7 +61,8 @@ TEMPERATURE, TOP_P, MAX_TOKENS, MAX_CALLS = 0.1, 0.9, 1500, 5
 
 def load_references(path: str | Path) -> dict[str, dict[str, Any]]:
     """
-    Read `caparena_auto_600.json`: `{image: {"captions": {"human": ..., baseline: ...}, "ref_model": baseline}}`.
+    Read `caparena_auto_600.json`: `{image: {"captions": {"human": ..., baseline: ...}, "ref_model":
+    baseline}}`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -80,8 +83,8 @@ def load_references(path: str | Path) -> dict[str, dict[str, Any]]:
         captions = row.get("captions") if isinstance(row, dict) else None
         if baseline not in BASELINES:
             problems.append(
-                f"{path}: {image!r}: ref_model is {baseline!r}; it must be the full name of a baseline: "
-                f"{', '.join(BASELINES)}."
+                f"{path}: {image!r}: ref_model is {baseline!r}; it must be the full name of a "
+                f"baseline: {', '.join(BASELINES)}."
             )
         elif not isinstance(captions, dict) or not all(
             isinstance(captions.get(name), str) for name in ("human", baseline)
@@ -155,7 +158,8 @@ class CapArenaAuto(PublishedMetric):
         return all(row[name] == getattr(battle, name) for name in ("source1", "caption1", "ref"))
 
     def problems(self, captions: Sequence[Caption]) -> list[str]:
-        """One message per caption without a battle; in `official` also one if images have no caption."""
+        """One message per caption without a battle; in `official` also one if images have no
+        caption."""
         by_image = {image_name(caption): caption.caption for caption in captions}
         problems = [
             f"{caption.where}: CapArena-Auto has no image {image_name(caption)!r}. Remove the row."
@@ -170,9 +174,9 @@ class CapArenaAuto(PublishedMetric):
         if absent and self.mode == "official":
             source = captions[0].where.rpartition(":")[0] if captions else "the captions"
             problems.append(
-                f"{source}: {len(absent)} of {len(self.references)} images have no caption, such as "
-                f"{absent[0]!r}, and the official scorer stops there. Caption them, or score what there "
-                f"is with --mode strict."
+                f"{source}: {len(absent)} of {len(self.references)} images have no caption, such "
+                f"as {absent[0]!r}, and the official scorer stops there. Caption them, or score "
+                f"what there is with --mode strict."
             )
         present = {image: row for image, row in self.references.items() if image in by_image}
         battles = auto_battles(present, by_image, self.model, seed=self.seed)
@@ -195,8 +199,8 @@ class CapArenaAuto(PublishedMetric):
         Fight one battle.
 
         Returns:
-            `dict`: "score" 1, 0 or -1, `None` with a "reason" where no verdict counts; the battle, the judge's words
-            in "verdict" and its "replies".
+            `dict`: "score" 1, 0 or -1, `None` with a "reason" where no verdict counts; the battle,
+            the judge's words in "verdict" and its "replies".
 
         Raises:
             JudgeError: If the judge did not answer at all.
@@ -273,8 +277,8 @@ class CapArenaAuto(PublishedMetric):
     @staticmethod
     def statistics(rows: Sequence[Row]) -> list[Statistic]:
         """
-        Corpus scores of scored rows: Score_Avg, the score against each baseline, and the share of battles won, lost and
-        tied. The mode is the rows' own.
+        Corpus scores of scored rows: Score_Avg, the score against each baseline, and the share of
+        battles won, lost and tied. The mode is the rows' own.
         """
         outcomes = np.array([row["score"] or 0 for row in rows], dtype=float)  # (N,)
         judged = np.array([row["score"] is not None for row in rows], dtype=bool)

@@ -1,8 +1,9 @@
 """
 CaptionQA: how many questions about the image can be answered from the caption alone?
 
-A text model reads the caption and one multiple-choice question, options shuffled and "Cannot answer from the
-caption" among them, and names a letter. The rules of its modes are in `rules/captionqa.py`.
+A text model reads the caption and one multiple-choice question, options shuffled and "Cannot answer
+from the caption" among them, and names a letter. The rules of its modes are in
+`rules/captionqa.py`.
 """
 
 import asyncio
@@ -101,7 +102,8 @@ class CaptionQA(PublishedMetric):
         return then == now or not then
 
     def problems(self, captions: Sequence[Caption]) -> list[str]:
-        """One message per caption whose id has no question. Prepares the questions of the others."""
+        """One message per caption whose id has no question. Prepares the questions of the
+        others."""
         known = {str(row["id"]) for row in self.dataset if row.get("id") is not None}
         by_id = {caption.id: caption.caption for caption in captions}
         questions, self.skipped = prepare_questions(
@@ -137,8 +139,8 @@ class CaptionQA(PublishedMetric):
         Ask all questions about one caption, side by side.
 
         Returns:
-            `dict`: "score", the mean over the questions that have one; "questions" with options as shown, reply,
-            answer and score of each; "reason" where some question has no score.
+            `dict`: "score", the mean over the questions that have one; "questions" with options as
+            shown, reply, answer and score of each; "reason" where some question has no score.
         """
         answered = {
             record["index"]: record
@@ -213,8 +215,9 @@ class CaptionQA(PublishedMetric):
     @staticmethod
     def statistics(rows: Sequence[Row]) -> list[Statistic]:
         """
-        Corpus scores of scored rows: the mean over all questions (what the script prints), the mean of the domains' means
-        (what the published overall looks like), accuracy, and how often the caption did not tell. Percent.
+        Corpus scores of scored rows: the mean over all questions (what the script prints), the mean
+        of the domains' means (what the published overall looks like), accuracy, and how often the
+        caption did not tell. Percent.
 
         The domain of an image is the dataset's, or what its id begins with, as in "nat_001".
         """

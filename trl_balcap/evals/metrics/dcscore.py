@@ -1,9 +1,11 @@
 """
-DCScore (DeCapBench): is each atomic fact of a caption right, and which facts of the image does the caption hold?
+DCScore (DeCapBench): is each atomic fact of a caption right, and which facts of the image does the
+caption hold?
 
-Three questions a caption: split it into facts; match them with the image's annotated facts (three replies); verify
-them against the image (three replies). Each pair of replies is a trial, and a caption's score is the mean of nine.
-In `official` mode a caption that cannot be scored is left out; the rest of both modes is in `rules/dcscore.py`.
+Three questions a caption: split it into facts; match them with the image's annotated facts (three
+replies); verify them against the image (three replies). Each pair of replies is a trial, and a
+caption's score is the mean of nine. In `official` mode a caption that cannot be scored is left out;
+the rest of both modes is in `rules/dcscore.py`.
 """
 
 import asyncio
@@ -67,7 +69,8 @@ class OracleFacts:
 
 def load_oracle_facts(path: str | Path) -> dict[str, OracleFacts]:
     """
-    Read the benchmark's annotations: JSONL rows with "image_name", "oracle_caption" and "oracle_facts".
+    Read the benchmark's annotations: JSONL rows with "image_name", "oracle_caption" and
+    "oracle_facts".
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -152,7 +155,8 @@ class DCScore(PublishedMetric):
         ]
 
     def workload(self, captions: Sequence[Caption]) -> Workload:
-        """Three calls for matching and verification each, one for extraction, if no reply is invalid."""
+        """Three calls for matching and verification each, one for extraction, if no reply is
+        invalid."""
         total = Workload()
         for caption in captions:
             text = len(caption.caption)
@@ -179,8 +183,9 @@ class DCScore(PublishedMetric):
         Score one caption.
 
         Returns:
-            `dict`: "score" (0 to 1) and the means over trials, or `None` with a "reason"; and what they come from:
-            "facts", "mappings", "verifications", "trials", "attempts" with each failed attempt's error.
+            `dict`: "score" (0 to 1) and the means over trials, or `None` with a "reason"; and what
+            they come from: "facts", "mappings", "verifications", "trials", "attempts" with each
+            failed attempt's error.
 
         Raises:
             JudgeError: If the judge did not answer at all.
@@ -281,15 +286,15 @@ class DCScore(PublishedMetric):
         """Whether the official script would have come to its end."""
         if self.mode == "official" and official_crash(rows):
             yield (
-                "The official script would have died at the first caption, whose first extraction came to "
-                "nothing."
+                "The official script would have died at the first caption, whose first "
+                "extraction came to nothing."
             )
 
     @staticmethod
     def statistics(rows: Sequence[Row]) -> list[Statistic]:
         """
-        Corpus scores of scored rows: DCScore, 100 times the mean score of the captions that have one; the same with every
-        unscored caption as 0; and the means that it is made of.
+        Corpus scores of scored rows: DCScore, 100 times the mean score of the captions that have
+        one; the same with every unscored caption as 0; and the means that it is made of.
         """
         names = ("precision", "recall", "f1_score", "precision_relevant", "recall_relevant")
         as_zero = [0.0 if row["reason"] == INVALID else row["score"] for row in rows]

@@ -123,7 +123,8 @@ class Metric(Protocol):
         ...
 
     def settings(self) -> dict[str, Any]:
-        """What else scores depend on; rows made with other settings are neither kept nor compared."""
+        """What else scores depend on; rows made with other settings are neither kept nor
+        compared."""
         return {}
 
     def absent(self, rows: Sequence[Row]) -> int:
@@ -155,8 +156,8 @@ class Metric(Protocol):
                 The row of an earlier run that came to no score, or not to all of it.
 
         Returns:
-            `dict`: "score" (`None` where there is none), "reason" (`None` where nothing is missing),
-            and every verdict and reply that the score rests on.
+            `dict`: "score" (`None` where there is none), "reason" (`None` where nothing is
+            missing), and every verdict and reply that the score rests on.
 
         Raises:
             `JudgeError`: if the judge did not answer at all.

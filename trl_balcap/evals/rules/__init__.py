@@ -1,1 +1,2 @@
-"""The rules of published benchmarks: replies read, points given. Pure, and checked against the originals."""
+"""The rules of published benchmarks: replies read, points given. Pure, and checked against the
+originals."""

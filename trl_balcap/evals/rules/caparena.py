@@ -67,7 +67,8 @@ def auto_battles(
 
     Args:
         references (`Mapping`):
-            `caparena_auto_600.json`: for each image `{"captions": {"human": ..., baseline: ...}, "ref_model": ...}`.
+            `caparena_auto_600.json`: for each image `{"captions": {"human": ..., baseline: ...},
+            "ref_model": ...}`.
         captions (`Mapping[str, str]`):
             The model's caption of each image.
         model (`str`):
@@ -90,7 +91,7 @@ def auto_battles(
     ('mine-7B', 'g')
 
     ```
-    """
+    """  # noqa: E501
     coin = random.Random(seed)
     battles = []
     for image, row in references.items():
@@ -117,8 +118,9 @@ def read_judgment(reply: str | None) -> str | None:
     r"""
     Words of the verdict in a reply, `None` where the judge must be asked again.
 
-    Both a reason and a judgment must be there, in that order, in the official script's reading: the reason is what
-    stands between "Reason:" and the next "Judgment:", the judgment the line after the first "Judgment:".
+    Both a reason and a judgment must be there, in that order, in the official script's reading: the
+    reason is what stands between "Reason:" and the next "Judgment:", the judgment the line after
+    the first "Judgment:".
 
     Example:
 
@@ -163,7 +165,8 @@ def verdict_of(judgment: str | None, mode: Mode = "official") -> Verdict | None:
 
 def caption_length(caption: str) -> int:
     """
-    Words of a caption as the official leaderboard counts them: pieces between single spaces, so "" is 1.
+    Words of a caption as the official leaderboard counts them: pieces between single spaces, so ""
+    is 1.
 
     Example:
 
@@ -188,7 +191,7 @@ def outcome_of(battle: Battle, model: str, mode: Mode = "official") -> int | Non
     (1, None)
 
     ```
-    """
+    """  # noqa: E501
     verdict = verdict_of(battle.verdict, mode)
     if verdict is None or verdict == 0:
         return verdict

@@ -99,8 +99,9 @@ def extract_letter(reply: str | None, num_options: int) -> str | None:
     """
     Letter in a reply, read as the official script does.
 
-    What follows the first "</think>", then the first "Answer: ", then the first line break counts. There the first
-    standalone letter decides if it names an option, else the first number from 1 to 99 that does, else nothing.
+    What follows the first "</think>", then the first "Answer: ", then the first line break counts.
+    There the first standalone letter decides if it names an option, else the first number from 1 to
+    99 that does, else nothing.
 
     Example:
 
@@ -127,7 +128,8 @@ def extract_letter(reply: str | None, num_options: int) -> str | None:
 
 def strict_letter(reply: str | None, num_options: int) -> str | None:
     """
-    Letter of a reply that is one option and nothing that contradicts it: "B", "(b)", "**B**", "Answer: B", "B. Cup".
+    Letter of a reply that is one option and nothing that contradicts it: "B", "(b)", "**B**",
+    "Answer: B", "B. Cup".
 
     Example:
 
@@ -150,8 +152,9 @@ def is_yesno_question(question: str, choices: Sequence[Any], mode: Mode = "offic
     """
     Whether a question gets no "cannot answer" option.
 
-    `official`: some option contains "yes" and some "no" anywhere (as "nose" does), or the question starts with an
-    auxiliary verb (as "Is the cup red or blue?" does). `strict`: the options' first words are yes and no.
+    `official`: some option contains "yes" and some "no" anywhere (as "nose" does), or the question
+    starts with an auxiliary verb (as "Is the cup red or blue?" does). `strict`: the options' first
+    words are yes and no.
 
     Example:
 
@@ -173,14 +176,16 @@ def is_yesno_question(question: str, choices: Sequence[Any], mode: Mode = "offic
 
 
 def options_of(question: str, choices: Sequence[Any], mode: Mode = "official") -> list[Any]:
-    """Options that the judge may choose from: the choices, and "cannot answer" unless yes or no is asked."""
+    """Options that the judge may choose from: the choices, and "cannot answer" unless yes or no is
+    asked."""
     offered = [] if is_yesno_question(question, choices, mode) else [CANNOT_ANSWER]
     return [*choices, *offered]
 
 
 def true_letter(choices: Sequence[Any], answer: Any) -> str | None:
     """
-    Letter of the choice whose text is the answer's, `None` where none is. Case matters, outer white space does not.
+    Letter of the choice whose text is the answer's, `None` where none is. Case matters, outer white
+    space does not.
 
     Raises:
         IndexError: If that choice is beyond the 26th, which has no letter.
@@ -213,8 +218,8 @@ def prepare_questions(
 
     Args:
         dataset (`Sequence[Mapping]`):
-            Rows with "id" and "questions" (each with "question", "choices", "answer" as text, "category"), or rows
-            that are one such question.
+            Rows with "id" and "questions" (each with "question", "choices", "answer" as text,
+            "category"), or rows that are one such question.
         captions (`Mapping[str, str]`):
             Caption of each image id. An empty caption is asked about.
         seed (`int`, *optional*, defaults to `0`):
@@ -223,8 +228,8 @@ def prepare_questions(
             See the module.
 
     Returns:
-        [`Preparation`]: questions without a caption, with fewer than 2 choices, with more than 26 options or without
-        a choice that is the answer are skipped, and counted.
+        [`Preparation`]: questions without a caption, with fewer than 2 choices, with more than 26
+        options or without a choice that is the answer are skipped, and counted.
     """
     rng = random.Random(seed)
     questions: list[ChoiceQuestion] = []
@@ -311,10 +316,11 @@ def question_prompt(caption: str, question: ChoiceQuestion) -> str:
 
 def score_reply(question: ChoiceQuestion, reply: str | None, mode: Mode = "official") -> Answer:
     """
-    Worth of one reply: 1 for the right option, `1 / len(choices) + 0.05` for "cannot answer", else 0.
+    Worth of one reply: 1 for the right option, `1 / len(choices) + 0.05` for "cannot answer", else
+    0.
 
-    `official` strips the reply and rounds the score to 4 decimals. `strict` gives no score to a reply that names no
-    option, because that is the judge's failure.
+    `official` strips the reply and rounds the score to 4 decimals. `strict` gives no score to a
+    reply that names no option, because that is the judge's failure.
 
     Example:
 
@@ -326,7 +332,7 @@ def score_reply(question: ChoiceQuestion, reply: str | None, mode: Mode = "offic
     (1.0, None)
 
     ```
-    """
+    """  # noqa: E501
     n_options = len(question.options)
     if mode == "strict":
         letter = strict_letter(reply, n_options)

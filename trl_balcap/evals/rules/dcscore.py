@@ -66,9 +66,9 @@ def read_reply(text: str | None) -> Any:
     """
     Read the list in a judge's reply as the official script does, `None` where it cannot.
 
-    The text after the last JSON fence is tried as a Python literal up to the next fence, then in one line without
-    outer backticks as a Python literal, as JSON, and as JSON without any backtick. So trailing commas and Python's
-    `None` are read, and prose before a list without a fence is not.
+    The text after the last JSON fence is tried as a Python literal up to the next fence, then in
+    one line without outer backticks as a Python literal, as JSON, and as JSON without any backtick.
+    So trailing commas and Python's `None` are read, and prose before a list without a fence is not.
 
     Example:
 
@@ -99,7 +99,8 @@ def read_reply(text: str | None) -> Any:
 
 def format_facts(facts: Iterable[Mapping[str, Any]]) -> str:
     r"""
-    Write facts as the official prompts hold them: a fence, one JSON object a line, a comma after each.
+    Write facts as the official prompts hold them: a fence, one JSON object a line, a comma after
+    each.
 
     Example:
 
@@ -115,10 +116,11 @@ def format_facts(facts: Iterable[Mapping[str, Any]]) -> str:
 
 def read_extraction(text: str | None, mode: Mode = "official") -> list[dict[str, Any]]:
     """
-    Facts in a reply to the extraction question: `{"fact": str, "relevance": 0 | 1, "identifier"?: str}`.
+    Facts in a reply to the extraction question: `{"fact": str, "relevance": 0 | 1, "identifier"?:
+    str}`.
 
-    `official` asks for `relevance` in every fact, as the script does by deleting it. `strict` takes a fact without
-    one as relevant, wants text in every fact, and keeps one of equal facts.
+    `official` asks for `relevance` in every fact, as the script does by deleting it. `strict` takes
+    a fact without one as relevant, wants text in every fact, and keeps one of equal facts.
 
     Raises:
         InvalidReplyError: If the reply holds no such list.
@@ -141,11 +143,12 @@ def read_mapping(text: str | None, *, n_oracle: int, mode: Mode = "official") ->
     """
     Matches in a reply to the matching question: fact to id of an annotated fact, or to `None`.
 
-    `official` keeps ids as they stand, so that 0 and "0" are different facts. `strict` reads "0" as 0, "none" in any
-    spelling as `None`, and refuses every id outside `range(n_oracle)`.
+    `official` keeps ids as they stand, so that 0 and "0" are different facts. `strict` reads "0" as
+    0, "none" in any spelling as `None`, and refuses every id outside `range(n_oracle)`.
 
     Raises:
-        InvalidReplyError: If the reply holds no such list, or in `strict` an id that is no annotated fact's.
+        InvalidReplyError: If the reply holds no such list, or in `strict` an id that is no
+        annotated fact's.
     """
     mapping: dict[Any, Any] = {}
     for entry in _entries(text, "matching"):
@@ -163,8 +166,9 @@ def read_verification(text: str | None, mode: Mode = "official") -> list[dict[st
     """
     Verdicts in a reply to the verification question: `{"fact": str, "verification": 0 | 1}`.
 
-    `official` keeps duplicates, and counts 1, 1.0 and `True` as right and anything else as wrong. `strict` keeps one
-    of equal entries and refuses a fact verified both ways or by anything but 0 and 1.
+    `official` keeps duplicates, and counts 1, 1.0 and `True` as right and anything else as wrong.
+    `strict` keeps one of equal entries and refuses a fact verified both ways or by anything but 0
+    and 1.
 
     Raises:
         InvalidReplyError: If the reply holds no such list.
@@ -198,15 +202,16 @@ def fact_scores(
     """
     Precision, recall and F1 of one trial.
 
-    With V the entries of the verification, right(f) their verdict, m(f) the match, N the annotated facts, U the
-    right facts that match none, and c(o) the entries that match o:
+    With V the entries of the verification, right(f) their verdict, m(f) the match, N the annotated
+    facts, U the right facts that match none, and c(o) the entries that match o:
 
         precision = right / |V|
         recall    = (U + sum over right matched f of 1 / c(m(f))) / (N + U)
         F1        = 2 precision recall / (precision + recall + 1e-8)
 
-    `official` counts wrong entries in c(o), and irrelevant ones too when it scores the relevant. `strict` counts in
-    c(o) only the entries that earn credit, so an annotated fact that was said rightly counts one, in both halves.
+    `official` counts wrong entries in c(o), and irrelevant ones too when it scores the relevant.
+    `strict` counts in c(o) only the entries that earn credit, so an annotated fact that was said
+    rightly counts one, in both halves.
 
     Args:
         facts (`Sequence`):
