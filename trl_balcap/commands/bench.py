@@ -69,8 +69,19 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--repeats", type=int, default=1, help="ask the judge so often: its noise in the intervals"
     )
-    parser.add_argument("--mode", choices=("official", "strict"), default="official")
-    parser.add_argument("--official-prompts", nargs="+", default=(), metavar="PATH")
+    parser.add_argument(
+        "--mode",
+        choices=("official", "strict"),
+        default="official",
+        help="the published scripts' numbers, or corrected ones, as for score (default: official)",
+    )
+    parser.add_argument(
+        "--official-prompts",
+        nargs="+",
+        default=(),
+        metavar="PATH",
+        help="checkouts whose prompts are used, as for score",
+    )
     parser.add_argument("--split", default="all", help="domain of CaptionQA (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="shuffles and coins (default: 0)")
     parser.add_argument("--yes", action="store_true", help="do not ask before spending")
