@@ -166,6 +166,16 @@ def test_evaluations_are_means_of_what_was_judged():
     assert found[0]["means"]["Length ratio"] == 0.75
 
 
+def test_what_an_alarm_says_of_the_end_of_a_run_is_a_warning_of_the_page():
+    log = [
+        {"step": step, "loss": 0.0, "rewards/recall_reward/frac_zero_std": 1.0}
+        for step in range(1, 31)
+    ]
+    (shown,) = report_data([Run("run", log=log)])["runs"]
+    (warning,) = shown["warnings"]
+    assert "equal recall" in warning
+
+
 def test_runs_are_found_in_folders_and_named_by_what_tells_them_apart(tmp_path):
     scene_run(tmp_path / "runs" / "a" / "trainer", steps=[1], images=1, rollouts=2)
     score_run(tmp_path / "runs" / "a" / "scores", faults=1.0, n=2)

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from trl_balcap.report.alarms import alarms
 from trl_balcap.report.align import align, sentences
 from trl_balcap.report.charts import charts, evaluations, headline, reward_names
 from trl_balcap.report.runs import Run, bounded_rows, bounded_thumbnails, score_of
@@ -128,6 +129,8 @@ def report_data(runs: Sequence[Run], *, max_rows: int = MAX_ROWS) -> dict[str, A
 def _run(run: Run) -> dict[str, Any]:
     known = ("settings", "versions", "warnings")
     facts = {name: run.facts.get(name) for name in known}
+    training = [entry for entry in run.log if "loss" in entry]
+    facts["warnings"] = [*(facts["warnings"] or ()), *alarms(training).values()]
     about = {k: v for k, v in run.facts.items() if k not in (*known, "title", "length_gate")}
     return {
         "name": str(run.facts.get("title") or run.name),
