@@ -33,7 +33,7 @@ check: .venv/installed-dev  ## lint, format, types
 docs: .venv/installed-dev  ## the docs as a site in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
 
-format: .venv/installed-dev  ## mend what ruff can
+format: .venv/installed-dev  ## fix what ruff can
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 

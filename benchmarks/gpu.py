@@ -17,6 +17,7 @@ what was measured. Without a GPU the full shape is not run, and the table says s
 import argparse
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,7 @@ from trl_balcap.scenes.make import scene_rows
 from trl_balcap.scenes.server import serve
 
 GOAL = 1.02
+CASE_SECONDS = 420  # of one case, so that a run can be made in pieces of 8 minutes
 PHASES = ("generate", "wait for rewards", "log-probabilities", "backward and optimizer")
 
 
@@ -240,6 +242,7 @@ def run_case(shape: Shape, case: Case, folder: Path) -> dict[str, Any]:
             for name in ("step", *PHASES)
         },
         "peak_gib": torch.cuda.max_memory_allocated() / GIB if cuda else None,
+        "reserved_gib": torch.cuda.max_memory_reserved() / GIB if cuda else None,
         "planned_gib": planned(shape, case, model.config) / GIB,
         "unscored": max(unscored, default=0.0),
     }
@@ -348,7 +351,11 @@ def run_apart(shape: Shape, case: Case) -> dict[str, Any]:
         result = Path(folder) / "case.json"
         command = [sys.executable, "-m", "benchmarks.gpu", "--shape", shape.name]
         command += ["--case", json.dumps(dataclasses.asdict(case)), "--out", str(result)]
-        subprocess.run(command, check=True)
+        command += ["--steps", str(shape.steps)]
+        # DeepSpeed without a launcher would look for these by mpi4py.
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+        alone |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+        subprocess.run(command, check=True, env={**os.environ, **alone}, timeout=CASE_SECONDS)
         return json.loads(result.read_text())
 
 

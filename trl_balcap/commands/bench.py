@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     Bench, and show the table.
 
     Returns:
-        `int`: 0; 1 if a model got no score on a suite; 2 if the cost was not agreed to; 130 after
+        `int`: 0; 1 if a model got no score on a suite; 2 if the cost was declined; 130 after
         Ctrl-C.
 
     Raises:

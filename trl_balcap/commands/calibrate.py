@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     Calibrate, and say what to write into a config.
 
     Returns:
-        `int`: 0; 2 if the cost was not agreed to.
+        `int`: 0; 2 if the cost was declined.
 
     Raises:
         ValueError: If the arguments do not fit together, or captions cannot be scored.

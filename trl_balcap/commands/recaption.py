@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     Write the references.
 
     Returns:
-        `int`: 0; 1 if no image has a reference; 2 if the cost was not agreed to.
+        `int`: 0; 1 if no image has a reference; 2 if the cost was declined.
 
     Raises:
         `ValueError`: If there is nothing to caption, or the arguments do not fit together.

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     Look at the references.
 
     Returns:
-        `int`: 0; 2 if the cost was not agreed to.
+        `int`: 0; 2 if the cost was declined.
 
     Raises:
         `ValueError`: If there are no references to look at.

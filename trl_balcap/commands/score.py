@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     Score, or compare.
 
     Returns:
-        `int`: 0; 1 if a metric scored no caption at all; 2 if the cost was not agreed to; 130 after
+        `int`: 0; 1 if a metric scored no caption at all; 2 if the cost was declined; 130 after
         Ctrl-C.
 
     Raises:

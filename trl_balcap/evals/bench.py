@@ -146,7 +146,7 @@ async def bench(
         if any(plan.left.values()):
             plans[f"{run.model.name} ({run.repeat})", run.suite.metric] = (plan, judge)
     if plans and confirm is not None and not confirm(plans):
-        raise DeclinedError("Nothing was asked, because the cost was not agreed to.")
+        raise DeclinedError("Nothing was asked, because the cost was declined.")
     done = []
     for run in runs:
         say(f"{run.model.name}: {run.suite.metric}, time {run.repeat} of {repeats}")

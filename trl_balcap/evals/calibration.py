@@ -136,7 +136,7 @@ async def calibrate(
     plans = {name: (await _plan(sample, judges[name], out / name), judges[name]) for name in judges}
     to_ask = any(any(plan.left.values()) for plan, _ in plans.values())
     if to_ask and confirm is not None and not confirm(plans):
-        raise DeclinedError("Nothing was asked, because the cost was not agreed to.")
+        raise DeclinedError("Nothing was asked, because the cost was declined.")
     scores: dict[str, dict[str, dict[str, Any]]] = {}
     for name in judges:
         report = (lambda _, name=name: on_row(name)) if on_row is not None else None

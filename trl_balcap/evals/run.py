@@ -102,7 +102,7 @@ async def score_captions(
     plan = plan_of(jobs, rows)
     if any(plan.left.values()):
         if confirm is not None and not confirm(plan):
-            raise DeclinedError("Nothing was asked, because the cost was not agreed to.")
+            raise DeclinedError("Nothing was asked, because the cost was declined.")
         vision = any(plan.left[job.name] for job in jobs if job.metric.needs_image)
         await judge.preflight(vision=vision)
     out.mkdir(parents=True, exist_ok=True)

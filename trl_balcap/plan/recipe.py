@@ -62,8 +62,7 @@ def read_recipe(config: str | Path | None, flags: list[str]) -> Recipe:
         if unknown:
             keys = ", ".join(word[2:] for word in unknown[::2])
             raise ValueError(
-                f"{config} has keys that no argument bears: {keys}. See `examples/train_qwen.py "
-                "--help`."
+                f"{config} has unknown keys: {keys}. See `examples/train_qwen.py --help`."
             )
     settings, unknown = parser.parse_known_args(flags)
     if unknown:
