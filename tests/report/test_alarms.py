@@ -15,6 +15,7 @@ SOUND = {
     "rewards/precision_reward/frac_zero_std": 0.1,
     "rewards/recall_reward/mean": 0.6,
     "rewards/linguistic_reward/mean": 0.8,
+    "length_gate/ratio": 1.0,
     "length_gate/too_short": 0.05,
     "length_gate/too_long": 0.1,
     "judge/precision_reward/assertions": 6.0,
@@ -45,6 +46,8 @@ def test_a_sound_run_is_silent():
         ),
         ("length_runs_to_an_edge", {"length_gate__too_long": 0.31}),
         ("length_runs_to_an_edge", {"length_gate__too_short": 0.4}),
+        ("length_runs_to_an_edge", {"length_gate__ratio": 0.7}),
+        ("length_runs_to_an_edge", {"length_gate__ratio": 1.6}),
         ("safe_sayings", {"judge__precision_reward__assertions": 2.5}),
         ("rollouts_alike", {"completions__distinct": 0.2}),
         ("commentary", {"judge__precision_reward__pointable": 0.7}),
@@ -61,12 +64,22 @@ def test_each_pathology_has_its_rule_and_no_other(rule, late):
     [
         {"rewards__precision_reward__mean": 0.59},  # alone: nothing was bought with it
         {"length_gate__too_long": 0.24},  # risen, and not much
+        {"length_gate__ratio": 0.76},
         {"judge__precision_reward__assertions": 3.5},
         {"judge__precision_reward__pointable": 0.82},
     ],
 )
 def test_below_its_threshold_a_rule_is_silent(late):
     assert alarms(run(**late)) == {}
+
+
+def test_commentary_that_stays_is_told_of_after_four_windows():
+    steady = {**SOUND, "judge/precision_reward/pointable": 0.82}
+    fewer = {**SOUND, "judge/precision_reward/pointable": 0.84}
+    learnt = {**SOUND, "judge/precision_reward/pointable": 0.87}
+    assert alarms([steady] * (4 * WINDOW - 1)) == {}
+    assert list(alarms([steady] * 2 * WINDOW + [fewer] * 2 * WINDOW)) == ["commentary"]
+    assert alarms([steady] * 2 * WINDOW + [learnt] * 2 * WINDOW) == {}
 
 
 def test_a_rule_waits_for_two_windows():

@@ -66,7 +66,9 @@ def precision_traded(history: Log) -> str | None:
 
 
 def length_runs_to_an_edge(history: Log) -> str | None:
-    """30% of captions or more fall outside the gate, 15 points more than at first."""
+    """30% of captions or more fall outside the gate, 15 points more than at first; or the mean
+    ratio to the reference left 0.75 to 1.5, half way to the default edges, moving by 0.1 or more.
+    """
     for side, advice in (
         ("too_short", "lower length_gate_lower, or weigh recall more"),
         ("too_long", "raise length_gate_upper or max_completion_length, or weigh recall less"),
@@ -79,7 +81,20 @@ def length_runs_to_an_edge(history: Log) -> str | None:
                 f"{last:.0%} of the captions are {words} for the length gate, and more each "
                 f"step: {advice}."
             )
-    return None
+    ratio, change = _last(history, "length_gate/ratio"), _change(history, "length_gate/ratio")
+    shrinks = ratio is not None and ratio < 0.75 and change <= -0.1
+    grows = ratio is not None and ratio > 1.5 and change >= 0.1
+    if ratio is None or not (shrinks or grows):
+        return None
+    advice = (
+        "say less: weigh recall more, or raise length_gate_lower"
+        if shrinks
+        else "grow: weigh recall less, or lower length_gate_upper"
+    )
+    return (
+        f"Captions are {ratio:.2f} times as long as their references, {ratio - change:.2f} at "
+        f"first. They {advice}."
+    )
 
 
 def safe_sayings(history: Log) -> str | None:
@@ -107,14 +122,18 @@ def rollouts_alike(history: Log) -> str | None:
 
 
 def commentary(history: Log) -> str | None:
-    """A quarter of the assertions or more point at nothing, 10 points more than at first."""
+    """A quarter of the assertions or more point at nothing, 10 points more than at first; or, of
+    40 logged steps or more, 15% of them or more, and less than 5 points fewer than at first."""
     key = "judge/precision_reward/pointable"
-    last = _last(history, key)
-    if last is None or last > 0.75 or _change(history, key) > -0.1:
+    last, change = _last(history, key), _change(history, key)
+    rises = last is not None and last <= 0.75 and change <= -0.1
+    stays = last is not None and last <= 0.85 and change < 0.05 and len(history) >= 4 * WINDOW
+    if last is None or not (rises or stays):
         return None
     return (
-        f"{1 - last:.0%} of the assertions point at nothing in the image, and more each step: mood "
-        "and comment. Weigh precision more, or look at the judge's pointable verdicts."
+        f"{1 - last:.0%} of the assertions point at nothing in the image, "
+        f"{1 - last + change:.0%} at first: mood and comment. Weigh precision more, or look at the "
+        "judge's pointable verdicts."
     )
 
 

@@ -1,0 +1,88 @@
+"""What the alarms say of the reproduction's runs, arm by arm: the table of docs/report.md.
+
+    python -m benchmarks.alarms
+
+Nothing is trained. A rule sees the 40 steps that each run logged, as it would have seen them while
+the run was under way. Numbers that those steps lack (commentary, length) stand in each run's
+measurement on held-out images: there a rule compares the base with what the arm made of it.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reproduction.arms import ARMS
+from benchmarks.reproduction.runs import read_runs
+from benchmarks.results_file import RESULTS
+from trl_balcap.report.alarms import WINDOW, alarms
+
+__all__ = ["ends", "heard", "logged", "table"]
+
+REWARDS = ("precision", "recall", "linguistic")
+BY_STEPS = ("dead_reward", "precision_traded", "grades_alike")
+BY_ENDS = ("length_runs_to_an_edge", "commentary")
+
+
+def logged(step: Mapping[str, float]) -> dict[str, float]:
+    """A kept step under the trainer's names. Of a reward's spread only the one within groups was
+    kept, which is no larger than that over the batch: the rule is heard early, never late."""
+    names = {"mean": "mean", "dead": "frac_zero_std", "group_std": "std"}
+    return {
+        f"rewards/{reward}_reward/{ours}": step[f"{reward}/{kept}"]
+        for reward in REWARDS
+        for kept, ours in names.items()
+    }
+
+
+def ends(base: Mapping[str, float], trained: Mapping[str, float]) -> list[dict[str, float]]:
+    """A log of two windows at the base's measures and two at the trained captioner's."""
+    rows = [
+        {
+            "length_gate/ratio": measures["length_ratio"],
+            "length_gate/too_short": measures["too_short"],
+            "length_gate/too_long": measures["too_long"],
+            "judge/precision_reward/pointable": 1.0 - measures["meta"],
+        }
+        for measures in (base, trained)
+    ]
+    return [row for row in rows for _ in range(2 * WINDOW)]
+
+
+def heard(runs: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
+    """By arm, in how many of its seeds each rule spoke at any step."""
+    sampled = {(run["arm"], run["seed"]): run["measures"]["sampled"] for run in runs}
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for run in runs:
+        if not run["steps"]:
+            continue  # the base
+        steps = [logged(step) for step in run["steps"]]
+        at_any = {rule for n in range(1, len(steps) + 1) for rule in alarms(steps[:n])}
+        base = sampled["base", run["seed"]]
+        at_any |= set(alarms(ends(base, sampled[run["arm"], run["seed"]])))
+        found[run["arm"]].update({"seeds": 1} | dict.fromkeys(at_any, 1))
+    return dict(found)
+
+
+def table(found: Mapping[str, Counter[str]]) -> str:
+    """Markdown: arms that a rule spoke of, and the full method; the silent ones in one line."""
+    rules = (*BY_STEPS, *BY_ENDS)
+    lines = ["| arm | " + " | ".join(f"`{rule}`" for rule in rules) + " |"]
+    lines.append("|---|" + "---|" * len(rules))
+    silent = []
+    for name in (name for name in ARMS if name in found):
+        spoke = found[name]
+        if name != "full" and not any(spoke[rule] for rule in rules):
+            silent.append(f"`{name}`")
+            continue
+        cells = [f"{spoke[rule]} of {spoke['seeds']}" if spoke[rule] else "" for rule in rules]
+        lines.append(f"| `{name}`: {ARMS[name].title} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"Silent in all seeds: {', '.join(silent)}."])
+
+
+def main(file: Path = RESULTS / "reproduce.jsonl") -> None:
+    print(table(heard(read_runs(file))))
+
+
+if __name__ == "__main__":
+    main()

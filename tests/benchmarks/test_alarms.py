@@ -1,0 +1,51 @@
+"""The alarms on the reproduction's runs: silent on the full method, heard where they should be."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks import alarms
+from benchmarks.reproduction.runs import read_runs
+from benchmarks.results_file import RESULTS
+from trl_balcap.report.alarms import RULES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def heard():
+    return alarms.heard(read_runs(RESULTS / "reproduce.jsonl"))
+
+
+def test_the_full_method_is_silent_in_all_seeds(heard):
+    assert heard["full"] == {"seeds": 5}
+
+
+@pytest.mark.parametrize(
+    ("arm", "rule"),
+    [("no_pointability", "commentary"), ("no_gate", "length_runs_to_an_edge")],
+)
+def test_the_arm_made_for_a_pathology_is_loud_in_all_seeds(heard, arm, rule):
+    assert heard[arm] == {"seeds": 5, rule: 5}
+
+
+def test_the_page_shows_the_table_as_it_is(heard):
+    assert alarms.table(heard) in (ROOT / "docs" / "report.md").read_text()
+    assert {*alarms.BY_STEPS, *alarms.BY_ENDS} <= set(RULES)
+
+
+def test_a_rule_that_spoke_once_and_fell_silent_counts():
+    """Precision traded for recall in the middle of the run, and bought back by its end."""
+
+    def step(precision, recall):
+        means = {"precision": precision, "recall": recall, "linguistic": 0.8}
+        rest = {"dead": 0.0, "group_std": 0.2}
+        row = {f"{name}/mean": mean for name, mean in means.items()}
+        return row | {f"{name}/{key}": value for name in means for key, value in rest.items()}
+
+    measures = {"length_ratio": 1.0, "too_short": 0.0, "too_long": 0.0, "meta": 0.0}
+    kept = {"seed": 0, "measures": {"sampled": measures}}
+    steps = [step(0.8, 0.5)] * 10 + [step(0.6, 0.7)] * 10 + [step(0.8, 0.7)] * 20
+    runs = [{"arm": "base", "steps": [], **kept}, {"arm": "full", "steps": steps, **kept}]
+    assert alarms.heard(runs) == {"full": Counter(seeds=1, precision_traded=1)}
