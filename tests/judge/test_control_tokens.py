@@ -88,6 +88,16 @@ def test_the_control_tokens_of_a_family_are_none_in_a_question(family):
     assert [a["text"] for a in json.loads(sent)["assertions"]] == texts
 
 
+@pytest.mark.parametrize("sign", [*"<>[]|◁▷＜＞［］｜﹤﹥﹇﹈▁"])
+@pytest.mark.parametrize("nested", [[], [[]], [["A dog."], []]])
+def test_one_sign_among_lists_is_escaped(sign, nested):
+    data = {"assertions": [{"id": 1, "text": f"A {sign} sign."}], "units": nested}
+    sent = json_text(data)
+
+    assert json.loads(sent) == data
+    assert f"A \\u{ord(sign):04x} sign." in sent
+
+
 def test_the_shipped_tokenizer_finds_none_in_a_question():
     tokenizer = AutoTokenizer.from_pretrained(captioner_path())
     special = [*tokenizer.all_special_tokens]

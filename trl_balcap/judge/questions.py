@@ -8,7 +8,7 @@ is spelt so that no tokenizer finds a control token in it.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.resources import files
@@ -80,7 +80,7 @@ class Question(Generic[Verdict]):
     @cached_property
     def said(self) -> str:
         """All text that the judge is to judge, or to compare, in the clear."""
-        return _SURROGATE.sub("\ufffd", "\n".join(_strings(self.data)))
+        return _encodable("\n".join(_strings(self.data)))
 
     def new_ticket(self) -> str:
         """A ticket for one request, which nothing in the question can know."""
@@ -138,8 +138,19 @@ def json_text(data: dict[str, Any]) -> str:
 
     ```
     """
-    dumped = _SURROGATE.sub("\ufffd", json.dumps(data, ensure_ascii=False))
+    dumped = _encodable(json.dumps(data, ensure_ascii=False))
+    # Searching for nothing is far cheaper than a walk through all strings, and most captions hold
+    # no sign. As many brackets as lists are those of the lists, so no string holds one.
+    lists = sum(isinstance(value, list) for value in data.values())
+    if dumped.count("[") == dumped.count("]") == lists and not any(
+        sign in dumped for sign in _SIGNS_BUT_BRACKETS
+    ):
+        return dumped
     return _STRING.sub(lambda string: _OF_TOKENS.sub(_escaped, string.group()), dumped)
+
+
+def _encodable(text: str) -> str:
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def _escaped(character: re.Match[str]) -> str:
@@ -150,7 +161,8 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"')
 # All control tokens known begin with one of these: <...>, [...], ◁...▷, |||...|||, >>...<<. With
 # them the characters that become one of them where a tokenizer normalizes (NFKC), and
 # SentencePiece's space.
-_OF_TOKENS = re.compile("[<>\\[\\]|◁▷＜＞［］｜﹤﹥﹇﹈▁]")
+_SIGNS_BUT_BRACKETS = "<>|◁▷＜＞［］｜﹤﹥﹇﹈▁"
+_OF_TOKENS = re.compile(rf"[\[\]{_SIGNS_BUT_BRACKETS}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -244,13 +256,15 @@ def _shown(name: str, images: tuple[EncodedImage, ...]) -> tuple[EncodedImage, .
     return images
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _strings(value: Any) -> list[str]:
     """All strings in the data of a question."""
     if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _strings(inner)
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return []
+    return [text for inner in value for text in _strings(inner)]
 
 
 def _numbered(texts: Sequence[str]) -> list[dict[str, Any]]:

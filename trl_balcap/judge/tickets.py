@@ -22,6 +22,7 @@ _LETTERS = "bcdfghjklmnpqrstvwxz"  # without vowels there are no words, so none 
 _LENGTH = 8  # 25 billion tickets
 _DEEPEST = 8  # braces around each other in a verdict; two are asked for
 _MOST_ESCAPES = 3  # levels of JSON in strings of JSON in which a quotation is recognised
+_TELLING = 4  # words of a verdict that are looked for before all others
 _MOST_TICKETS = 16  # in one reply; a judge that repeats its ticket more often has lost its way
 
 
@@ -35,9 +36,14 @@ class TruncatedReply(UnreadableReply):
 
 def new_ticket(text: str) -> str:
     """Random letters that do not occur in `text`, whatever is guessed there."""
+    lowered = text.lower()
     while True:
-        ticket = "".join(secrets.choice(_LETTERS) for _ in range(_LENGTH))
-        if ticket not in text.lower():
+        number = secrets.randbelow(len(_LETTERS) ** _LENGTH)  # a system call, so once for all
+        ticket = ""
+        for _ in range(_LENGTH):
+            number, letter = divmod(number, len(_LETTERS))
+            ticket += _LETTERS[letter]
+        if ticket not in lowered:
             return ticket
 
 
@@ -82,7 +88,9 @@ def own_objects(reply: str, ticket: str, said: str) -> list[dict[str, Any]]:
             return _amid_text(reply, [found for found in sealed if found.start >= begin], said)
     verdict = _without_ticket(bare)
     # With another ticket than the request's, the whole object may be quoted, or the rest of it.
-    if not _bears(bare, ticket) and (occurs_in(bare, said) or occurs_in(verdict, said)):
+    if not _bears(bare, ticket) and (
+        occurs_in(bare, said) or ("ticket" in bare and occurs_in(verdict, said))
+    ):
         raise UnreadableReply("the JSON object stands in the judged text, and bears no ticket")
     return [verdict]
 
@@ -127,12 +135,17 @@ def occurs_in(value: dict[str, Any], text: str) -> bool:
         source = json.dumps(value, ensure_ascii=False)
     except RecursionError as error:  # where reading it just managed
         raise UnreadableReply("the JSON object is nested too deeply") from error
-    wanted = _token_sums(_unescaped(source))
-    size, total = len(wanted) - 1, wanted[-1]
+    source = _unescaped(source)
+    # Mostly the text has not even the first key. Not more words, for the time is to be linear.
+    found = (m.group().casefold() for m in _TOKEN.finditer(source) if m.lastgroup != "number")
+    first = list(islice(found, _TELLING))
     for _ in range(_MOST_ESCAPES + 1):
-        sums = _token_sums(text)
-        if any(after - before == total for before, after in zip(sums, sums[size:], strict=False)):
-            return True
+        folded = text.casefold()
+        if all(word in folded for word in first):
+            wanted, sums = _token_sums(source), _token_sums(text)
+            size, total = len(wanted) - 1, wanted[-1]
+            if any(b - a == total for a, b in zip(sums, sums[size:], strict=False)):
+                return True
         if "\\" not in text:
             break
         text = _unescaped(text)
@@ -199,9 +212,9 @@ def _decoded(source: str) -> dict[str, Any] | None:
     """The JSON object that `source` is; a comma before a closing bracket does not matter."""
     if not (source.startswith("{") and source.endswith("}")):
         return None
-    for text in (source, _without_trailing_commas(source)):
+    for mend in (str, _without_trailing_commas):
         try:
-            value = _DECODER.decode(text)
+            value = _DECODER.decode(mend(source))
         except (ValueError, RecursionError):
             continue
         return value if isinstance(value, dict) else None
