@@ -27,7 +27,7 @@ def api_captioner(model: str, how: Generation, api_base: str | None = None) -> C
         api_base (`str`, *optional*): URL of the server.
 
     Raises:
-        [`~judge.JudgeConfigError`]: If the server does not answer, or there is no key for it.
+        [`~judge.JudgeConfigError`]: if the server does not answer, or there is no key for it.
     """
     # Not a judge, but the same engine: retries, limits, one place that talks to litellm.
     client = Judge(model, api_base=api_base, max_concurrency=how.batch_size)
@@ -57,7 +57,7 @@ async def check_server(deployment: Deployment, prompt: str) -> None:
     Ask a captioning server one cheap question.
 
     Raises:
-        [`~judge.JudgeConfigError`]: If it does not answer, or there is no key for it.
+        [`~judge.JudgeConfigError`]: if it does not answer, or there is no key for it.
     """
     deployment.check()
     place = {"model": deployment.model, "api_base": deployment.api_base}

@@ -33,7 +33,7 @@ class Generation:
             Images at a time (requests at a time for the api).
 
     Raises:
-        `ValueError`: If one of them is out of range.
+        `ValueError`: if one of them is out of range.
     """
 
     prompt: str

@@ -62,7 +62,7 @@ async def pick_best(
         [`Picked`]: the first of the best.
 
     Raises:
-        [`~judge.JudgeError`]: If no caption could be judged; why the first could not.
+        [`~judge.JudgeError`]: if no caption could be judged; why the first could not.
     """
     judged = await asyncio.gather(
         *(_judged(judge, image, text) for text in captions), return_exceptions=True

@@ -69,7 +69,7 @@ class Recaption:
             Bound on an image: what the policy will see.
 
     Raises:
-        `ValueError`: If one of them is out of range.
+        `ValueError`: if one of them is out of range.
     """
 
     model: str
@@ -191,9 +191,9 @@ async def recaption(
         [`~captioning.run.CaptionRun`]
 
     Raises:
-        `ValueError`: If several samples have no judge, or `out` holds references made in another
+        `ValueError`: if several samples have no judge, or `out` holds references made in another
             way.
-        [`~judge.JudgeConfigError`]: If the model does not work.
+        [`~judge.JudgeConfigError`]: if the model does not work.
     """
     if how.samples > 1 and judge is None:
         raise ValueError(f"{how.samples} samples need a judge that picks the best of them.")

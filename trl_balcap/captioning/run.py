@@ -81,10 +81,10 @@ def list_images(source: str | Path, *, image_folder: str | Path | None = None) -
         `list[ImageRow]`: in the order of the list, or of the paths.
 
     Raises:
-        `FileNotFoundError`: If there is nothing at `source`.
-        [`~data.BadRowsError`]: If rows name no image, none that they may name, or an id twice, with
+        `FileNotFoundError`: if there is nothing at `source`.
+        [`~data.BadRowsError`]: if rows name no image, none that they may name, or an id twice, with
             one message for each.
-        `ValueError`: If there is no image.
+        `ValueError`: if there is no image.
     """
     source = Path(source)
     if not source.exists():
@@ -204,10 +204,10 @@ def caption_images(
         [`CaptionRun`]
 
     Raises:
-        `FileNotFoundError`: If there are no images there, or no model.
-        `ValueError`: If there is nothing to caption, an argument is out of range, or `out` holds
+        `FileNotFoundError`: if there are no images there, or no model.
+        `ValueError`: if there is nothing to caption, an argument is out of range, or `out` holds
             captions made in another way.
-        [`~judge.JudgeConfigError`]: If the server of an api does not work.
+        [`~judge.JudgeConfigError`]: if the server of an api does not work.
     """
     how = Generation(prompt, max_new_tokens, temperature, batch_size)
     bounded_size(1, 1, max_pixels)

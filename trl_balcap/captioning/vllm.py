@@ -21,7 +21,7 @@ def vllm_captioner(model: str, how: Generation) -> Captioner:
         how ([`Generation`]): Prompt, bounds and temperature.
 
     Raises:
-        `ValueError`: If vLLM is not installed.
+        `ValueError`: if vLLM is not installed.
     """
     if find_spec("vllm") is None:
         raise ValueError("vLLM is not installed: pip install vllm, or take --engine transformers.")

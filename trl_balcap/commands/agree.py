@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     Print the agreement.
 
     Raises:
-        ValueError: If the file is of none of the three forms, or names a model that people did not
-        rank.
+        `ValueError`: if the file is of none of the three forms, or names a model that people did
+            not rank.
     """
     from trl_balcap.evals.agree import agreement, agreement_of_rows
     from trl_balcap.evals.arena import HUMAN_RANKING

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         `int`: 0; 2 if the cost was declined.
 
     Raises:
-        ValueError: If the arguments do not fit together, or captions cannot be scored.
+        `ValueError`: if the arguments do not fit together, or captions cannot be scored.
     """
     from trl_balcap.evals.asking import cost
     from trl_balcap.evals.calibration import METRIC, calibrate

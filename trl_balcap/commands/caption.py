@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         `int`: 0, or 1 if no image has a caption.
 
     Raises:
-        ValueError: If there is nothing to caption, or the arguments do not fit together.
+        `ValueError`: if there is nothing to caption, or the arguments do not fit together.
     """
     from transformers.utils import logging as transformers_logging
 

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         `int`: 0 where it fits, 1 where it does not.
 
     Raises:
-        `FileNotFoundError`, `ValueError`: As for [`make_plan`].
+        `FileNotFoundError`, `ValueError`: as for [`make_plan`].
     """
     import torch
 

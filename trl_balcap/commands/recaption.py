@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         `int`: 0; 1 if no image has a reference; 2 if the cost was declined.
 
     Raises:
-        `ValueError`: If there is nothing to caption, or the arguments do not fit together.
+        `ValueError`: if there is nothing to caption, or the arguments do not fit together.
     """
     from trl_balcap.captioning.recaption import (
         Recaption,

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         `int`: 0; 2 if the cost was declined.
 
     Raises:
-        `ValueError`: If there are no references to look at.
+        `ValueError`: if there are no references to look at.
     """
     from trl_balcap.captioning.judged import unit_share
     from trl_balcap.captioning.run import list_images

@@ -94,10 +94,10 @@ def load_captions(
             read), `reference`, and every other column of the source.
 
     Raises:
-        `FileNotFoundError`: Nothing is at `path`.
-        `ValueError`: A missing column, an empty reference, an image that cannot be read or is none
-            that the file may name, a column that TRL does not allow. The message names the row and
-            the path, and what to do.
+        `FileNotFoundError`: if nothing is at `path`.
+        `ValueError`: for a missing column, an empty reference, an image that cannot be read or is
+            none that the file may name, a column that TRL does not allow. The message names the row
+            and the path, and what to do.
 
     Example:
 

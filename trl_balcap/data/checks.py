@@ -61,8 +61,8 @@ def check_columns(
             [`load_captions`] say so themselves.
 
     Raises:
-        `ValueError`: A column is missing, a reference is empty or no text, an image is missing or
-            unreadable. The message names the reward, the row and the path, and the way out.
+        `ValueError`: if a column is missing, a reference is empty or no text, an image is missing
+            or unreadable. The message names the reward, the row and the path, and the way out.
 
     Example:
 
@@ -136,7 +136,7 @@ def check_size(
             What the message calls the dataset.
 
     Raises:
-        `ValueError`: If there are fewer rows than `generation_batch_size / num_generations`. Names
+        `ValueError`: if there are fewer rows than `generation_batch_size / num_generations`. Names
             both numbers and the settings that would do.
 
     Example:
@@ -279,7 +279,7 @@ def image_problems(
 def raise_for(problems: Iterator[str], rule: str, way_out: str) -> None:
     """
     Raises:
-        [`BadRowsError`]: If there is a problem; names the first five and counts the rest.
+        [`BadRowsError`]: if there is a problem; names the first five and counts the rest.
     """
     found = list(problems)
     if not found:

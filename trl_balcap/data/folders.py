@@ -56,7 +56,7 @@ def image_path(name: str, folder: str | Path, *, allow_urls: bool = False) -> st
         `str`: The path, or the URL.
 
     Raises:
-        `ValueError`: If the path leads out of the folder, or is a URL and those are not allowed.
+        `ValueError`: if the path leads out of the folder, or is a URL and those are not allowed.
 
     Example:
 
@@ -113,7 +113,7 @@ def row_image(
     The file of a row's image, or `None` where the row names none.
 
     Raises:
-        `ValueError`: If what it names is no path that a row may name; see [`image_path`].
+        `ValueError`: if what it names is no path that a row may name; see [`image_path`].
     """
     name = first_of(row, columns)
     if name is None or name == "":

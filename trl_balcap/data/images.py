@@ -74,8 +74,8 @@ def open_image(source: ImageSource, max_pixels: int | None = None) -> Image.Imag
         `PIL.Image.Image`: An RGB image, loaded; never the object that was given.
 
     Raises:
-        [`ImageError`]: If there is no image, it cannot be read, has no pixels, or is a URL.
-        `ValueError`: `max_pixels` below 3136.
+        [`ImageError`]: if there is no image, it cannot be read, has no pixels, or is a URL.
+        `ValueError`: for `max_pixels` below 3136.
 
     Example:
 
@@ -133,7 +133,7 @@ def bounded_size(width: int, height: int, max_pixels: int = DEFAULT_MAX_PIXELS) 
         `tuple[int, int]`: Width and height in pixels.
 
     Raises:
-        `ValueError`: `max_pixels` below 3136, or an aspect ratio above 200 (the rule of
+        `ValueError`: for `max_pixels` below 3136, or an aspect ratio above 200 (the rule of
             qwen-vl-utils).
 
     Example:

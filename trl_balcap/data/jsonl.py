@@ -78,9 +78,9 @@ def read_jsonl(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
         `list[tuple[int, dict]]`: Line number, counted from 1, and the row.
 
     Raises:
-        `FileNotFoundError`: If there is no such file.
-        [`BadRowsError`]: If a line is no JSON object; names all such lines.
-        `ValueError`: If the file is no text.
+        `FileNotFoundError`: if there is no such file.
+        [`BadRowsError`]: if a line is no JSON object; names all such lines.
+        `ValueError`: if the file is no text.
 
     Example:
 

@@ -40,7 +40,7 @@ class OpenedImages:
         The batch with opened images.
 
         Raises:
-            [`~data.images.ImageError`]: If one cannot be read, naming its path.
+            [`~data.images.ImageError`]: if one cannot be read, naming its path.
         """
         if "image" not in batch:
             return batch

@@ -50,7 +50,7 @@ def image_file(caption: Caption) -> Path:
     The file of a caption's image.
 
     Raises:
-        `ValueError`: If it has none.
+        `ValueError`: if it has none.
     """
     if not isinstance(caption.image, Path):
         raise ValueError(f"{caption.where}: the image file of {caption.id!r} is needed.")
@@ -120,8 +120,8 @@ def read_captions(
         `list[Caption]`: in the file's order.
 
     Raises:
-        `FileNotFoundError`: If there is no such file or folder.
-        [`BadRowsError`]: If any row cannot be scored, with one message for each; or if there is no
+        `FileNotFoundError`: if there is no such file or folder.
+        [`BadRowsError`]: if any row cannot be scored, with one message for each; or if there is no
             row.
     """
     path = Path(path)

@@ -48,7 +48,7 @@ class Rows:
         The first of the columns `asked` for that is there.
 
         Raises:
-            `ValueError`: If none of them is.
+            `ValueError`: if none of them is.
         """
         found = next((name for name in asked if name in columns), None)
         if found is not None:
@@ -81,8 +81,8 @@ def read_source(
             Where the image is looked for.
 
     Raises:
-        `FileNotFoundError`: If nothing is at `source`.
-        `ValueError`: If it is no source, or has no such split or column.
+        `FileNotFoundError`: if nothing is at `source`.
+        `ValueError`: if it is no source, or has no such split or column.
     """
     if image_folder is not None and not Path(image_folder).is_dir():
         raise FileNotFoundError(f"There is no folder {image_folder} to look for images in.")

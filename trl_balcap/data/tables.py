@@ -32,9 +32,9 @@ def read_rows(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
         `list[tuple[str, dict]]`: Place and row.
 
     Raises:
-        `FileNotFoundError`: If there is no such file.
-        [`BadRowsError`]: If rows cannot be read; names all of them.
-        `ValueError`: If it is a file of another kind.
+        `FileNotFoundError`: if there is no such file.
+        [`BadRowsError`]: if rows cannot be read; names all of them.
+        `ValueError`: if it is a file of another kind.
     """
     path = Path(path)
     if not path.exists():

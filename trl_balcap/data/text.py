@@ -26,8 +26,8 @@ def read_text(path: str | Path) -> str:
         `str`: Its text, without the mark.
 
     Raises:
-        `FileNotFoundError`: There is no such file.
-        `ValueError`: It is no regular file, or no text in UTF-8 and without a mark.
+        `FileNotFoundError`: if there is no such file.
+        `ValueError`: if it is no regular file, or no text in UTF-8 and without a mark.
 
     Example:
 

@@ -48,8 +48,8 @@ def agreement(
         "captions_without_ties", `None` without battles.
 
     Raises:
-        ValueError: If the metric has another form, or fewer than 2 models, or one that people did
-        not rank.
+        `ValueError`: if the metric has another form, or fewer than 2 models, or one that people did
+            not rank.
 
     Example:
 

@@ -155,7 +155,7 @@ def bootstrap_ranking(fights: Sequence[Fight], *, rounds: int = 1000, seed: int 
     seed 42).
 
     Raises:
-        ValueError: If there is no fight.
+        `ValueError`: if there is no fight.
     """
     if not fights:
         raise ValueError(

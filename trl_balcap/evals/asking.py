@@ -39,7 +39,7 @@ class Ask(Protocol):
     attempt must be answered anew, not from a cache.
 
     Raises:
-        JudgeError: If the judge does not answer.
+        `JudgeError`: if the judge does not answer.
     """
 
     async def __call__(

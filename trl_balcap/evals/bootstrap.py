@@ -181,7 +181,7 @@ def difference(
     did not score are left out of both.
 
     Raises:
-        ValueError: If the two are not about the same score or not of the same length.
+        `ValueError`: if the two are not about the same score or not of the same length.
 
     Example:
 

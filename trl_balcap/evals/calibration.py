@@ -122,10 +122,10 @@ async def calibrate(
         [`Calibration`]
 
     Raises:
-        BadRowsError: If captions cannot be scored; no judge has been asked then.
-        ValueError: If `n` is not positive, or `out` holds rows made with other settings.
-        JudgeConfigError: If a judge cannot work.
-        DeclinedError: If `confirm` says no.
+        `BadRowsError`: if captions cannot be scored; no judge has been asked then.
+        `ValueError`: if `n` is not positive, or `out` holds rows made with other settings.
+        `JudgeConfigError`: if a judge cannot work.
+        `DeclinedError`: if `confirm` says no.
     """
     if n < 1:
         raise ValueError(f"n is the number of captions to score, at least 1, got {n}.")

@@ -62,7 +62,7 @@ class CaptionEvalCallback(TrainerCallback):
             Whether to keep the best checkpoint.
 
     Raises:
-        ValueError: If `every_n_steps` is not positive, or a row has no image or no reference.
+        `ValueError`: if `every_n_steps` is not positive, or a row has no image or no reference.
 
     Example:
 
@@ -141,7 +141,7 @@ class CaptionEvalCallback(TrainerCallback):
         Caption, score, log, and keep the checkpoint if it is the best. Called on all processes.
 
         Raises:
-            JudgeConfigError: On all processes, if the judge cannot work.
+            `JudgeConfigError`: on all processes, if the judge cannot work.
         """
         trainer = self.trainer
         captions = self._caption()

@@ -36,7 +36,7 @@ def compare_rows(
         [`Comparison`]
 
     Raises:
-        ValueError: If the rows were not scored alike, or share no id.
+        `ValueError`: if the rows were not scored alike, or share no id.
     """
     check_alike(first, second, names)
     of_second = {row["id"]: row for row in second}

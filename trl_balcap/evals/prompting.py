@@ -73,7 +73,7 @@ class Prompts:
         placeholder.
 
         Raises:
-            KeyError: If the prompt has a placeholder without a value.
+            `KeyError`: if the prompt has a placeholder without a value.
         """
         if self.origin == "official":
             return self.texts[part].format(**values)
@@ -144,7 +144,7 @@ def official_prompts(prompts: PromptFiles, checkout: str | Path) -> Prompts:
     Raises:
         `FileNotFoundError`: if the checkout has not the file that holds them.
         `ValueError`: if the file has not the prompts, or they have other placeholders than
-        expected.
+            expected.
     """
     path = Path(checkout) / prompts.file
     if not path.is_file():

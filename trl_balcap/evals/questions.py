@@ -24,9 +24,9 @@ def load_questions(source: str | Path, *, split: str = "all") -> list[dict[str, 
             Split of a Hub dataset; of a file, the rows whose "domain" it is.
 
     Raises:
-        FileNotFoundError: If the source is a file that is not there.
-        [`BadRowsError`]: If rows are of another form.
-        ValueError: If it holds no question.
+        `FileNotFoundError`: if the source is a file that is not there.
+        [`BadRowsError`]: if rows are of another form.
+        `ValueError`: if it holds no question.
     """
     path = Path(source)
     if path.suffix in (".jsonl", ".json"):

@@ -50,7 +50,7 @@ def retest_spread(first: Sequence[Score], second: Sequence[Score]) -> float | No
         `float` or `None`: `None` where no caption was scored twice.
 
     Raises:
-        ValueError: If the two differ in length.
+        `ValueError`: if the two differ in length.
 
     Example: two captions; the judge gave one of them 0.4 and then 0.6.
 
@@ -82,7 +82,7 @@ def agreement(
         [`JudgeAgreement`]
 
     Raises:
-        ValueError: If the two differ in length.
+        `ValueError`: if the two differ in length.
 
     Example: the second judge is milder, and ranks the captions alike.
 

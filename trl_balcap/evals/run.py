@@ -78,9 +78,12 @@ async def score_captions(
         [`Evaluation`]
 
     Raises:
-        BadRowsError: If captions or benchmark data cannot be scored; no judge has been asked then.
-        ValueError: If the arguments do not fit together, or `out` holds rows made with other
-        settings. JudgeConfigError: If the judge cannot work. DeclinedError: If `confirm` says no.
+        `BadRowsError`: if captions or benchmark data cannot be scored; no judge has been asked
+            then.
+        `ValueError`: if the arguments do not fit together, or `out` holds rows made with other
+            settings.
+        `JudgeConfigError`: if the judge cannot work.
+        `DeclinedError`: if `confirm` says no.
     """
     benchmarks = benchmarks or Benchmarks()
     out = Path(out)
@@ -139,8 +142,8 @@ async def evaluate_captions(
         [`MetricResult`] and the row of each caption, with its verdicts.
 
     Raises:
-        JudgeConfigError: If the judge cannot work.
-        ValueError: If there is no caption.
+        `JudgeConfigError`: if the judge cannot work.
+        `ValueError`: if there is no caption.
     """
     if not captions:
         raise ValueError("There is no caption to evaluate.")

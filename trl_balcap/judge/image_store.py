@@ -35,8 +35,8 @@ class ImageStore:
         The image (or list of images) as sent.
 
         Raises:
-            [`~data.images.NoImageError`]: If there is none.
-            [`~data.images.ImageError`]: If one of them cannot be read.
+            [`~data.images.NoImageError`]: if there is none.
+            [`~data.images.ImageError`]: if one of them cannot be read.
         """
         images = image if isinstance(image, list | tuple) else [image]
         if not images:

@@ -47,7 +47,7 @@ def encode_image(image: Any, max_pixels: int = MAX_PIXELS) -> EncodedImage:
         [`EncodedImage`]
 
     Raises:
-        [`~data.images.ImageError`]: If there is no image, or it cannot be read.
+        [`~data.images.ImageError`]: if there is no image, or it cannot be read.
 
     Example:
 

@@ -73,7 +73,7 @@ class Judge:
 
         Raises:
             `JudgeConfigError`: if the model is not set, a variable is unknown or has no valid
-            value.
+                value.
 
         Example:
 

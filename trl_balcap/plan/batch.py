@@ -25,7 +25,7 @@ class GenerationBatch:
         num_iterations (`int`, *optional*, defaults to `1`): Passes over a generation batch.
 
     Raises:
-        ValueError: The batch does not hold whole groups; names the nearest settings that do.
+        `ValueError`: if the batch does not hold whole groups; names the nearest settings that do.
 
     Example:
 

@@ -31,7 +31,7 @@ def image_tokens(config: Any, width: int, height: int) -> ImageTokens:
         height (`int`): Pixels.
 
     Raises:
-        ValueError: A model whose rule is not known here.
+        `ValueError`: for a model whose rule is not known here.
 
     Example:
 

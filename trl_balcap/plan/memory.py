@@ -123,7 +123,7 @@ def memory_plan(
         [`MemoryPlan`]
 
     Raises:
-        ValueError: An optimizer whose state is not known here.
+        `ValueError`: for an optimizer whose state is not known here.
     """
     static, stepping, host = _static(shape, setup)
     prompt = prompt_tokens + image.tokens

@@ -60,7 +60,7 @@ def load_config(name: str, *, network: bool = False) -> Any:
         network (`bool`, *optional*, defaults to `False`): Whether the Hub may be asked.
 
     Raises:
-        ValueError: There is no configuration without the network.
+        `ValueError`: if there is no configuration without the network.
     """
     if not Path(name).is_dir() and name in SHIPPED:
         text = (

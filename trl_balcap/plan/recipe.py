@@ -43,8 +43,8 @@ def read_recipe(config: str | Path | None, flags: list[str]) -> Recipe:
         flags (`list[str]`): Flags that override it.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: A key or flag that no script knows.
+        `FileNotFoundError`: if there is no such file.
+        `ValueError`: for a key or flag that no script knows.
     """
     kinds: Any = (CaptioningArguments, BalCapConfig, ModelConfig)
     parser = TrlParser(kinds)
@@ -98,8 +98,8 @@ def read_launch(file: str | Path | None, recipe: str | Path | None = None) -> La
             here is tried beside the recipe.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: A kind of distribution that the plan does not know.
+        `FileNotFoundError`: if there is no such file.
+        `ValueError`: for a kind of distribution that the plan does not know.
 
     Example:
 

@@ -78,8 +78,8 @@ def make_plan(
             usual size in place of the recipe's dataset.
 
     Raises:
-        `FileNotFoundError`: The recipe, its accelerate file or its dataset is not there.
-        `ValueError`: Settings that cannot work, whatever the GPU.
+        `FileNotFoundError`: if the recipe, its accelerate file or its dataset is not there.
+        `ValueError`: for settings that cannot work, whatever the GPU.
     """
     if not gpu_memory > 0:
         raise ValueError(f"gpu_memory is a number of GiB above 0, got {gpu_memory:g}.")

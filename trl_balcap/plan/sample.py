@@ -40,8 +40,8 @@ def sample_dataset(path: str, *, split: str | None, max_pixels: int, count: int 
         count (`int`, *optional*, defaults to `64`): Rows to look at.
 
     Raises:
-        `FileNotFoundError`: Nothing is at `path` on this disk; the Hub is not asked.
-        `ValueError`: As for [`load_captions`].
+        `FileNotFoundError`: if nothing is at `path` on this disk; the Hub is not asked.
+        `ValueError`: as for [`load_captions`].
     """
     if not Path(path).exists():
         raise FileNotFoundError(

@@ -239,8 +239,7 @@ class JudgeReward(RewardHooks):
 
         Raises:
             `ValueError`: if a column that the reward needs is missing, or has not one value for
-            each
-                completion.
+                each completion.
             `JudgeConfigError`: at the first call, if the judge cannot work.
         """
         rows = self._rows(completions, columns)

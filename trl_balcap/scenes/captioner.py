@@ -159,7 +159,7 @@ def build_qwen(
         `Path`: The folder.
 
     Raises:
-        ValueError: `hidden_size` is not a multiple of 32.
+        `ValueError`: if `hidden_size` is not a multiple of 32.
     """
     if hidden_size % 32:
         raise ValueError(

@@ -174,7 +174,7 @@ class Faults:
         long (`float`): Per caption, three to five sentences of commentary and repetition are added.
 
     Raises:
-        ValueError: A field is outside 0 and 1.
+        `ValueError`: if a field is outside 0 and 1.
     """
 
     wrong: float = 0.0

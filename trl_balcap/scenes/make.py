@@ -23,7 +23,7 @@ def scene_rows(n: int, seed: int = 0) -> list[dict[str, Any]]:
         `list[dict]`: Rows with `image` (`PIL.Image.Image`) and `reference` (`str`).
 
     Raises:
-        ValueError: `n` is negative.
+        `ValueError`: if `n` is negative.
 
     Example:
 
@@ -57,7 +57,7 @@ def write_scenes(folder: str | Path, n: int, seed: int = 0) -> Path:
         "..."}`.
 
     Raises:
-        FileExistsError: The folder holds a `captions.jsonl` already.
+        `FileExistsError`: if the folder holds a `captions.jsonl` already.
     """
     folder = Path(folder)
     captions = folder / "captions.jsonl"

@@ -31,7 +31,7 @@ class Noise:
             Seed of the errors.
 
     Raises:
-        ValueError: for a negative `linguistic`, or a `flip` outside 0 and 1.
+        `ValueError`: for a negative `linguistic`, or a `flip` outside 0 and 1.
 
     Example:
 

@@ -58,8 +58,8 @@ def answer(question: dict[str, Any], image: Image.Image | Scene | None = None) -
         `dict`: The reply's JSON.
 
     Raises:
-        QuestionError: for an unknown question, a missing or misshapen key, an image that is missing
-            or shows no scene.
+        `QuestionError`: for an unknown question, a missing or misshapen key, an image that is
+            missing or shows no scene.
 
     Example:
 
@@ -266,7 +266,7 @@ class Oracle:
     def __call__(self, messages: Sequence[dict[str, Any]]) -> str:
         """
         Raises:
-            QuestionError: where the messages hold no question that can be answered.
+            `QuestionError`: where the messages hold no question that can be answered.
         """
         reply = _of_benchmark(messages)
         if reply is not None:

@@ -40,8 +40,8 @@ class ScenesProvider(CustomLLM):
       call, see [`Noise`].
 
     Raises:
-        litellm.NotFoundError: for another model name.
-        litellm.BadRequestError: for messages without a question that the judge knows.
+        `litellm.NotFoundError`: for another model name.
+        `litellm.BadRequestError`: for messages without a question that the judge knows.
     """
 
     def __init__(self):

@@ -91,8 +91,8 @@ def serve(
         [`ServerHandle`]: with `url` and `stats()`.
 
     Raises:
-        ValueError: for `process=True` with `answer`, which cannot be sent to another process.
-        RuntimeError: where the server's process ends before it listens.
+        `ValueError`: for `process=True` with `answer`, which cannot be sent to another process.
+        `RuntimeError`: where the server's process ends before it listens.
 
     Example:
 

@@ -70,7 +70,7 @@ class ServerFaults:
             Seed of the dice.
 
     Raises:
-        ValueError: where a rate is negative or the rates add up to more than 1.
+        `ValueError`: where a rate is negative or the rates add up to more than 1.
 
     Example:
 

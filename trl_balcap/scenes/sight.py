@@ -49,8 +49,8 @@ def read_scene(image: Image.Image) -> Scene:
         [`Scene`]: The things seen, in raster order.
 
     Raises:
-        ValueError: where the image shows no scene; names the size, or the worst cell and how far it
-            is from everything that could stand there.
+        `ValueError`: where the image shows no scene; names the size, or the worst cell and how far
+            it is from everything that could stand there.
 
     Example:
 

@@ -71,7 +71,7 @@ class Thing:
         column (`str`): One of `COLUMNS`.
 
     Raises:
-        ValueError: A value is not among those allowed.
+        `ValueError`: if a value is not among those allowed.
 
     Example:
 
@@ -116,7 +116,7 @@ class Scene:
         things (`tuple[Thing, ...]`): The things, in any order; they are stored in raster order.
 
     Raises:
-        ValueError: Two things share a cell.
+        `ValueError`: if two things share a cell.
 
     Example:
 
@@ -161,7 +161,7 @@ def random_scene(rng: random.Random, n_things: tuple[int, int] = (2, 4)) -> Scen
         `Scene`: The scene.
 
     Raises:
-        ValueError: `n_things` is not an increasing pair within 0 and 9.
+        `ValueError`: if `n_things` is not an increasing pair within 0 and 9.
 
     Example:
 

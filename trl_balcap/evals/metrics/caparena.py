@@ -65,8 +65,8 @@ def load_references(path: str | Path) -> dict[str, dict[str, Any]]:
     baseline}}`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        BadRowsError: If an entry is of another form, with one message per bad entry.
+        `FileNotFoundError`: if there is no such file.
+        `BadRowsError`: if an entry is of another form, with one message per bad entry.
     """
     path = Path(path)
     if not path.is_file():
@@ -203,7 +203,7 @@ class CapArenaAuto(PublishedMetric):
             the judge's words in "verdict" and its "replies".
 
         Raises:
-            JudgeError: If the judge did not answer at all.
+            `JudgeError`: if the judge did not answer at all.
         """
         battle = self._battles.get(image_name(caption))
         if battle is None:  # the tested model is this image's baseline

@@ -73,8 +73,8 @@ def load_oracle_facts(path: str | Path) -> dict[str, OracleFacts]:
     "oracle_facts".
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        BadRowsError: If a row has not these columns, with one message per bad row.
+        `FileNotFoundError`: if there is no such file.
+        `BadRowsError`: if a row has not these columns, with one message per bad row.
     """
     annotations: dict[str, OracleFacts] = {}
     problems = []
@@ -188,7 +188,7 @@ class DCScore(PublishedMetric):
             failed attempt's error.
 
         Raises:
-            JudgeError: If the judge did not answer at all.
+            `JudgeError`: if the judge did not answer at all.
         """
         row: dict[str, Any] = {"score": None, "reason": None, "attempts": []}
         if self.mode == "strict" and not caption.caption.strip():

@@ -80,7 +80,7 @@ def auto_battles(
         `list[Battle]`
 
     Raises:
-        KeyError: If an image has no caption.
+        `KeyError`: if an image has no caption.
 
     Example:
 

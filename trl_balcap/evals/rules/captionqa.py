@@ -188,7 +188,7 @@ def true_letter(choices: Sequence[Any], answer: Any) -> str | None:
     space does not.
 
     Raises:
-        IndexError: If that choice is beyond the 26th, which has no letter.
+        `IndexError`: if that choice is beyond the 26th, which has no letter.
 
     Example:
 

@@ -123,7 +123,7 @@ def read_extraction(text: str | None, mode: Mode = "official") -> list[dict[str,
     a fact without one as relevant, wants text in every fact, and keeps one of equal facts.
 
     Raises:
-        InvalidReplyError: If the reply holds no such list.
+        `InvalidReplyError`: if the reply holds no such list.
     """
     entries = _entries(text, "extraction")
     if mode == "official":
@@ -147,8 +147,8 @@ def read_mapping(text: str | None, *, n_oracle: int, mode: Mode = "official") ->
     0, "none" in any spelling as `None`, and refuses every id outside `range(n_oracle)`.
 
     Raises:
-        InvalidReplyError: If the reply holds no such list, or in `strict` an id that is no
-        annotated fact's.
+        `InvalidReplyError`: if the reply holds no such list, or in `strict` an id that is no
+            annotated fact's.
     """
     mapping: dict[Any, Any] = {}
     for entry in _entries(text, "matching"):
@@ -171,7 +171,7 @@ def read_verification(text: str | None, mode: Mode = "official") -> list[dict[st
     and 1.
 
     Raises:
-        InvalidReplyError: If the reply holds no such list.
+        `InvalidReplyError`: if the reply holds no such list.
     """
     parsed = read_reply(text)
     if not isinstance(parsed, list):
@@ -229,7 +229,7 @@ def fact_scores(
         [`FactScores`]
 
     Raises:
-        InvalidReplyError: If the replies disagree about the facts, or a denominator is zero.
+        `InvalidReplyError`: if the replies disagree about the facts, or a denominator is zero.
 
     Example:
 
