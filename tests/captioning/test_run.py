@@ -1,6 +1,7 @@
 """`trl-balcap caption`: images to captions, by a model, an adapter or a server."""
 
 import json
+import shutil
 import sys
 import time
 import types
@@ -10,8 +11,10 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from trl_balcap.captioning.engine import trained_prompt
 from trl_balcap.captioning.run import caption_images, list_images
 from trl_balcap.captioning.transformers import generate_captions
+from trl_balcap.card import write_captioning_settings
 from trl_balcap.cli import main
 from trl_balcap.data.jsonl import BadRowsError
 from trl_balcap.judge import JudgeConfigError
@@ -53,6 +56,38 @@ def test_a_model_captions_a_folder(tiny_qwen, scenes_folder, tmp_path, capsys):
         max_new_tokens=6,
     )
     assert [row["caption"] for row in made] == expected
+
+
+def test_a_trained_model_is_asked_as_in_training(tiny_qwen, scenes_folder, tmp_path, capsys):
+    """The prompt beside the weights, `--prompt` before it; a file made with another is refused."""
+    model = shutil.copytree(tiny_qwen, tmp_path / "model")
+    write_captioning_settings(model, "What do you see?", 6)
+    command = ["caption", str(model), str(scenes_folder / "images"), "--engine", "transformers"]
+    command += ["--max-new-tokens", "4"]
+    trained, given = tmp_path / "trained.jsonl", tmp_path / "given.jsonl"
+    assert main([*command, "--out", str(trained)]) == 0
+    assert {row["prompt"] for row in rows(trained)} == {"What do you see?"}
+    assert main([*command, "--out", str(trained)]) == 0
+    assert "0 captions written, 5 there already" in capsys.readouterr().out
+    assert main([*command, "--out", str(given), "--prompt", "Say."]) == 0
+    assert {row["prompt"] for row in rows(given)} == {"Say."}
+    with pytest.raises(SystemExit):
+        main([*command, "--out", str(given)])
+    refused = "was captioned with prompt 'Say.', this run has 'What do you see?'"
+    assert refused in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("kept", ['{"prompt": 3}', "{}", "[]", "{"])
+def test_a_damaged_file_of_settings_is_named(tmp_path, kept):
+    (tmp_path / "captioning.json").write_text(kept)
+    with pytest.raises(ValueError, match="does not name the prompt of training"):
+        trained_prompt(str(tmp_path))
+
+
+def test_a_model_without_a_prompt_of_its_own_has_none(tmp_path):
+    assert trained_prompt("owner/name") is None
+    write_captioning_settings(tmp_path, None, 6)  # trained with several
+    assert trained_prompt(str(tmp_path)) is None
 
 
 def test_a_lora_adapter_captions_as_its_merged_model(tiny_qwen, scenes_folder, tmp_path):

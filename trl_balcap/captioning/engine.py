@@ -64,3 +64,32 @@ def adapter_base(model: str) -> str | None:
     if not config.is_file():
         return None
     return json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+
+
+def trained_prompt(model: str) -> str | None:
+    """
+    The user's message that a model was trained with, as [`BalCapTrainer`] keeps it in the folder.
+
+    Args:
+        model (`str`): A checkpoint's or an adapter's folder, or any other model's name.
+
+    Returns:
+        `str` or `None`: `None` where no one prompt is kept, and for a model that is no folder.
+
+    Raises:
+        `ValueError`: If the folder's `captioning.json` is not what the trainer writes.
+    """
+    path = Path(model) / "captioning.json"
+    if not path.is_file():
+        return None
+    try:
+        prompt = json.loads(path.read_text(encoding="utf-8"))["prompt"]
+    except (ValueError, KeyError, TypeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    else:
+        if prompt is None or isinstance(prompt, str):
+            return prompt
+        problem = f"its prompt is {prompt!r}"
+    raise ValueError(
+        f"{path} does not name the prompt of training ({problem}). Give a prompt, or remove it."
+    )

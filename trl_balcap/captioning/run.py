@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from trl_balcap.captioning.engine import Captioner, Generation
+from trl_balcap.captioning.engine import Captioner, Generation, trained_prompt
 from trl_balcap.data import DEFAULT_PROMPT
 from trl_balcap.data.folders import image_files, list_of, row_image, sidecar_text, written_path
 from trl_balcap.data.images import (
@@ -155,7 +155,7 @@ def caption_images(
     images: str | Path | Sequence[ImageRow],
     out: str | Path,
     *,
-    prompt: str = DEFAULT_PROMPT,
+    prompt: str | None = None,
     engine: Engine = "auto",
     api_base: str | None = None,
     max_new_tokens: int = 512,
@@ -179,8 +179,10 @@ def caption_images(
             What to caption, see [`list_images`].
         out (`str` or `Path`):
             The file.
-        prompt (`str`, *optional*, defaults to `"Describe the image in detail."`):
-            The user's message.
+        prompt (`str`, *optional*):
+            The user's message. `None` is the one that the model was trained with, where its folder
+            keeps it, see [`~captioning.engine.trained_prompt`]; else
+            `"Describe the image in detail."`.
         engine (`str`, *optional*, defaults to `"auto"`):
             `"transformers"`, `"vllm"`, or `"api"` for an OpenAI-compatible server or any provider
             of litellm. `"auto"` is the api where `api_base` is given, vLLM where it is installed,
@@ -209,6 +211,8 @@ def caption_images(
             captions made in another way.
         [`~judge.JudgeConfigError`]: if the server of an api does not work.
     """
+    if prompt is None:
+        prompt = trained_prompt(model) or DEFAULT_PROMPT
     how = Generation(prompt, max_new_tokens, temperature, batch_size)
     bounded_size(1, 1, max_pixels)
     out = Path(out)

@@ -27,7 +27,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("images", help='folder, JSONL with "image", or one image')
     parser.add_argument("--out", type=Path, required=True, help="JSONL file to write")
     parser.add_argument("--image-folder", help="folder that image paths in a list are relative to")
-    parser.add_argument("--prompt", default=PROMPT, help=f"default: {PROMPT!r}")
+    parser.add_argument(
+        "--prompt", help=f"default: the one that the folder's model was trained with, or {PROMPT!r}"
+    )
     parser.add_argument(
         "--engine",
         choices=("auto", "transformers", "vllm", "api"),
