@@ -16,7 +16,7 @@ from trl_balcap.captioning.run import caption_images, list_images
 from trl_balcap.captioning.transformers import generate_captions
 from trl_balcap.card import write_captioning_settings
 from trl_balcap.cli import main
-from trl_balcap.data.jsonl import BadRowsError
+from trl_balcap.data.rows import BadRowsError
 from trl_balcap.judge import JudgeConfigError
 from trl_balcap.scenes.make import write_scenes
 from trl_balcap.scenes.server import serve

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from trl_balcap.data.jsonl import BadRowsError
+from trl_balcap.data.rows import BadRowsError
 from trl_balcap.data.scored import read_captions
 
 

@@ -15,8 +15,8 @@ from trl_balcap.captioning.pick import Pick, pick_best
 from trl_balcap.captioning.run import CaptionRun, ImageRow
 from trl_balcap.data.folders import written_path
 from trl_balcap.data.images import DEFAULT_MAX_PIXELS, ImageError, image_problem, open_image
-from trl_balcap.data.jsonl import cut_half_row, read_jsonl
 from trl_balcap.data.references import is_refusal
+from trl_balcap.data.rows import cut_half_row, read_jsonl
 from trl_balcap.judge import Judge, JudgeError
 from trl_balcap.judge.cost import QuestionCost, estimate_calls_and_cost
 from trl_balcap.judge.prices import price_of

@@ -12,7 +12,7 @@ from PIL import Image
 
 from trl_balcap.captioning.engine import Captioner, Generation, trained_prompt
 from trl_balcap.data import DEFAULT_PROMPT
-from trl_balcap.data.folders import image_files, list_of, row_image, sidecar_text, written_path
+from trl_balcap.data.folders import image_files, list_of, sidecar_text, written_path
 from trl_balcap.data.images import (
     DEFAULT_MAX_PIXELS,
     IMAGE_SUFFIXES,
@@ -21,15 +21,14 @@ from trl_balcap.data.images import (
     image_problem,
     open_image,
 )
-from trl_balcap.data.jsonl import (
-    IMAGE_COLUMNS,
-    REFERENCE_COLUMNS,
+from trl_balcap.data.rows import (
+    TABLE_SUFFIXES,
     BadRowsError,
     cut_half_row,
-    first_of,
     read_jsonl,
+    read_rows,
 )
-from trl_balcap.data.tables import TABLE_SUFFIXES, read_rows
+from trl_balcap.data.scored import IMAGE_COLUMNS, REFERENCE_COLUMNS, first_of, row_image
 from trl_balcap.judge import JudgeError
 
 __all__ = ["CaptionRun", "Engine", "ImageRow", "caption_images", "list_images"]

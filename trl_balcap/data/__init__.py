@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from trl_balcap.data.captions import load_captions as load_captions
     from trl_balcap.data.checks import check_columns as check_columns
     from trl_balcap.data.checks import check_size as check_size
-    from trl_balcap.data.jsonl import BadRowsError as BadRowsError
+    from trl_balcap.data.rows import BadRowsError as BadRowsError
     from trl_balcap.data.scored import Caption as Caption
     from trl_balcap.data.scored import read_captions as read_captions
 
@@ -25,7 +25,7 @@ __all__ = [
 # Imported on first use: who encodes an image for a judge needs no `datasets`.
 _LAZY = {
     "DEFAULT_PROMPT": "captions",
-    "BadRowsError": "jsonl",
+    "BadRowsError": "rows",
     "Caption": "scored",
     "check_columns": "checks",
     "check_size": "checks",

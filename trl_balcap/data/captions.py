@@ -6,10 +6,10 @@ from typing import Any
 
 import datasets
 
-from trl_balcap.data.checks import image_problems, raise_for, reference_problems, stored
+from trl_balcap.data.checks import image_problems, raise_for, reference_problems
 from trl_balcap.data.images import DEFAULT_MAX_PIXELS, bounded_size
-from trl_balcap.data.jsonl import IMAGE_COLUMNS, REFERENCE_COLUMNS
-from trl_balcap.data.opened import OpenedImages
+from trl_balcap.data.opened import OpenedImages, stored
+from trl_balcap.data.scored import IMAGE_COLUMNS, REFERENCE_COLUMNS
 from trl_balcap.data.sources import Rows, read_source
 
 __all__ = ["DEFAULT_PROMPT", "load_captions"]

@@ -12,8 +12,8 @@ import pyarrow as pa
 from PIL import Image
 
 from trl_balcap.data.images import image_problem
-from trl_balcap.data.jsonl import BadRowsError
-from trl_balcap.data.opened import OpenedImages
+from trl_balcap.data.opened import OpenedImages, stored
+from trl_balcap.data.rows import BadRowsError
 
 __all__ = [
     "check_columns",
@@ -21,7 +21,6 @@ __all__ = [
     "image_problems",
     "raise_for",
     "reference_problems",
-    "stored",
 ]
 
 _THREADS = 16  # reading headers waits for the disk, not for the CPU
@@ -168,13 +167,6 @@ def check_size(
 
 
 # ---- rows of what is given ---------------------------------------------------------------------
-
-
-def stored(dataset: datasets.Dataset, column: str) -> Iterator[Any]:
-    """The column as it is stored, as pyarrow scalars: no image decoded, no bytes copied."""
-    table = dataset.select_columns([column]).with_format("arrow")
-    for batch in table.iter(batch_size=1000):
-        yield from batch[column]  # type: ignore[call-overload]
 
 
 def _transform(dataset: Any) -> Any:

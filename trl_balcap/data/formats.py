@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
+from trl_balcap.data.opened import stored
 
-from trl_balcap.data.checks import stored
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 __all__ = ["coco_rows", "known_dataset", "known_row"]
 
@@ -48,7 +49,7 @@ def known_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-def known_dataset(dataset: datasets.Dataset) -> datasets.Dataset:
+def known_dataset(dataset: "Dataset") -> "Dataset":
     """A dataset of such rows, or of WebDataset samples (`jpg` and `txt`), with the columns read."""
     columns = dataset.column_names
     if "__key__" in columns:

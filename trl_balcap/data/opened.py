@@ -1,14 +1,17 @@
 """The transform of a loaded dataset: images stay stored, and are opened as rows are read."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 from PIL import Image
 
 from trl_balcap.data.images import DEFAULT_MAX_PIXELS, open_image, reading, stored_content
 
-__all__ = ["OpenedImages"]
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["OpenedImages", "stored"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,15 @@ class OpenedImages:
     def _opened(self, image: Any) -> Image.Image:
         content = stored_content(image)
         if self.allow_urls and isinstance(content, str) and "://" in content:
+            import datasets  # slow to import, and only for this
+
             with reading(image):
                 image = datasets.Image().decode_example({"path": content, "bytes": None})
         return open_image(image, self.max_pixels)
+
+
+def stored(dataset: "Dataset", column: str) -> Iterator[Any]:
+    """The column as it is stored, as pyarrow scalars: no image decoded, no bytes copied."""
+    table = dataset.select_columns([column]).with_format("arrow")
+    for batch in table.iter(batch_size=1000):
+        yield from batch[column]  # type: ignore[call-overload]

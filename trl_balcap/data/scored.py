@@ -1,23 +1,45 @@
 """
-Captions to be scored, as a user has them: a JSONL file, or the JSON object that other benchmarks
-exchange.
+What a row says: how its columns are called, which image it names, and the caption to be scored.
 
-Everything that is wrong with the file is found here, before any judge is asked: one line for each
-bad row, with the file, the line, and what to do.
+Everything that is wrong with a file of captions is found here, before any judge is asked: one line
+for each bad row, with the file, the line, and what to do.
 """
 
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image as PILImage
 
-from trl_balcap.data.folders import row_image
+from trl_balcap.data.completions import is_empty
 from trl_balcap.data.images import image_problem
-from trl_balcap.data.jsonl import CAPTION_COLUMNS, IMAGE_COLUMNS, BadRowsError, first_of
-from trl_balcap.data.tables import read_rows
+from trl_balcap.data.rows import BadRowsError, read_rows
 
-__all__ = ["Caption", "caption_words", "image_file", "image_name", "read_captions"]
+__all__ = [
+    "CAPTION_COLUMNS",
+    "IMAGE_COLUMNS",
+    "REFERENCE_COLUMNS",
+    "Caption",
+    "caption_words",
+    "captions_of",
+    "first_of",
+    "image_file",
+    "image_name",
+    "image_path",
+    "read_captions",
+    "row_image",
+]
+
+IMAGE_COLUMNS = ("image", "file_name", "image_path", "image_name")
+"""Where a row's image, or the path of it, is looked for; the first that is there is taken."""
+
+REFERENCE_COLUMNS = ("reference", "caption", "text")
+"""Where a row's reference caption is looked for, in data to train on or to caption."""
+
+CAPTION_COLUMNS = ("caption",)
+"""Where the caption to be scored is looked for; beside it the reference is in "reference"."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +65,11 @@ class Caption:
     image: Path | PILImage | None = None
     reference: str | None = None
     where: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of the text can be seen."""
+        return is_empty(self.caption)
 
 
 def image_file(caption: Caption) -> Path:
@@ -101,7 +128,7 @@ def read_captions(
     Read and check captions.
 
     A row has "caption", "image" (a path, relative to the file or to `images`), and perhaps "id" and
-    "reference". Files are read by [`~data.tables.read_rows`]: JSONL, CSV, or a `.json` object from
+    "reference". Files are read by [`~data.rows.read_rows`]: JSONL, CSV, or a `.json` object from
     id to caption, where the id is the image's file name where an image is needed.
 
     Args:
@@ -124,14 +151,41 @@ def read_captions(
         [`BadRowsError`]: if any row cannot be scored, with one message for each; or if there is no
             row.
     """
-    path = Path(path)
-    folder = Path(images) if images is not None else path.parent
+    return captions_of(
+        read_rows(path),
+        path,
+        images=images,
+        need_images=need_images,
+        need_references=need_references,
+        allow_empty=allow_empty,
+    )
+
+
+def captions_of(
+    rows: Iterable[tuple[str, dict[str, Any]]],
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    need_images: bool = False,
+    need_references: bool = False,
+    allow_empty: bool = False,
+) -> list[Caption]:
+    """
+    Captions of rows that are read already; all else is as in [`read_captions`].
+
+    Args:
+        rows (`Iterable[tuple[str, dict]]`):
+            Place and row, from [`~data.rows.read_rows`].
+        path (`str` or `Path`):
+            The file that they were read from.
+    """
+    folder = Path(images) if images is not None else Path(path).parent
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder} to look for images in.")
     captions: list[Caption] = []
     problems: list[str] = []
     seen: dict[str, str] = {}
-    for where, row in read_rows(path):
+    for where, row in rows:
         problem, caption = _read_row(where, row, folder, need_images, need_references, allow_empty)
         if caption is not None and caption.id in seen:
             problem = (
@@ -199,3 +253,82 @@ def _read_row(
             Caption(identity, text),
         )
     return None, Caption(identity, text, None if image is None else Path(image), reference, where)
+
+
+def first_of(row: Mapping[str, Any], columns: Sequence[str]) -> Any:
+    """
+    The row's value in the first of `columns` in which it has one, else `None`.
+
+    Example:
+
+    ```python
+    >>> first_of({"image_path": "b.jpg", "file_name": "a.jpg"}, IMAGE_COLUMNS)
+    'a.jpg'
+
+    ```
+    """
+    return next((row[name] for name in columns if row.get(name) is not None), None)
+
+
+def row_image(
+    row: Mapping[str, Any],
+    folder: str | Path,
+    columns: Sequence[str] = IMAGE_COLUMNS,
+    *,
+    allow_urls: bool = False,
+) -> str | None:
+    """
+    The file of a row's image, or `None` where the row names none.
+
+    Raises:
+        `ValueError`: if what it names is no path that a row may name; see [`image_path`].
+    """
+    name = first_of(row, columns)
+    if name is None or name == "":
+        return None
+    if not isinstance(name, str):
+        raise ValueError(f"the image is a {type(name).__name__}, not a path.")
+    return image_path(name, folder, allow_urls=allow_urls)
+
+
+def image_path(name: str, folder: str | Path, *, allow_urls: bool = False) -> str:
+    """
+    The image file that a row names.
+
+    A relative path is one inside `folder`; it may not climb out of it by `..`, so that a list that
+    came with its images names no others. An absolute path is taken as it stands: who writes one
+    says openly which file of this machine is meant. A URL is fetched by nobody who did not ask.
+
+    Args:
+        name (`str`): What the row says.
+        folder (`str` or `Path`): What relative paths are relative to.
+        allow_urls (`bool`, *optional*, defaults to `False`): Whether a URL is passed on.
+
+    Returns:
+        `str`: The path, or the URL.
+
+    Raises:
+        `ValueError`: if the path leads out of the folder, or is a URL and those are not allowed.
+
+    Example:
+
+    ```python
+    >>> image_path("photos/1.jpg", "data"), image_path("/pool/1.jpg", "data")
+    ('data/photos/1.jpg', '/pool/1.jpg')
+
+    ```
+    """
+    if "://" in name:
+        if allow_urls:
+            return name
+        raise ValueError(
+            f"the image {name!r} is a URL, and URLs are not fetched. Download it and give its path."
+        )
+    if "\0" in name:
+        raise ValueError(f"the image {name!r} is no path.")
+    if os.path.normpath(name).split(os.sep)[0] == os.pardir:
+        raise ValueError(
+            f"the image {name!r} lies outside of {folder}. Name the folder that paths are relative "
+            "to, or write absolute paths."
+        )
+    return str(Path(folder) / name)

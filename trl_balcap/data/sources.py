@@ -12,12 +12,13 @@ import pyarrow as pa
 from datasets.exceptions import DatasetGenerationError
 from PIL import Image
 
-from trl_balcap.data.checks import raise_for, stored
-from trl_balcap.data.folders import image_files, image_path, list_of, row_image, sidecar_text
+from trl_balcap.data.checks import raise_for
+from trl_balcap.data.folders import image_files, list_of, sidecar_text
 from trl_balcap.data.formats import known_dataset
 from trl_balcap.data.images import IMAGE_SUFFIXES
-from trl_balcap.data.jsonl import BadRowsError
-from trl_balcap.data.tables import TABLE_SUFFIXES, read_rows
+from trl_balcap.data.opened import stored
+from trl_balcap.data.rows import TABLE_SUFFIXES, BadRowsError, read_rows
+from trl_balcap.data.scored import image_path, row_image
 
 __all__ = ["Rows", "read_source"]
 

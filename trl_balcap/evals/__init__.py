@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trl_balcap.data.scored import BadRowsError as BadRowsError
+    from trl_balcap.data.rows import BadRowsError as BadRowsError
     from trl_balcap.data.scored import Caption as Caption
     from trl_balcap.data.scored import read_captions as read_captions
     from trl_balcap.evals.agree import agreement as agreement
@@ -38,7 +38,7 @@ __all__ = [
 
 # Imported on first use: agreement needs no judge, scoring no TRL.
 _LAZY = {
-    "BadRowsError": "data.jsonl",
+    "BadRowsError": "data.rows",
     "Benchmarks": "evals.metrics.protocol",
     "Caption": "data.scored",
     "CaptionEvalCallback": "evals.callback",

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trl_balcap.data.jsonl import BadRowsError, read_jsonl
-from trl_balcap.data.text import read_text
+from trl_balcap.data.rows import BadRowsError, read_jsonl, read_text
 from trl_balcap.evals.rules.captionqa import questions_of
 
 __all__ = ["load_questions"]

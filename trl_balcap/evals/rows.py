@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trl_balcap.data.jsonl import BadRowsError, read_jsonl
+from trl_balcap.data.rows import BadRowsError, read_jsonl
 from trl_balcap.evals.metrics.registry import METRICS
 
 __all__ = ["is_scored", "read_rows", "replace_file", "write_rows", "written_rows"]

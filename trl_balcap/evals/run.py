@@ -13,7 +13,7 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-from trl_balcap.data.jsonl import BadRowsError
+from trl_balcap.data.rows import BadRowsError
 from trl_balcap.data.scored import Caption, caption_words, read_captions
 from trl_balcap.evals.asking import ask_judge
 from trl_balcap.evals.jobs import (

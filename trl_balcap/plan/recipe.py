@@ -10,7 +10,7 @@ import yaml
 from trl import ModelConfig, TrlParser
 
 from trl_balcap.config import BalCapConfig, CaptioningArguments
-from trl_balcap.data.text import read_text
+from trl_balcap.data.rows import read_text
 
 __all__ = ["Launch", "Recipe", "read_launch", "read_recipe"]
 

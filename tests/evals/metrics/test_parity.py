@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from trl_balcap.data.jsonl import BadRowsError
+from trl_balcap.data.rows import BadRowsError
 from trl_balcap.data.scored import Caption
 from trl_balcap.evals import arena
 from trl_balcap.evals.asking import ask_judge

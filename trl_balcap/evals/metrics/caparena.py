@@ -16,9 +16,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from trl_balcap.data.jsonl import BadRowsError
+from trl_balcap.data.rows import BadRowsError, read_text
 from trl_balcap.data.scored import Caption, image_file, image_name
-from trl_balcap.data.text import read_text
 from trl_balcap.evals.asking import Ask, Workload, chat, image_url, is_reply_failure, workload
 from trl_balcap.evals.bootstrap import Statistic, mean_statistic, ratio
 from trl_balcap.evals.metrics.protocol import (

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from trl_balcap.data.jsonl import BadRowsError, read_jsonl
+from trl_balcap.data.rows import BadRowsError, read_jsonl
 from trl_balcap.data.scored import Caption, image_file, image_name
 from trl_balcap.evals.asking import Ask, Workload, chat, image_url, is_reply_failure, workload
 from trl_balcap.evals.bootstrap import Statistic, mean_statistic

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.data.photos import write_jsonl
 from trl_balcap.captioning.run import list_images
 from trl_balcap.data import BadRowsError, load_captions, read_captions
-from trl_balcap.data.jsonl import read_jsonl
+from trl_balcap.data.rows import read_jsonl
 
 ROW = {"image": "pictures/red.png", "caption": "Un café fermé."}
 

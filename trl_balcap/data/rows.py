@@ -1,0 +1,273 @@
+"""
+The one reader of rows: a text file in, rows out, each with the place to name it by.
+
+JSONL, JSON and CSV, in the encodings that say what they are; any other is named, not guessed. What
+is wrong with a file is said at once for all of its rows, by one error.
+"""
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trl_balcap.data.formats import coco_rows, known_row
+
+__all__ = [
+    "TABLE_SUFFIXES",
+    "BadRowsError",
+    "cut_half_row",
+    "read_jsonl",
+    "read_rows",
+    "read_text",
+]
+
+TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+"""Files with one of these names hold rows as text."""
+
+# UTF-32's mark begins with UTF-16's, so it is looked for first.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+_SHOWN = 50
+
+
+class BadRowsError(ValueError):
+    """
+    Rows that cannot be used.
+
+    Args:
+        problems (`Sequence[str]`):
+            One message for each bad row, naming file and line, or the row.
+        rule (`str`, *optional*):
+            What the rows break; stands first.
+        way_out (`str`, *optional*):
+            What to do; stands last.
+        shown (`int`, *optional*, defaults to `50`):
+            How many are shown; `problems` has them all.
+
+    Example:
+
+    ```python
+    >>> print(BadRowsError(["a.jsonl:3: not JSON.", "a.jsonl:9: not JSON."], shown=1))
+    a.jsonl:3: not JSON.
+    ... and 1 more
+
+    ```
+    """
+
+    def __init__(
+        self, problems: Sequence[str], *, rule: str = "", way_out: str = "", shown: int = _SHOWN
+    ):
+        self.problems = list(problems)
+        indent = "  " if rule else ""
+        lines = [rule] if rule else []
+        lines += [indent + problem for problem in self.problems[:shown]]
+        if len(self.problems) > shown:
+            lines.append(f"{indent}... and {len(self.problems) - shown} more")
+        lines += [way_out] if way_out else []
+        super().__init__("\n".join(lines))
+
+
+def read_rows(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
+    """
+    Rows of a text file, each with its place in it ("captions.jsonl:3").
+
+    JSONL has one object a line, CSV one row a line under a header. A `.json` file is a list of
+    objects, a COCO captions file ([`~data.formats.coco_rows`]), or one object from id to caption,
+    as CaptionQA and CapArena exchange it; there the id is also the image's file name. Objects may
+    have a form of [`~data.formats.known_row`].
+
+    Args:
+        path (`str` or `Path`): The file, in UTF-8 or with a byte-order mark.
+
+    Returns:
+        `list[tuple[str, dict]]`: Place and row.
+
+    Raises:
+        `FileNotFoundError`: if there is no such file.
+        [`BadRowsError`]: if rows cannot be read; names all of them.
+        `ValueError`: if it is a file of another kind.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    suffix = path.suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise ValueError(
+            f"{path} is no file of rows: those are {', '.join(TABLE_SUFFIXES)}, by their names."
+        )
+    if suffix in (".csv", ".tsv"):
+        return _csv_rows(path, "\t" if suffix == ".tsv" else ",")
+    if suffix == ".json":
+        return _json_rows(path)
+    return [(f"{path}:{number}", known_row(row)) for number, row in read_jsonl(path)]
+
+
+def _csv_rows(path: Path, delimiter: str) -> list[tuple[str, dict[str, Any]]]:
+    text = read_text(path)
+    header = text.partition("\n")[0]
+    if delimiter == "," and "," not in header and ";" in header:
+        delimiter = ";"  # what spreadsheets write where the comma is in numbers
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows, problems = [], []
+    try:
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            if None in row:
+                problems.append(f"{where}: more cells than the header has columns.")
+            else:
+                rows.append((where, dict(row)))
+    except csv.Error as error:
+        problems.append(f"{path}:{reader.line_num}: not CSV ({error}).")
+    if problems:
+        raise BadRowsError(problems)
+    return rows
+
+
+def _json_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise BadRowsError(
+            [f"{path}:{error.lineno}: not JSON ({error.msg}). Use .jsonl for an object a line."]
+        ) from error
+    if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
+        try:
+            return [(f"{path}: {place}", row) for place, row in coco_rows(content)]
+        except (KeyError, TypeError) as error:
+            raise BadRowsError(
+                [f"{path}: it has images and annotations, and is no COCO captions file: {error!r}."]
+            ) from error
+    if isinstance(content, dict):
+        return [
+            (f"{path}: {name!r}", {"id": name, "image": name, "caption": caption})
+            for name, caption in content.items()
+        ]
+    if not isinstance(content, list):
+        raise BadRowsError(
+            [f"{path}: a .json file must be a list of rows, or one object from id to caption."]
+        )
+    problems = [
+        f"{path}[{place}]: a row must be a JSON object, not {type(row).__name__}."
+        for place, row in enumerate(content)
+        if not isinstance(row, dict)
+    ]
+    if problems:
+        raise BadRowsError(problems)
+    return [(f"{path}[{place}]", known_row(row)) for place, row in enumerate(content)]
+
+
+def read_jsonl(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
+    """
+    Objects of a JSONL file with their line numbers. Empty lines are skipped.
+
+    Args:
+        path (`str` or `Path`): The file, in UTF-8 or with a byte-order mark.
+
+    Returns:
+        `list[tuple[int, dict]]`: Line number, counted from 1, and the row.
+
+    Raises:
+        `FileNotFoundError`: if there is no such file.
+        [`BadRowsError`]: if a line is no JSON object; names all such lines.
+        `ValueError`: if the file is no text.
+
+    Example:
+
+    ```python
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "captions.jsonl"
+    >>> _ = file.write_text('{"image": "a.jpg"}\\n\\n{"image": "b.jpg"}\\n')
+    >>> read_jsonl(file)
+    [(1, {'image': 'a.jpg'}), (3, {'image': 'b.jpg'})]
+
+    ```
+    """
+    rows, problems = [], []
+    # Not splitlines(): a caption may hold U+2028, which is no end of a line of JSON.
+    for number, line in enumerate(io.StringIO(read_text(path), newline=None), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            said = f"{error.msg} at {error.pos}" if isinstance(error, ValueError) else "too deep"
+            problems.append(f"{path}:{number}: not JSON ({said}).")
+            continue
+        if not isinstance(row, dict):
+            problems.append(
+                f"{path}:{number}: a row must be a JSON object, not {type(row).__name__}."
+            )
+            continue
+        rows.append((number, row))
+    if problems:
+        raise BadRowsError(problems)
+    return rows
+
+
+def read_text(path: str | Path) -> str:
+    """
+    The text of a file in UTF-8, or in whatever its byte-order mark says.
+
+    Args:
+        path (`str` or `Path`): The file.
+
+    Returns:
+        `str`: Its text, without the mark.
+
+    Raises:
+        `FileNotFoundError`: if there is no such file.
+        `ValueError`: if it is no regular file, or no text in UTF-8 and without a mark.
+
+    Example:
+
+    ```python
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "caption.txt"
+    >>> _ = file.write_text("Une tasse fêlée.", encoding="utf-16")
+    >>> read_text(file)
+    'Une tasse fêlée.'
+
+    ```
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if not path.is_file():
+        raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}.")
+    content = path.read_bytes()
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        if b"\0" in content[:4096]:
+            raise ValueError(f"{path} is no text file.") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}:{line}: not {encoding.upper()} (byte 0x{content[error.start]:02x}); it looks "
+            f"like Latin-1 or Windows-1252. Convert it: iconv -f cp1252 -t utf-8 {path} > new-file"
+        ) from error
+    if "\0" in text:
+        raise ValueError(
+            f"{path} is no text file in UTF-8: it holds NUL characters. UTF-16 is read where the "
+            "file begins with its byte-order mark."
+        )
+    return text
+
+
+def cut_half_row(path: Path) -> None:
+    """Cut off what a killed run left of the row that it was writing, so that it can be resumed."""
+    text = path.read_text(encoding="utf-8")
+    if not text or text.endswith("\n"):
+        return
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+    temporary.replace(path)
