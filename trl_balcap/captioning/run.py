@@ -26,7 +26,7 @@ from trl_balcap.data.rows import (
     BadRowsError,
     cut_half_row,
     read_jsonl,
-    read_rows,
+    read_table,
 )
 from trl_balcap.data.scored import IMAGE_COLUMNS, REFERENCE_COLUMNS, first_of, row_image
 from trl_balcap.judge import JudgeError
@@ -117,7 +117,7 @@ def _listed_images(path: Path, folder: Path) -> list[ImageRow]:
     rows: list[ImageRow] = []
     problems = []
     places: dict[str, str] = {}
-    for where, row in read_rows(path):
+    for where, row in read_table(path):
         try:
             file = row_image(row, folder)
         except ValueError as error:

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from trl_balcap.evals.agree import agreement, agreement_of_rows
     from trl_balcap.evals.arena import HUMAN_RANKING
-    from trl_balcap.evals.rows import read_rows
+    from trl_balcap.evals.results import read_rows
 
     human = HUMAN_RANKING if args.human_ranking is None else _read(args.human_ranking)
     if not isinstance(human, list | tuple) or not all(isinstance(name, str) for name in human):

@@ -231,7 +231,7 @@ def _plan_table(plan: "ScorePlan", judge: "Judge") -> Table:
 
 def _compare(args: argparse.Namespace, console: Console) -> int:
     from trl_balcap.evals.compare import compare_rows
-    from trl_balcap.evals.rows import is_scored, read_rows
+    from trl_balcap.evals.results import is_scored, read_rows
     from trl_balcap.evals.tables import comparison_grid, comparison_markdown
 
     first, second = args.compare

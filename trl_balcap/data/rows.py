@@ -20,7 +20,7 @@ __all__ = [
     "BadRowsError",
     "cut_half_row",
     "read_jsonl",
-    "read_rows",
+    "read_table",
     "read_text",
 ]
 
@@ -76,7 +76,7 @@ class BadRowsError(ValueError):
         super().__init__("\n".join(lines))
 
 
-def read_rows(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
+def read_table(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     """
     Rows of a text file, each with its place in it ("captions.jsonl:3").
 

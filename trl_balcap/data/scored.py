@@ -15,7 +15,7 @@ from PIL.Image import Image as PILImage
 
 from trl_balcap.data.completions import is_empty
 from trl_balcap.data.images import image_problem
-from trl_balcap.data.rows import BadRowsError, read_rows
+from trl_balcap.data.rows import BadRowsError, read_table
 
 __all__ = [
     "CAPTION_COLUMNS",
@@ -128,7 +128,7 @@ def read_captions(
     Read and check captions.
 
     A row has "caption", "image" (a path, relative to the file or to `images`), and perhaps "id" and
-    "reference". Files are read by [`~data.rows.read_rows`]: JSONL, CSV, or a `.json` object from
+    "reference". Files are read by [`~data.rows.read_table`]: JSONL, CSV, or a `.json` object from
     id to caption, where the id is the image's file name where an image is needed.
 
     Args:
@@ -152,7 +152,7 @@ def read_captions(
             row.
     """
     return captions_of(
-        read_rows(path),
+        read_table(path),
         path,
         images=images,
         need_images=need_images,
@@ -175,7 +175,7 @@ def captions_of(
 
     Args:
         rows (`Iterable[tuple[str, dict]]`):
-            Place and row, from [`~data.rows.read_rows`].
+            Place and row, from [`~data.rows.read_table`].
         path (`str` or `Path`):
             The file that they were read from.
     """

@@ -17,7 +17,7 @@ from trl_balcap.data.folders import image_files, list_of, sidecar_text
 from trl_balcap.data.formats import known_dataset
 from trl_balcap.data.images import IMAGE_SUFFIXES
 from trl_balcap.data.opened import stored
-from trl_balcap.data.rows import TABLE_SUFFIXES, BadRowsError, read_rows
+from trl_balcap.data.rows import TABLE_SUFFIXES, BadRowsError, read_table
 from trl_balcap.data.scored import image_path, row_image
 
 __all__ = ["Rows", "read_source"]
@@ -254,7 +254,7 @@ class _Reader:
         return datasets.Dataset.from_dict(columns), Rows(str(folder), list(map(str, images)))
 
     def table(self, file: Path) -> tuple[datasets.Dataset, Rows]:
-        found = read_rows(file)
+        found = read_table(file)
         if not found:
             raise ValueError(f"{file} is empty: it must hold one row a line.")
         places = [place for place, _ in found]

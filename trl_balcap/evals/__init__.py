@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trl_balcap.evals.results import Comparison as Comparison
     from trl_balcap.evals.results import Evaluation as Evaluation
     from trl_balcap.evals.results import MetricResult as MetricResult
-    from trl_balcap.evals.rows import read_rows as read_rows
+    from trl_balcap.evals.results import read_rows as read_rows
     from trl_balcap.evals.run import evaluate_captions as evaluate_captions
     from trl_balcap.evals.run import score_captions as score_captions
 
@@ -50,7 +50,7 @@ _LAZY = {
     "compare_rows": "evals.compare",
     "evaluate_captions": "evals.run",
     "read_captions": "data.scored",
-    "read_rows": "evals.rows",
+    "read_rows": "evals.results",
     "score_captions": "evals.run",
 }
 

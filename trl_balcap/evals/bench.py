@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from trl_balcap.captioning.run import ImageRow, caption_images, list_images
-from trl_balcap.evals.jobs import DeclinedError, ScorePlan
+from trl_balcap.evals.jobs import DeclinedError, ScorePlan, replace_file
 from trl_balcap.evals.metrics.protocol import Benchmarks
 from trl_balcap.evals.metrics.registry import METRICS
 from trl_balcap.evals.results import Evaluation
-from trl_balcap.evals.rows import replace_file
 from trl_balcap.evals.run import score_captions, spent_since
 from trl_balcap.evals.suites import Suite
 from trl_balcap.judge import Judge

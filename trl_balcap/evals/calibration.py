@@ -17,8 +17,8 @@ from typing import Any
 
 from trl_balcap.data.scored import read_captions
 from trl_balcap.evals.jobs import DeclinedError, ScorePlan
+from trl_balcap.evals.results import read_rows
 from trl_balcap.evals.retest import JudgeAgreement, agreement, retest_spread
-from trl_balcap.evals.rows import read_rows
 from trl_balcap.evals.run import score_captions
 from trl_balcap.judge import Judge
 

@@ -1,29 +1,44 @@
-"""What a scoring run is about to do: each metric, the rows that are there already, and what is left
-to ask."""
+"""
+One metric of a scoring run, from the rows that are there to its result.
 
+The stages follow one another: what is there already, what is left to ask, each caption judged and
+its row written as soon as it is there, all rows summed up.
+"""
+
+import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from trl_balcap.data.scored import Caption
-from trl_balcap.evals.asking import Workload
-from trl_balcap.evals.metrics.protocol import Benchmarks, Metric, data_hash
+from trl_balcap.data.rows import BadRowsError
+from trl_balcap.data.scored import Caption, caption_words
+from trl_balcap.evals.asking import Workload, ask_judge
+from trl_balcap.evals.bootstrap import estimate, resampling_weights
+from trl_balcap.evals.metrics.protocol import Benchmarks, Metric, Row
 from trl_balcap.evals.metrics.registry import METRICS, metric_of
-from trl_balcap.evals.rows import replace_file, written_rows
-from trl_balcap.judge import Judge
+from trl_balcap.evals.results import MetricResult
+from trl_balcap.judge import Judge, JudgeError
 
 __all__ = [
     "DeclinedError",
     "Job",
     "ScorePlan",
     "check_settings",
+    "judge_caption",
     "make_job",
     "plan_of",
+    "replace_file",
+    "result_of",
+    "row_of",
+    "score_job",
     "write_settings",
 ]
+
+UNDER_WAY = 128  # captions at a time; the judge limits its calls itself
 
 
 class DeclinedError(RuntimeError):
@@ -60,7 +75,7 @@ class Job:
         if self.metric.needs_image:
             image = caption.image
             is_file = isinstance(image, Path) and image.is_file()
-            inputs["image_sha256"] = data_hash(str(image)) if is_file else None
+            inputs["image_sha256"] = sha256(image.read_bytes()).hexdigest() if is_file else None
         if self.metric.needs_reference:
             inputs["reference_sha256"] = sha256((caption.reference or "").encode()).hexdigest()
         return inputs
@@ -73,7 +88,7 @@ class Job:
             `ValueError`: if a row is of another caption.
         """
         by_id = {caption.id: caption for caption in captions}
-        for row in written_rows(self.path):
+        for row in _written_rows(self.path):
             caption = by_id.get(row["id"])
             if caption is None:
                 raise ValueError(
@@ -113,7 +128,7 @@ def make_job(name: str, judge: Judge, benchmarks: Benchmarks, out: Path) -> Job:
     metric = metric_of(name).build(judge, benchmarks)
     settings = {
         "mode": metric.mode,
-        "judge": _judge_name(judge, metric),
+        "judge": " and ".join(_models(judge, metric)),
         "prompts_sha256": metric.prompts_sha256,
         **metric.settings(),
     }
@@ -156,12 +171,181 @@ def plan_of(jobs: Sequence[Job], captions: Sequence[Caption]) -> ScorePlan:
     )
 
 
+async def score_job(
+    job: Job, captions: Sequence[Caption], judge: Judge, on_row: Callable[[str], None] | None
+) -> list[dict[str, Any]]:
+    """One row per caption, in the captions' order; all of them are in the file at the end."""
+    rows = dict(job.kept)
+    limit = asyncio.Semaphore(UNDER_WAY)
+    # Written anew first: a killed run may have left half a row at the end.
+    _write_rows(job.path, [*job.kept.values(), *job.earlier.values()])
+    with job.path.open("a", encoding="utf-8") as file:
+
+        async def score(caption: Caption) -> None:
+            async with limit:
+                row = await judge_caption(job, caption, judge)
+            rows[caption.id] = row
+            if _found_something(row):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.flush()
+            if on_row is not None:
+                on_row(job.name)
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for caption in captions:
+                    if caption.id not in rows:
+                        tasks.create_task(score(caption))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[
+                0
+            ] from None  # the first stops the run; the others follow from it
+    ordered = [rows[caption.id] for caption in captions]
+    _write_rows(job.path, [row for row in ordered if _found_something(row)])
+    return ordered
+
+
+async def judge_caption(job: Job, caption: Caption, judge: Judge) -> dict[str, Any]:
+    earlier = job.earlier.get(caption.id, {})
+    fruitless = earlier.get("fruitless_runs", 0)
+    try:
+        ask = ask_judge(judge, earlier_runs=fruitless)
+        verdicts = await job.metric.score(caption, ask, earlier)
+        # Replies that came to nothing must not be given out again; what failed on its way may.
+        fruitless += verdicts["reason"] is not None
+    except JudgeError as error:
+        verdicts = {"score": None, "reason": error.reason, "errors": [str(error)]}
+        verdicts |= job.metric.unjudged(caption)
+    return await asyncio.to_thread(row_of, job, caption, fruitless, verdicts)
+
+
+def row_of(
+    job: Job, caption: Caption, fruitless: int, verdicts: Mapping[str, Any]
+) -> dict[str, Any]:
+    metric = job.metric
+    return {
+        "id": caption.id,
+        "image": str(caption.image) if isinstance(caption.image, Path) else None,
+        "caption": caption.caption,
+        "words": caption_words(caption.caption),
+        "metric": metric.name,
+        "mode": metric.mode,
+        "judge": job.settings["judge"],
+        "prompts_sha256": job.settings["prompts_sha256"],
+        "settings": metric.settings(),
+        **job.inputs_of(caption),
+        "fruitless_runs": fruitless,
+        **verdicts,
+    }
+
+
+def result_of(job: Job, rows: Sequence[Row], judge: Judge) -> MetricResult:
+    """The result of a metric whose rows are all there, one per caption."""
+    metric = job.metric
+    missing = Counter(row["reason"] for row in rows if row["score"] is None)
+    comparable, why = _comparable(job, rows, judge)
+    notes = (*_notes(job, rows), *metric.notes(rows))
+    statistics = metric.statistics(rows)
+    weights = resampling_weights(len(rows), strata=metric.strata(rows))
+    return MetricResult(
+        metric=metric.name,
+        mode=metric.mode,
+        scores=tuple(estimate(statistic, weights) for statistic in statistics),
+        n=len(rows),
+        n_scored=len(rows) - sum(missing.values()),
+        missing=dict(missing.most_common()),
+        mean_caption_words=sum(row["words"] for row in rows) / len(rows),
+        judge=job.settings["judge"],
+        prompts=metric.prompts_source,
+        prompts_sha256=job.settings["prompts_sha256"],
+        comparable=comparable,
+        comparison=why,
+        notes=notes,
+        breakdown=metric.breakdown(rows),
+    )
+
+
+def _comparable(job: Job, rows: Sequence[Row], judge: Judge) -> tuple[bool, str]:
+    metric = job.metric
+    if metric.official_judge is None:
+        return False, metric.incomparable
+    wanted = metric.official_judge
+    lacks = []
+    if not metric.has_official_prompts:
+        lacks.append("the official prompts (--official-prompts)")
+    if not all(name == wanted or name.endswith(f"/{wanted}") for name in _models(judge, metric)):
+        lacks.append(f"the official judge ({wanted})")
+    if metric.mode != "official":
+        lacks.append("--mode official")
+    settled = metric.final_reasons | metric.official_reasons
+    unsettled = sum(row["reason"] is not None and row["reason"] not in settled for row in rows)
+    absent = metric.absent(rows)
+    if absent + unsettled:
+        lacks.append(f"scores of {absent + unsettled} more images")
+    elif all(row["score"] is None for row in rows):
+        lacks.append("a score")
+    if lacks:
+        return False, f"Not comparable with published scores, which need {', '.join(lacks)}."
+    return (
+        True,
+        "Official prompts, judge and rules: comparable with published scores on the same data.",
+    )
+
+
+def _notes(job: Job, rows: Sequence[Row]) -> list[str]:
+    notes = []
+    absent = job.metric.absent(rows)
+    if absent:
+        notes.append(f"Images of the benchmark without a caption in this file: {absent}.")
+    failed = next((row for row in rows if row.get("errors")), None)
+    if failed is not None:
+        notes.append(f"For example {failed['id']!r}: {failed['errors'][0]}")
+    return notes
+
+
+def _found_something(row: Mapping[str, Any]) -> bool:
+    """Whether a row is worth keeping: a question that the budget forbade has told nothing."""
+    return row["score"] is not None or row["reason"] != "over_budget"
+
+
+def _written_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """
+    Rows of a run that may have been killed: half a row at the end is left out.
+
+    Raises:
+        `BadRowsError`: if another line is no row.
+    """
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                return
+            raise BadRowsError([f"{path}:{number}: not JSON ({error.msg})."]) from error
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace a file of rows."""
+    replace_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Replace a file as a whole, so that a killed run leaves the old or the new one."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
 def _settings(out: Path) -> dict[str, Any]:
     path = out / "settings.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _judge_name(judge: Judge, metric: Metric) -> str:
+def _models(judge: Judge, metric: Metric) -> list[str]:
+    """The models that a metric asks."""
     settings = judge.settings
-    places = [*settings.text, *settings.vision] if metric.needs_image else settings.text
-    return " and ".join(dict.fromkeys(place.model for place in places))
+    asked = [*settings.text, *settings.vision] if metric.needs_image else settings.text
+    return list(dict.fromkeys(deployment.model for deployment in asked))

@@ -3,11 +3,14 @@ compared."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from trl_balcap.data.rows import BadRowsError, read_jsonl
 from trl_balcap.evals.bootstrap import Difference, Estimate
+from trl_balcap.evals.metrics.registry import METRICS
 
-__all__ = ["Comparison", "Evaluation", "MetricResult"]
+__all__ = ["Comparison", "Evaluation", "MetricResult", "is_scored", "read_rows"]
 
 
 @dataclass(frozen=True)
@@ -115,3 +118,31 @@ class Evaluation:
             ],
             "judging": dict(self.judging),
         }
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """
+    Scored rows, as `trl-balcap score` writes them to `OUT/<metric>.jsonl`.
+
+    Raises:
+        `BadRowsError`: if a line is none of them.
+    """
+    rows = read_jsonl(path)
+    problems = [
+        f"{path}:{number}: no scored row (it has {', '.join(row)}); score the captions first."
+        for number, row in rows
+        if row.get("metric") not in METRICS
+    ]
+    if problems:
+        raise BadRowsError(problems)
+    if not rows:
+        raise BadRowsError([f"{path}: there is no scored row in this file."])
+    return [row for _, row in rows]
+
+
+def is_scored(path: str | Path) -> bool:
+    """Whether a file holds scored rows, to tell it from a file of captions."""
+    if Path(path).suffix == ".json":
+        return False
+    rows = read_jsonl(path)
+    return bool(rows) and rows[0][1].get("metric") in METRICS

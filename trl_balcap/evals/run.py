@@ -8,35 +8,34 @@ come; `settings.json`, what they were made with; `summary.json` and `summary.md`
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
 
-from trl_balcap.data.rows import BadRowsError
-from trl_balcap.data.scored import Caption, caption_words, read_captions
-from trl_balcap.evals.asking import ask_judge
+from trl_balcap.data.rows import BadRowsError, read_table
+from trl_balcap.data.scored import Caption, captions_of
 from trl_balcap.evals.jobs import (
     DeclinedError,
-    Job,
     ScorePlan,
     check_settings,
+    judge_caption,
     make_job,
     plan_of,
+    replace_file,
+    result_of,
+    row_of,
+    score_job,
     write_settings,
 )
 from trl_balcap.evals.metrics.protocol import Benchmarks
 from trl_balcap.evals.results import Evaluation, MetricResult
-from trl_balcap.evals.rows import replace_file, write_rows
-from trl_balcap.evals.summary import result_of
 from trl_balcap.evals.tables import results_markdown
 from trl_balcap.evals.verdicts import keep_verdicts
-from trl_balcap.judge import Judge, JudgeError
+from trl_balcap.judge import Judge
 from trl_balcap.judge.stats import JudgeStats
 
 __all__ = ["evaluate_captions", "score_captions", "spent_since"]
-
-UNDER_WAY = 128  # captions at a time; the judge limits its calls itself
 
 
 async def score_captions(
@@ -89,7 +88,8 @@ async def score_captions(
     out = Path(out)
     before = copy(judge.stats)
     jobs = [make_job(name, judge, benchmarks, out) for name in dict.fromkeys(metrics)]
-    rows = read_captions(
+    rows = captions_of(
+        read_table(captions),
         captions,
         images=images,
         need_images=any(job.metric.needs_image for job in jobs),
@@ -112,9 +112,9 @@ async def score_captions(
     write_settings(out, jobs)
     results = []
     for job in jobs:
-        scored = await _score_job(job, rows, judge, on_row)
+        scored = await score_job(job, rows, judge, on_row)
         results.append(result_of(job, scored, judge))
-        if job.name == "b-capscore":  # the metric whose verdicts are those of training
+        if job.metric.keeps_verdicts:
             await asyncio.to_thread(keep_verdicts, out / "verdicts", rows, scored)
     evaluation = Evaluation(str(captions), tuple(results), spent_since(judge, before))
     replace_file(
@@ -153,91 +153,18 @@ async def evaluate_captions(
     async def row(caption: Caption) -> dict[str, Any]:
         try:
             async with asyncio.timeout_at(end):
-                return await _row(job, caption, judge)
+                return await judge_caption(job, caption, judge)
         except TimeoutError:
             verdicts = {
                 "score": None,
                 "reason": "timeout",
                 "errors": [f"not within {deadline:g} s"],
             }
-            return _row_of(job, caption, 0, verdicts)
+            return row_of(job, caption, 0, verdicts)
 
     end = None if deadline is None else asyncio.get_running_loop().time() + deadline
     rows = list(await asyncio.gather(*map(row, captions)))
     return result_of(job, rows, judge), rows
-
-
-async def _score_job(
-    job: Job, captions: Sequence[Caption], judge: Judge, on_row: Callable[[str], None] | None
-) -> list[dict[str, Any]]:
-    """One row per caption, in the captions' order; all of them are in the file at the end."""
-    rows = dict(job.kept)
-    limit = asyncio.Semaphore(UNDER_WAY)
-    # Written anew first: a killed run may have left half a row at the end.
-    write_rows(job.path, [*job.kept.values(), *job.earlier.values()])
-    with job.path.open("a", encoding="utf-8") as file:
-
-        async def score(caption: Caption) -> None:
-            async with limit:
-                row = await _row(job, caption, judge)
-            rows[caption.id] = row
-            if _found_something(row):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                file.flush()
-            if on_row is not None:
-                on_row(job.name)
-
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for caption in captions:
-                    if caption.id not in rows:
-                        tasks.create_task(score(caption))
-        except BaseExceptionGroup as group:
-            raise group.exceptions[
-                0
-            ] from None  # the first stops the run; the others follow from it
-    ordered = [rows[caption.id] for caption in captions]
-    write_rows(job.path, [row for row in ordered if _found_something(row)])
-    return ordered
-
-
-async def _row(job: Job, caption: Caption, judge: Judge) -> dict[str, Any]:
-    earlier = job.earlier.get(caption.id, {})
-    fruitless = earlier.get("fruitless_runs", 0)
-    try:
-        ask = ask_judge(judge, earlier_runs=fruitless)
-        verdicts = await job.metric.score(caption, ask, earlier)
-        # Replies that came to nothing must not be given out again; what failed on its way may.
-        fruitless += verdicts["reason"] is not None
-    except JudgeError as error:
-        verdicts = {"score": None, "reason": error.reason, "errors": [str(error)]}
-        verdicts |= job.metric.unjudged(caption)
-    return await asyncio.to_thread(_row_of, job, caption, fruitless, verdicts)
-
-
-def _row_of(
-    job: Job, caption: Caption, fruitless: int, verdicts: Mapping[str, Any]
-) -> dict[str, Any]:
-    metric = job.metric
-    return {
-        "id": caption.id,
-        "image": str(caption.image) if isinstance(caption.image, Path) else None,
-        "caption": caption.caption,
-        "words": caption_words(caption.caption),
-        "metric": metric.name,
-        "mode": metric.mode,
-        "judge": job.settings["judge"],
-        "prompts_sha256": job.settings["prompts_sha256"],
-        "settings": metric.settings(),
-        **job.inputs_of(caption),
-        "fruitless_runs": fruitless,
-        **verdicts,
-    }
-
-
-def _found_something(row: Mapping[str, Any]) -> bool:
-    """Whether a row is worth keeping: a question that the budget forbade has told nothing."""
-    return row["score"] is not None or row["reason"] != "over_budget"
 
 
 def spent_since(judge: Judge, before: JudgeStats) -> dict[str, Any]:

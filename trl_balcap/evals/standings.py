@@ -19,7 +19,7 @@ from trl_balcap.evals.bootstrap import (
 from trl_balcap.evals.compare import check_alike
 from trl_balcap.evals.metrics.protocol import Metric, Row
 from trl_balcap.evals.metrics.registry import METRICS
-from trl_balcap.evals.rows import read_rows
+from trl_balcap.evals.results import read_rows
 
 __all__ = ["Standing", "holm", "read_folder", "standings"]
 

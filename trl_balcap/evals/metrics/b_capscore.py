@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from trl_balcap.data.completions import is_empty
 from trl_balcap.data.scored import Caption
 from trl_balcap.evals.asking import Ask, Workload, workload
 from trl_balcap.evals.bootstrap import Statistic, mean_statistic
@@ -44,6 +43,7 @@ class BCapScore(Metric):
     name = "b-capscore"
     needs_image = True
     needs_reference = True
+    keeps_verdicts = True
     incomparable = (
         "Not comparable with published b-CapScores: the paper's judge prompts are not public."
     )
@@ -86,7 +86,7 @@ class BCapScore(Metric):
                 completion_chars=1.5 * len(reference),
             )
         for caption in captions:
-            if is_empty(caption.caption):
+            if caption.is_empty:
                 continue
             text, units = len(caption.caption), 1.5 * len(caption.reference or "")
             n = max(1, text // 40)  # assertions, at about 40 characters each
@@ -119,7 +119,7 @@ class BCapScore(Metric):
             "recall", "linguistic", "reason" of the first that is missing; "assertions" and "units"
             with their verdicts, and the three grades.
         """
-        if is_empty(caption.caption):
+        if caption.is_empty:
             return {"score": 0.0, "reason": None, **dict.fromkeys(REWARDS, 0.0)}
         parts = await (self._fused(caption) if self.mode == "fused" else self._questions(caption))
         row: dict[str, Any] = {}

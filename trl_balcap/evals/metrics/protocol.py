@@ -91,6 +91,8 @@ class Metric(Protocol):
     """Reasons for no score that asking again cannot change."""
     official_reasons: ClassVar[frozenset[str]] = frozenset()
     """Reasons with which the published numbers, too, leave a caption out."""
+    keeps_verdicts: ClassVar[bool] = False
+    """Whether its verdicts are those of training, so that `trl-balcap report` can show them."""
     of_the_model: ClassVar[frozenset[str]] = frozenset()
     """Settings in which two models that are compared may differ."""
 
