@@ -39,6 +39,15 @@ def test_the_parsers_import_nothing_slow():
     assert json.loads(done.stdout) == []
 
 
+@pytest.mark.parametrize("module", ["trl_balcap.evals.agree", "trl_balcap.evals.run"])
+def test_scores_and_rankings_start_without_what_only_some_need(module):
+    """SciPy's statistics and `datasets` take a second between them."""
+    slow = ("datasets", "scipy.stats", "torch", "transformers")
+    code = f"import sys, {module}; print([name for name in {slow!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_every_flag_has_dashes_and_a_help_text():
     for words, parser in parsers(build_parser()).items():
         for action in parser._actions:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from trl_balcap.evals.rules.caparena import verdict_of
 
@@ -240,7 +239,9 @@ def caption_agreement(
     everything = [same for level in LEVELS for same in agreed[level]]
     low, high = None, None
     if everything:
-        test = stats.binomtest(sum(everything), len(everything))
+        from scipy.stats import binomtest  # half a second, and most commands need none of it
+
+        test = binomtest(sum(everything), len(everything))
         low, high = test.proportion_ci(method="wilson")
     return CaptionAgreement(
         overall=_share(everything),
@@ -303,7 +304,9 @@ def model_agreement(
         metric = [-scores[model] for model in models]
         if len(set(metric)) == 1:
             return RankAgreement(None, None, human)
-    spearman, kendall = stats.spearmanr(human, metric), stats.kendalltau(human, metric)
+    from scipy.stats import kendalltau, spearmanr
+
+    spearman, kendall = spearmanr(human, metric), kendalltau(human, metric)
     rho, rho_p = (float(value) for value in np.asarray(spearman))
     tau, tau_p = (float(value) for value in np.asarray(kendall))
     return RankAgreement(rho, tau, human, rho_p, tau_p)

@@ -197,15 +197,15 @@ async def score_job(
                     if caption.id not in rows:
                         tasks.create_task(score(caption))
         except BaseExceptionGroup as group:
-            raise group.exceptions[
-                0
-            ] from None  # the first stops the run; the others follow from it
+            # The first stops the run; the others follow from it.
+            raise group.exceptions[0] from None
     ordered = [rows[caption.id] for caption in captions]
     _write_rows(job.path, [row for row in ordered if _found_something(row)])
     return ordered
 
 
 async def judge_caption(job: Job, caption: Caption, judge: Judge) -> dict[str, Any]:
+    """The row of a caption, judged now; where the judge failed, with the reason."""
     earlier = job.earlier.get(caption.id, {})
     fruitless = earlier.get("fruitless_runs", 0)
     try:
@@ -222,6 +222,7 @@ async def judge_caption(job: Job, caption: Caption, judge: Judge) -> dict[str, A
 def row_of(
     job: Job, caption: Caption, fruitless: int, verdicts: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """The row of a caption: what was scored, by what, and the verdicts."""
     metric = job.metric
     return {
         "id": caption.id,

@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from scipy.stats import spearmanr
-
 __all__ = ["JudgeAgreement", "agreement", "retest_spread"]
 
 Score = float | None
@@ -104,6 +102,8 @@ def agreement(
     ranked = n > 2 and all(len(set(column)) > 1 for column in columns)
     if not ranked:
         return JudgeAgreement(n, bias, within, None)
+    from scipy.stats import spearmanr  # slow to import, and only for this
+
     ranks: Any = spearmanr(columns[0], columns[1])
     return JudgeAgreement(n, bias, within, float(ranks.statistic))
 

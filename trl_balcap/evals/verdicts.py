@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trl_balcap.data.completions import is_empty
 from trl_balcap.data.scored import Caption
 from trl_balcap.report.verdicts import VerdictWriter
 
@@ -52,6 +51,6 @@ def _verdict_row(caption: Caption, row: Mapping[str, Any]) -> dict[str, Any]:
         "reference": caption.reference,
         "rewards": rewards,
         "reasons": {name: row["reason"] for name in missing if row["reason"]},
-        "assertions": [] if is_empty(caption.caption) else None,
+        "assertions": [] if caption.is_empty else None,
         **{name: row[name] for name in SEEN if name in row},
     }
