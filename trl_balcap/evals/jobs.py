@@ -74,8 +74,9 @@ class Job:
         inputs: dict[str, Any] = {}
         if self.metric.needs_image:
             image = caption.image
-            is_file = isinstance(image, Path) and image.is_file()
-            inputs["image_sha256"] = sha256(image.read_bytes()).hexdigest() if is_file else None
+            inputs["image_sha256"] = None
+            if isinstance(image, Path) and image.is_file():
+                inputs["image_sha256"] = sha256(image.read_bytes()).hexdigest()
         if self.metric.needs_reference:
             inputs["reference_sha256"] = sha256((caption.reference or "").encode()).hexdigest()
         return inputs
