@@ -1,0 +1,97 @@
+"""What keeping verdicts costs, as a share of a training step.
+
+    python -m benchmarks.verdicts
+
+The demo's run, 8 scenes with 8 rollouts a step, every step logged and kept, judged by the exact
+judge (it answers at once, so that steps are as short as they get). Timed are choosing and gathering
+the rows, which the step waits for, and writing them, which a thread does beside it; a thread that
+shares the cores may cost a step as long as it runs, so both count in full. Goal: 0.01.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from benchmarks.results_file import write_results
+from trl_balcap import BalCapTrainer, Judge, LinguisticReward, PrecisionReward, RecallReward
+from trl_balcap.callbacks import KeepVerdictsCallback
+from trl_balcap.demo import demo_config, demo_scenes
+from trl_balcap.scenes.captioner import captioner_path
+
+
+class Timer(TrainerCallback):
+    """Wall seconds of each step, of what it waits for, and of what is written beside it."""
+
+    def __init__(self, trainer: Any, keeper: KeepVerdictsCallback):
+        self.steps: list[float] = []
+        self.waited: list[float] = []
+        self.written: list[float] = []
+        trainer._keep_verdicts = self._timed(trainer._keep_verdicts, self.waited)
+        keeper._try = self._timed(keeper._try, self.written)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._begun = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps.append(time.perf_counter() - self._begun)
+
+    @staticmethod
+    def _timed(function: Any, seconds: list[float]) -> Any:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            begun = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                seconds.append(time.perf_counter() - begun)
+
+        return timed
+
+
+def main(steps: int, warmup: int, out: str) -> None:
+    torch.set_num_threads(1)
+    judge = Judge("scenes/oracle")
+    trainer = BalCapTrainer(
+        str(captioner_path()),
+        [PrecisionReward(judge), RecallReward(judge), LinguisticReward(judge)],
+        demo_config(f"{out}/run", max_steps=warmup + steps),
+        train_dataset=demo_scenes(out, rows=256),
+    )
+    keeper = trainer._keeper
+    assert keeper is not None
+    timer = Timer(trainer, keeper)
+    trainer.add_callback(timer)
+    trainer.train()
+    step = statistics.mean(timer.steps[warmup:])
+    waited = statistics.mean(timer.waited[warmup:])
+    written = sum(timer.written) / len(timer.steps)  # rows and log lines, the run's start with them
+    figures = {
+        "steps": steps,
+        "images_kept": keeper.images,
+        "rollouts_kept": 64,
+        "step_seconds": step,
+        "waited_seconds": waited,
+        "written_beside_seconds": written,
+        "ratio_waited": waited / step,
+        "ratio": (waited + written) / step,
+        "goal": 0.01,
+    }
+    print(
+        f"a step {step:.3f} s, of which {waited * 1000:.1f} ms choosing rows; "
+        f"{written * 1000:.1f} ms writing beside it: {figures['ratio']:.2%} in all, "
+        f"{figures['ratio_waited']:.2%} waited for (goal {figures['goal']:.0%})"
+    )
+    print(f"Kept in {write_results('verdicts', figures)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--warmup", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        main(options.steps, options.warmup, folder)
