@@ -26,14 +26,14 @@ def batch(**changes):
         "observations": {
             "precision_reward": [
                 {"reward": 1.0, "assertions": ASSERTIONS},
-                {"reward": 0.5, "assertions": ASSERTIONS, "looked_for": "dogs"},
-                {"reason": "timeout"},
+                {"reward": 0.5, "assertions": ASSERTIONS, "looked_for": "dogs", "latency": 1.5},
+                {"reason": "timeout", "latency": 60.0},
                 {"reward": 0.0, "assertions": []},
             ],
             "linguistic_reward": [
                 {"reward": 0.9, "clarity": 9, "gated": False, "length_ratio": 1.0},
                 {"reason": "length_gate", "gated": True, "length_ratio": 3.0},
-                {"reward": 0.8, "gated": False, "length_ratio": 1.0},
+                {"reward": 0.8, "gated": False, "length_ratio": 1.0, "latency": 2.0},
                 {"reward": 0.8, "gated": False, "length_ratio": 1.0},
             ],
         },
@@ -52,6 +52,10 @@ def test_rollouts_of_a_prompt_stand_together():
         ("1", "1-1"),
     ]
     assert [row["id"] for row in batch(first=4)] == ["2-0", "2-1", "3-0", "3-1"]
+
+
+def test_a_captions_latency_is_that_of_its_last_verdict():
+    assert [row.get("latency") for row in batch()] == [None, 1.5, 60.0, None]
 
 
 def test_what_the_rewards_saw_becomes_one_row():

@@ -50,7 +50,9 @@ def test_a_reward_of_ones_own():
     assert score(reward, given, **loggers) == [0.3, 0.0, None]
     assert logged["judge/words_reward/unscored"] == 1 / 3
     assert extra == {"words_reward/words": [3, None, None], "words_reward/list": [3, None, None]}
-    assert reward.observations() == [
+    seen = reward.observations()
+    assert [0 <= row.pop("latency", -1) < 60 for row in seen] == [True, False, True]
+    assert seen == [
         {"words": 3, "list": ["a", "red", "circle"], "reward": 0.3},
         {"reward": 0.0},
         {"reason": "skipped"},
@@ -58,6 +60,21 @@ def test_a_reward_of_ones_own():
     report = reward.take_report()
     assert (report.asked, report.unscored) == (2, {"skipped": 1})
     assert reward.take_report() is None
+
+
+def test_latency_is_a_captions_own():
+    class Slow(JudgeReward):
+        __name__ = "slow_reward"
+
+        async def score(self, row):
+            await asyncio.sleep(0.2 if row.caption == "slow" else 0.0)
+            return 1.0
+
+    reward = Slow(JUDGE)
+    score(reward, ["slow", "fast"])
+    slow, fast = (row["latency"] for row in reward.observations())
+    assert slow >= 0.19
+    assert fast < slow
 
 
 def test_a_bug_is_handed_on_with_its_traceback():

@@ -101,7 +101,9 @@ def _add(row: dict[str, Any], name: str, trained_on: float | None, seen: Mapping
     if seen.get("reason"):
         row["reasons"][name] = seen["reason"]
     for key, value in seen.items():
-        if key in _SEEN:
+        if key == "latency":  # the caption's is that of its last verdict
+            row[key] = max(value, row.get(key, 0.0))
+        elif key in _SEEN:
             row[key] = value
         elif key not in ("reward", "reason"):
             row["extra"][key] = value

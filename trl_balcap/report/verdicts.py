@@ -49,8 +49,8 @@ VERDICT_SCHEMA = pa.schema(
         ("advantage_shares", NUMBERS),  # what each reward adds to the advantage
         ("advantage", pa.float64()),
         ("tokens", pa.int64()),
-        ("latency", pa.float64()),  # seconds until its last verdict was there
-        ("usd", pa.float64()),
+        ("latency", pa.float64()),  # seconds from the start of judging to its last verdict
+        ("usd", pa.float64()),  # for rows of one's own: no reward here knows what one caption cost
         ("extra", pa.string()),  # the user's own fields, as JSON
     ],
     metadata={"trl_balcap_verdicts": "1"},

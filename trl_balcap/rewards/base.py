@@ -8,6 +8,7 @@ one decomposition serves precision and recall, equal captions are judged once.
 
 import asyncio
 import concurrent.futures
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -343,7 +344,11 @@ class JudgeReward(RewardHooks):
             if is_empty(row.caption):
                 return 0.0
             self._check(row)
-            return await self.score(row)
+            begun = time.monotonic()
+            try:
+                return await self.score(row)
+            finally:
+                row.seen["latency"] = time.monotonic() - begun
         except JudgeError as error:
             return _Failed(error.reason, error.reply or error.message)
         except RowError as error:

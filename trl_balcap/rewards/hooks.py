@@ -99,8 +99,8 @@ class RewardHooks:
 
         Keys that the report page knows: `assertions` (dicts with `text`, `correct`, `pointable`),
         `units` (`text`, `covered`), `clarity`, `fluency`, `coherency`, `length_ratio`, `gated`,
-        `reward` (the score before any gate), `reason` (why there is none). Others are shown as they
-        are.
+        `reward` (the score before any gate), `reason` (why there is none), `latency` (seconds from
+        the start of judging to the verdict). Others are shown as they are.
         """
         return []
 
