@@ -106,7 +106,12 @@ def test_ctrl_c_ends_a_command_with_one_line(monkeypatch, capsys):
 def test_ctrl_c_on_a_running_command_leaves_no_traceback():
     command = [sys.executable, "-m", "trl_balcap", "scenes", "serve", "--port", "0"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs, this suite may be one, ignore Ctrl-C and pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline().startswith("http://127.0.0.1:")
