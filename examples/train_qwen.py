@@ -13,6 +13,9 @@ The paper's recipe on 8 GPUs, with a judge behind an API:
     accelerate launch --config_file examples/accelerate/zero3.yaml examples/train_qwen.py \\
         --config examples/configs/qwen2.5-vl-3b.yaml --dataset captions.jsonl
 
+Images without references: write some (`trl-balcap recaption`), or train without them by
+`--rewards precision linguistic --length_gate none`.
+
 LLaVA-1.5 is the same script with `--config examples/configs/llava-1.5-7b.yaml`. Any flag of
 `BalCapConfig` (TRL's `GRPOConfig` and a few more), `ModelConfig` and `CaptioningArguments` goes
 after it: `--use_peft`, `--use_vllm`, `--report_to wandb`, `--resume_from_checkpoint`, ...
@@ -64,14 +67,19 @@ def main(
     chosen: RewardArguments | None = None,
 ) -> None:
     set_seed(args.seed)
+    rewards = (chosen or RewardArguments()).rewards
+    # Who judges what a caption says and how, with no gate on its length, needs images alone.
+    references = "recall" in rewards or args.length_gate is not None
     with args.main_process_first():
         if captioning.dataset is None:
             train_dataset = demo_scenes(args.output_dir or "runs", seed=args.seed)
         else:
-            train_dataset = load(captioning.dataset, captioning, captioning.dataset_split)
+            train_dataset = load(
+                captioning.dataset, captioning, captioning.dataset_split, references
+            )
     eval_dataset = None
     if captioning.eval_dataset is not None:
-        eval_dataset = load(captioning.eval_dataset, captioning, None)
+        eval_dataset = load(captioning.eval_dataset, captioning, None, references)
 
     if args.model_init_kwargs is None:
         args.model_init_kwargs = {
@@ -82,7 +90,7 @@ def main(
     judge = Judge(**captioning.judge_options())
     trainer = BalCapTrainer(
         model=model_args.model_name_or_path or str(captioner_path()),
-        reward_funcs=[REWARDS[name](judge) for name in (chosen or RewardArguments()).rewards],
+        reward_funcs=[REWARDS[name](judge) for name in rewards],
         args=args,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
@@ -96,10 +104,11 @@ def main(
         trainer.push_to_hub(dataset_name=captioning.dataset)
 
 
-def load(path: str, captioning: CaptioningArguments, split: str | None):
+def load(path: str, captioning: CaptioningArguments, split: str | None, references: bool):
     return load_captions(
         path,
         split=split,
+        references=references,
         prompt=captioning.prompt,
         max_pixels=captioning.max_pixels,
     )

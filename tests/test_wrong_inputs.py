@@ -1,6 +1,7 @@
 """Wrong inputs, each answered in one line: the value, the rule, the way out, before anything
 slow."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 
 from trl_balcap import (
     BalCapConfig,
@@ -19,6 +21,7 @@ from trl_balcap import (
     load_captions,
 )
 from trl_balcap.cli import main
+from trl_balcap.inputs import check_rewards
 from trl_balcap.scenes.captioner import captioner_path
 from trl_balcap.scenes.make import write_scenes
 
@@ -29,6 +32,7 @@ CAPTIONER = str(captioner_path())
 COMMANDS = {
     "demo --steps -3 --out new": ["1 step or more", "got -3"],
     "demo --steps many": ["--steps", "'many'"],
+    "demo --out text": ["text is a file", "--out"],
     "demo --out scenes": ["scenes holds files already", "--out"],
     "examples --out scenes": ["scenes holds files already", "--out"],
     "plan": ["names no model", "Set model_name_or_path"],
@@ -64,15 +68,22 @@ COMMANDS = {
     f"caption {CAPTIONER} scenes --out new.jsonl --max-new-tokens 0": ["1 or more", "got 0"],
     f"caption {CAPTIONER} scenes --out new.jsonl --max-pixels 0": ["at least 3136", "got 0"],
     "caption openai/x scenes --out new.jsonl --api-base localhost:1": ["'localhost:1'", "http://"],
+    "recaption scenes --model nomodel --out new.jsonl": ["'nomodel'", "provider/model"],
+    "recaption scenes --model ./nomodel --out new.jsonl": ["'./nomodel'", "provider/model"],
     "score": ["score needs a file of captions", "--judge", "--out"],
     "score gone.jsonl --judge scenes/oracle --out new": ["There is no file gone.jsonl"],
     "score scenes/images/000.png --judge scenes/oracle --out new": ["000.png", ".jsonl"],
+    "score rows.jsonl --judge scenes/oracle --out text": ["text is a file", "a folder", "--out"],
+    "score rows.jsonl --judge scenes/oracle --out text/new": ["text is a file", "--out"],
+    "score text --judge scenes/oracle --out new": ["text is no file of rows", ".jsonl"],
+    "score latin.jsonl --judge scenes/oracle --out new": ["latin.jsonl:1", "Latin-1", "iconv"],
     "score rows.jsonl --judge scenes/oracle --out new --metrics bleu": ["'bleu'", "b-capscore"],
     "score rows.jsonl --judge openai/gpt-4o --out new": ["no terminal", "--yes"],
     "score rows.jsonl --judge scenes/oracle --out new --max-concurrency 0": ["1 or more"],
     "score rows.jsonl --judge scenes/oracle --out new --price -1 2": ["0 or more", "-1"],
     "score rows.jsonl --judge openai/x --api-base localhost:8 --out new": ["http://"],
     "calibrate rows.jsonl --judge scenes/oracle --out new --temperature -2": ["from 0 to 2", "-2"],
+    "calibrate rows.jsonl --judge scenes/oracle --out text": ["text is a file", "--out"],
     "calibrate rows.jsonl --judge scenes/oracle --out new --n 0": ["at least 1", "got 0"],
     "agree gone.json": ["There is no file gone.json"],
     "agree text": ["text:1: not JSON"],
@@ -88,6 +99,12 @@ def trainer(**given: Any) -> BalCapTrainer:
     usual = {"reward_funcs": [PrecisionReward("scenes/oracle")], "args": config()}
     usual["train_dataset"] = "scenes/captions.jsonl"
     return BalCapTrainer(CAPTIONER, **(usual | given))
+
+
+def rows(**columns: Any) -> Dataset:
+    """Eight rows of the same reference, and more columns."""
+    alike = {"reference": "A dog."} | columns
+    return Dataset.from_dict({name: [value] * 8 for name, value in alike.items()})
 
 
 # What is called, and what its error must say.
@@ -172,6 +189,37 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
         lambda: trainer(train_dataset="gone.jsonl"),
         ["no file or folder gone.jsonl"],
     ),
+    **{
+        f"trainer with the prompt {prompt!r}": (
+            lambda prompt=prompt: trainer(train_dataset=rows(prompt=prompt)),
+            ["prompt of row 0 of train_dataset", repr(prompt), "A prompt is a text"],
+        )
+        for prompt in (["a"], 7)
+    },
+    "trainer without prompts": (
+        lambda: trainer(train_dataset=rows()),
+        ["train_dataset has the columns", "no `prompt`", "load_captions"],
+    ),
+    "trainer with an eval set without prompts": (
+        lambda: trainer(eval_dataset=rows()),
+        ["eval_dataset has the columns", "no `prompt`"],
+    ),
+    "reward of unequal columns": (
+        lambda: asyncio.run(
+            PrecisionReward("scenes/oracle")(prompts=["", ""], completions=["a", "b"], image=["x"])
+        ),
+        ["2 completions and 1 values", "`image`", "one value for each completion"],
+    ),
+    "load_captions of URLs": (
+        lambda: load_captions("url.jsonl"),
+        ["url.jsonl:1", "https://example.org/a.png", "Download it"],
+    ),
+    "load_captions in Latin-1": (lambda: load_captions("latin.jsonl"), ["latin.jsonl:1", "iconv"]),
+    "load_captions without references": (
+        lambda: load_captions("bare.jsonl"),
+        ["no reference column", "trl-balcap recaption", "references=False", "length_gate='none'"],
+    ),
+    "load_captions of another kind": (lambda: load_captions("text"), ["text", ".jsonl"]),
     "load_captions 5": (lambda: load_captions(5), ["takes a file, a folder", "got int"]),
     "load_captions gone": (lambda: load_captions("gone"), ["no file or folder gone", "Give"]),
     "load_captions ./gone/dir": (lambda: load_captions("./gone/dir"), ["no file or folder"]),
@@ -194,6 +242,14 @@ def folder(tmp_path_factory) -> Path:
         "rows.jsonl": json.dumps(row) + "\n",
     }.items():
         (folder / name).write_text(text)
+    (folder / "bare.jsonl").write_text('{"image": "scenes/images/000.png"}\n')
+    (folder / "url.jsonl").write_text(
+        '{"image": "https://example.org/a.png", "caption": "A thing."}\n'
+    )
+    words = {"image": "scenes/images/000.png", "caption": "Fêlée.", "reference": "Fêlée."}
+    accented = json.dumps(words, ensure_ascii=False)
+    (folder / "latin.jsonl").write_text(accented, encoding="latin-1")
+    (folder / "utf16.jsonl").write_text(accented, encoding="utf-16")
     return folder
 
 
@@ -228,3 +284,30 @@ def test_a_call_says_it_in_one_line(name, folder, monkeypatch, nothing_slow):
     said = str(raised.value)
     assert "\n" not in said
     assert [part for part in parts if part not in said] == [], said
+
+
+@pytest.mark.parametrize("model", ["nomodel", "nobody/nomodel"])
+def test_a_model_that_is_neither_here_nor_on_the_hub_is_one_line(
+    model, folder, monkeypatch, capsys
+):
+    monkeypatch.chdir(folder)
+    words = f"caption {model} scenes --out new.jsonl --engine transformers".split()
+    with pytest.raises(SystemExit):
+        main(words)
+    said = capsys.readouterr().err
+    assert f"There is no folder {model}, and the Hub gave no model of that name" in said
+    assert "(owner/name)" in said
+    assert "Traceback" not in said
+    assert said.strip().splitlines()[-1].startswith("trl-balcap: There is no folder")
+
+
+def test_utf_16_with_its_mark_is_read(folder):
+    assert load_captions(folder / "utf16.jsonl")[0]["reference"] == "Fêlée."
+
+
+def test_a_reward_given_twice_and_weights_of_0_are_warned_of(caplog):
+    twice = [PrecisionReward("scenes/oracle")] * 2
+    with caplog.at_level("WARNING"):
+        check_rewards(twice, config(reward_weights=[0.0, 0.0]))
+    assert "All reward_weights are 0" in caplog.text
+    assert "2 reward functions are called 'precision_reward'" in caplog.text

@@ -132,6 +132,7 @@ def forest(results: Results, folder: Path) -> str:
     parts = [(claim, part) for claim in CLAIMS for part in claim.parts]
     figure, axes = plt.subplots(figsize=(8, 0.27 * len(parts) + 1.0), layout="constrained")
     colours = {"yes": "#2a7f3f", "no": "#b3261e", "undecided": "#888888"}
+    meaning = ("yes: above 0", "no: an effect worth the name is excluded", "undecided")
     labels = []
     for row, (claim, part) in enumerate(parts):
         labels.append(f"{claim.number}: {part.measure}, {part.more} - {part.less}")
@@ -156,6 +157,15 @@ def forest(results: Results, folder: Path) -> str:
     axes.tick_params(axis="y", labelsize=7)
     axes.set_title(
         "Differences over seeds, 95% intervals (full marker: sampled, empty: greedy)", fontsize=9
+    )
+    handles = [axes.plot([], [], "o-", color=colour)[0] for colour in colours.values()]
+    axes.legend(
+        handles,
+        meaning,
+        fontsize=7,
+        ncols=3,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.03),
     )
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)

@@ -86,5 +86,7 @@ def test_the_demo_leaves_a_run_folder_and_repeats_itself(tmp_path, monkeypatch):
         "table.json",
         "report.html",
     }
+    checkpoint = tmp_path / "first" / "checkpoint"
+    assert f"model='{checkpoint}'" in (checkpoint / "README.md").read_text()
     with pytest.raises(FileExistsError, match="holds files already"):
         run_demo(tmp_path / "first")

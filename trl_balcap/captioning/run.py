@@ -235,7 +235,7 @@ def caption_images(
     if left:
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("a", encoding="utf-8") as file:
-            captioner = start(how)
+            captioner = _started(start, how, model)
             for batch in _readable_batches(left, batch_size, max_pixels, skipped, on_caption):
                 captions = captioner([image for _, image in batch])
                 for (row, _), caption in zip(batch, captions, strict=True):
@@ -273,6 +273,21 @@ def _captioner(model: str, engine: Engine, api_base: str | None) -> Callable[...
     from trl_balcap.captioning.transformers import transformers_captioner
 
     return lambda how: transformers_captioner(model, how)
+
+
+def _started(start: Callable[..., Captioner], how: Generation, model: str) -> Captioner:
+    """The captioner; one line where `model` is no folder, and the Hub did not give it either."""
+    try:
+        return start(how)
+    except OSError as error:
+        if Path(model).exists():
+            raise
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise FileNotFoundError(
+            f"There is no folder {model}, and the Hub gave no model of that name: {why}. Give a "
+            "checkpoint's or an adapter's folder, or a name on the Hub (owner/name); without a "
+            "network, one that is in its cache."
+        ) from error
 
 
 def _readable_batches(

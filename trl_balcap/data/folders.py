@@ -8,6 +8,7 @@ from trl_balcap.data.rows import read_text
 
 __all__ = [
     "LIST_NAMES",
+    "check_out_folder",
     "image_files",
     "list_of",
     "sidecar_text",
@@ -16,6 +17,18 @@ __all__ = [
 
 LIST_NAMES = ("metadata.jsonl", "captions.jsonl", "metadata.csv")
 """A folder with one of these beside its images is read by it; the first that is there counts."""
+
+
+def check_out_folder(out: str | Path) -> None:
+    """
+    Say at once that results cannot go to a folder.
+
+    Raises:
+        `ValueError`: if `out`, or what it would lie in, is a file.
+    """
+    there = next(path for path in (Path(out), *Path(out).absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file, and results go to a folder. Name another with --out.")
 
 
 def list_of(folder: Path) -> Path | None:

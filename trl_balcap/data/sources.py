@@ -57,9 +57,13 @@ class Rows:
         have = f"its columns are {', '.join(columns)}"
         if len(asked) == 1:
             raise ValueError(f"{self.source} has no column {asked[0]!r} for {what}_column: {have}.")
+        without = (
+            ", write one with `trl-balcap recaption`, or load images alone (references=False) for "
+            "rewards without recall and length_gate='none'"
+        )
         raise ValueError(
             f"{self.source} has no {what} column, none of {', '.join(asked)}: {have}. Name it with "
-            f"{what}_column{'' if what == 'image' else ', or load images alone: references=False'}."
+            f"{what}_column{without if what == 'reference' else ''}."
         )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 __all__ = ["plot_reward_curves"]
 
@@ -27,7 +28,8 @@ def plot_reward_curves(
         path (`str` or `Path`):
             PNG to write.
         window (`int`, *optional*, defaults to `10`):
-            Steps in the moving mean, drawn over the faint raw values; fewer at the start.
+            Steps in the moving mean, drawn over the faint raw values; fewer at the start, and at
+            most a fifth of the run, so that a short run's last point is its last value.
 
     Raises:
         `ValueError`: where the log has no reward.
@@ -55,6 +57,7 @@ def plot_reward_curves(
         axes[0, 1].set(xlabel="step", ylabel="caption / reference, in tokens", ylim=(0, None))
     for axis in axes[0]:
         axis.spines[["top", "right"]].set_visible(False)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path, dpi=120)
 
 
@@ -64,9 +67,10 @@ def _curve(
     points = [(log["step"], log[key]) for log in steps if log.get(key) is not None]
     x, y = np.array(points).T
     (raw,) = axis.plot(x, y, color=colour, alpha=0.25, linewidth=1)
+    window = max(1, min(window, len(y) // 5))
     sums = np.concatenate([[0.0], np.cumsum(y)])
     last = np.arange(1, len(y) + 1)
     first = np.maximum(last - window, 0)
     smooth = (sums[last] - sums[first]) / (last - first)  # over fewer steps where a run begins
-    marker = "o" if len(y) == 1 else None  # a line of one point is not seen
+    marker = "o" if len(y) < 5 else None  # a line of one point is not seen
     axis.plot(x, smooth, color=raw.get_color(), linewidth=2, marker=marker, label=label)

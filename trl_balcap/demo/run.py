@@ -20,6 +20,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from trl_balcap.captioning.transformers import generate_captions
 from trl_balcap.data import load_captions
+from trl_balcap.data.folders import check_out_folder
 from trl_balcap.demo.curves import plot_reward_curves
 from trl_balcap.demo.recipe import demo_config, demo_scenes
 from trl_balcap.judge import Judge
@@ -153,6 +154,7 @@ def run_demo(
     if max_steps < 1:
         raise ValueError(f"The demo trains for 1 step or more, got {max_steps}.")
     output_dir = Path(output_dir)
+    check_out_folder(output_dir)
     if output_dir.exists() and any(output_dir.iterdir()):
         raise FileExistsError(
             f"{output_dir} holds files already. Name another folder with --out, or remove it."
@@ -199,8 +201,7 @@ def run_demo(
         before = evaluate("before")
         trainer.train()
         trainer.save_model(str(output_dir / "checkpoint"))
-        trainer.create_model_card(model_name="trl-balcap demo captioner")
-        shutil.move(output_dir / "trainer" / "README.md", output_dir / "checkpoint" / "README.md")
+        (output_dir / "trainer" / "README.md").unlink()  # the card is beside the weights
         after = evaluate("after")
         trainer.save_state()  # the log, which the report shows
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_balcap.captioning.run import ImageRow, caption_images, list_images
+from trl_balcap.data.folders import check_out_folder
 from trl_balcap.evals.jobs import DeclinedError, ScorePlan, replace_file
 from trl_balcap.evals.metrics.protocol import Benchmarks
 from trl_balcap.evals.metrics.registry import METRICS
@@ -121,6 +122,7 @@ async def bench(
     names = [model.slug for model in models]
     if len(set(names)) < len(names):
         raise ValueError(f"Two models have one name: {', '.join(sorted(names))}. Give NAME=MODEL.")
+    check_out_folder(out)
     out, say = Path(out), on_step or (lambda line: None)
     out.mkdir(parents=True, exist_ok=True)
     images, benchmarks = images or {}, benchmarks or Benchmarks()

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
+from trl_balcap.data.folders import check_out_folder
 from trl_balcap.data.scored import read_captions
 from trl_balcap.evals.jobs import DeclinedError, ScorePlan
 from trl_balcap.evals.results import read_rows
@@ -130,6 +131,7 @@ async def calibrate(
     if n < 1:
         raise ValueError(f"n is the number of captions to score, at least 1, got {n}.")
     out = Path(out)
+    check_out_folder(out)
     sample = _write_sample(captions, images, n, seed, out)
     makers = {"first": judge, "again": judge} | ({} if against is None else {"against": against})
     judges = {name: make(out / name / "judge-cache") for name, make in makers.items()}

@@ -13,6 +13,7 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
+from trl_balcap.data.folders import check_out_folder
 from trl_balcap.data.rows import BadRowsError, read_table
 from trl_balcap.data.scored import Caption, captions_of
 from trl_balcap.evals.jobs import (
@@ -86,6 +87,7 @@ async def score_captions(
     """
     benchmarks = benchmarks or Benchmarks()
     out = Path(out)
+    check_out_folder(out)
     before = copy(judge.stats)
     jobs = [make_job(name, judge, benchmarks, out) for name in dict.fromkeys(metrics)]
     rows = captions_of(
