@@ -21,9 +21,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections import defaultdict
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +30,11 @@ from datasets import Dataset, Image
 from peft import LoraConfig
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
+from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.results_file import write_results
+from benchmarks.stopwatch import PHASES, Clock, StepClock, timed
 from trl_balcap import BalCapConfig, BalCapTrainer, Judge
 from trl_balcap.plan import GenerationBatch, Setup, memory_plan, model_shape
 from trl_balcap.plan.images import image_tokens
@@ -49,7 +48,6 @@ from trl_balcap.scenes.server import serve
 
 GOAL = 1.02
 CASE_SECONDS = 420  # of one case, so that a run can be made in pieces of 8 minutes
-PHASES = ("generate", "wait for rewards", "log-probabilities", "backward and optimizer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,62 +102,6 @@ def even_like(completion_ids, **kwargs):
 
 def linguistic_reward(completion_ids, **kwargs):
     return [ids[0] % 7 / 7 for ids in completion_ids]
-
-
-class Clock:
-    """Seconds of each phase, with the GPU's queue drained at both ends."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.steps: list[dict[str, float]] = []
-
-    @contextmanager
-    def phase(self, name: str):
-        begun = self.now()
-        yield
-        self.seconds[name] += self.now() - begun
-
-    @staticmethod
-    def now() -> float:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-
-class StepClock(TrainerCallback):
-    def __init__(self, clock: Clock):
-        self.clock = clock
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self.clock.seconds.clear()
-        self.begun = self.clock.now()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        whole = self.clock.now() - self.begun
-        parts = {name: self.clock.seconds[name] for name in PHASES[:3]}
-        parts[PHASES[3]] = whole - sum(parts.values())
-        self.clock.steps.append({"step": whole, **parts})
-
-
-def timed(trainer_class: type[GRPOTrainer]) -> type[GRPOTrainer]:
-    """The trainer with the same stopwatch in the same places, whichever it is."""
-
-    class Timed(trainer_class):
-        clock: Clock
-
-        def _generate(self, *args, **kwargs):
-            with self.clock.phase(PHASES[0]):
-                return super()._generate(*args, **kwargs)
-
-        def _calculate_rewards(self, *args, **kwargs):
-            with self.clock.phase(PHASES[1]):
-                return super()._calculate_rewards(*args, **kwargs)
-
-        def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-            with self.clock.phase(PHASES[2]):
-                return super()._get_per_token_logps_and_entropies(*args, **kwargs)
-
-    return Timed
 
 
 def run_case(shape: Shape, case: Case, folder: Path) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""Splits a training step into phases, in any GRPOTrainer and at the same places."""
+
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+
+import torch
+from transformers import TrainerCallback
+from trl import GRPOTrainer
+
+PHASES = ("generate", "wait for rewards", "log-probabilities", "backward and optimizer")
+
+
+class Clock:
+    """Seconds of each phase, with the GPU's queue drained at both ends."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.steps: list[dict[str, float]] = []
+
+    @contextmanager
+    def phase(self, name: str):
+        begun = self.now()
+        yield
+        self.seconds[name] += self.now() - begun
+
+    @staticmethod
+    def now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+class StepClock(TrainerCallback):
+    def __init__(self, clock: Clock):
+        self.clock = clock
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.clock.seconds.clear()
+        self.begun = self.clock.now()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        whole = self.clock.now() - self.begun
+        parts = {name: self.clock.seconds[name] for name in PHASES[:3]}
+        parts[PHASES[3]] = whole - sum(parts.values())
+        self.clock.steps.append({"step": whole, **parts})
+
+
+def timed(trainer_class: type[GRPOTrainer]) -> type[GRPOTrainer]:
+    """The trainer with the same stopwatch in the same places, whichever it is."""
+
+    class Timed(trainer_class):
+        clock: Clock
+
+        def _generate(self, *args, **kwargs):
+            with self.clock.phase(PHASES[0]):
+                return super()._generate(*args, **kwargs)
+
+        def _calculate_rewards(self, *args, **kwargs):
+            with self.clock.phase(PHASES[1]):
+                return super()._calculate_rewards(*args, **kwargs)
+
+        def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+            with self.clock.phase(PHASES[2]):
+                return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
+    return Timed
