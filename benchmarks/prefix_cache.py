@@ -73,7 +73,9 @@ def blocks_of(messages: list[dict[str, Any]]) -> list[bytes]:
     tokens: list[bytes] = []
     for message in messages:
         content = message["content"]
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts: list[dict[str, Any]] = (
+            [{"type": "text", "text": content}] if isinstance(content, str) else content
+        )
         for part in parts:
             if part["type"] == "text":
                 text = part["text"].encode()
@@ -155,7 +157,7 @@ def measure(*, at_once: bool, least: int, prefix_first: bool) -> dict[str, float
         judge = Judge("openai/oracle", api_base=url, price=PRICE, prefix_first=prefix_first)
         rewards = [kind(judge) for kind in (PrecisionReward, RecallReward, LinguisticReward)]
 
-        async def score(batch: dict[str, list[Any]]) -> list[list[float | None]]:
+        async def score(batch: dict[str, Any]) -> list[list[float | None]]:
             count = len(batch["completions"])
             return list(await asyncio.gather(*(r(prompts=[""] * count, **batch) for r in rewards)))
 

@@ -1,6 +1,7 @@
 """Full weights of a vision-language model come back from a checkpoint."""
 
 import json
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, pipeline
@@ -102,7 +103,7 @@ def test_a_saved_captioner_captions_at_once_and_has_its_card(tiny_qwen, scenes, 
 
     settings = json.loads((folder / "captioning.json").read_text())
     assert settings == {"prompt": "Describe the image.", "max_new_tokens": 8}
-    captioner = pipeline("image-text-to-text", model=str(folder))
+    captioner: Any = pipeline("image-text-to-text", model=str(folder))
     content = [{"type": "image", "image": scenes[0]["image"]}]
     content.append({"type": "text", "text": settings["prompt"]})
     [said] = captioner(text=[{"role": "user", "content": content}], return_full_text=False)

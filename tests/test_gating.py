@@ -169,7 +169,7 @@ def test_what_a_reward_with_hooks_offers_passes_through(processor):
 
 
 def test_what_was_seen_of_each_row_stands_in_its_place(processor):
-    gated = gate_reward(Judged(), processor)
+    gated: Any = gate_reward(Judged(), processor)
     columns = {"completion_ids": [[], [300], [300]], "reference": ["a", "b", " "]}
     assert asyncio.run(gated(completions=["x", "y", "z"], **columns)) == [0.0, None, None]
     assert gated.observations() == [
@@ -192,7 +192,7 @@ def test_a_start_of_its_own_is_not_called(processor):
         def __call__(self, completions, **kwargs):
             return [1.0] * len(completions)
 
-    gated = gate_reward(Race(), processor)
+    gated: Any = gate_reward(Race(), processor)
     gated.start(completions=["x"], completion_ids=[[300]], reference=["a"])
     assert gated(completions=["x"], completion_ids=[[300]], reference=["a"]) == [1.0]
 
@@ -203,7 +203,8 @@ def test_partials_keep_their_name_and_stay_async(processor):
     row = {"completions": ["a"], "completion_ids": [[300]], "reference": ["a"]}
     assert asyncio.run(gated(**row)) == [0.9]
     judged = Judged()
-    gate_reward(functools.partial(judged, image=[3]), processor).start(**row)
+    gated = gate_reward(functools.partial(judged, image=[3]), processor)
+    cast(RewardHooks, gated).start(**row)
     assert judged.started[0]["image"] == [3]
 
 
@@ -221,7 +222,7 @@ def test_ends_that_the_tokenizer_does_not_call_special_are_no_length(processor):
     ids = [*tokens(processor, reference), 301, 301]
     rows = {"completions": ["a"], "completion_ids": [ids], "reference": [reference]}
     ratios = [
-        gate_reward(fluent, processor, end_token_ids=ends).length_ratio(**rows).item()
+        cast(Any, gate_reward(fluent, processor, end_token_ids=ends)).length_ratio(**rows).item()
         for ends in ([], [301])
     ]
     assert ratios == [len(ids) / (len(ids) - 2), 1.0]
@@ -240,7 +241,7 @@ def test_bad_input(processor):
     with pytest.raises(ValueError, match="got 1 completions and 2 references"):
         gated(completions=["a"], completion_ids=[[300]], reference=["a", "b"])
     with pytest.raises(ValueError, match=r"length_ratio must be a torch.Tensor, got float"):
-        length_gate(torch.ones(1), 1.0)
+        length_gate(torch.ones(1), 1.0)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"got \(2,\) and \(3,\)"):
         length_gate(torch.ones(2), torch.ones(3))
     with pytest.raises(ValueError, match="Only a reward function can be length-gated, got Linear"):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,15 +52,20 @@ class Ordered(BalCapTrainer):
         self.generations = 0
         super().__init__(*args, **kwargs)
 
+    @property
+    def is_training(self) -> bool:
+        assert self.model is not None
+        return self.model.training
+
     def _generate_single_turn(self, *args, **kwargs):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.state.global_step * 100 + self.generations)
             self.generations += 1
-            self.order.append("generate" if self.model.training else "generate for evaluation")
+            self.order.append("generate" if self.is_training else "generate for evaluation")
             return super()._generate_single_turn(*args, **kwargs)
 
     def _compute_loss(self, model, inputs):
-        if self.model.training:
+        if self.is_training:
             self.order.append("loss")
         return super()._compute_loss(model, inputs)
 
@@ -173,16 +179,19 @@ def test_the_same_to_the_bit_in_less_waiting(tiny_qwen, tmp_path, rows, config):
 
 def test_no_reward_lands_on_another_completion(tiny_qwen, tmp_path):
     class Checked(Ordered):
+        checked = 0
+
         def _generate_and_score_completions(self, inputs):
             output = super()._generate_and_score_completions(inputs)
             texts = [c[0]["content"] for c in list(self._logs["completion"])[-len(inputs) :]]
             expected = torch.tensor([marked(text) if text else 0.0 for text in texts])
             torch.testing.assert_close(self._rewards_per_func[:, 0], expected)
-            self.checked = getattr(self, "checked", 0) + len(texts)
+            self.checked += len(texts)
             return output
 
     trainer = build(tiny_qwen, tmp_path, scene_dataset(12), kind=Checked)
     trainer.train()
+    assert isinstance(trainer, Checked)
     assert trainer.checked == 3 * 3 * 4
     assert len(set(trainer._logs["rewards"]["mark_reward"])) > 2
 
@@ -204,7 +213,8 @@ def test_an_evaluation_takes_its_batches_one_by_one(tiny_qwen, tmp_path):
     )
     trainer.train()
     trainer.order.clear()
-    metrics = trainer.evaluate(scene_dataset(4))
+    held_out: Any = scene_dataset(4)  # transformers names torch's Dataset alone
+    metrics = trainer.evaluate(held_out)
     assert trainer.order == ["generate for evaluation"] * 2
     assert metrics["eval_rewards/mark_reward/mean"] > 0
 

@@ -109,7 +109,10 @@ def rows(**columns: Any) -> Dataset:
 
 # What is called, and what its error must say.
 CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
-    "judge None": (lambda: Judge(None), ["model=None", "Name a model"]),
+    "judge None": (
+        lambda: Judge(None),  # pyright: ignore[reportArgumentType]
+        ["model=None", "Name a model"],
+    ),
     "judge ''": (lambda: Judge(""), ["model=''", "Name a model"]),
     **{
         f"judge {name}={value!r}": (

@@ -8,6 +8,7 @@ import runpy
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import skimage
@@ -37,9 +38,10 @@ CAPTION = "There is a thing in the middle. It is made of light and shade."
 def scripted(messages) -> str:
     """A model that sees the same thing everywhere, and judges every second unit as wrong."""
     content = messages[-1]["content"]
-    text = content if isinstance(content, str) else content[-1]["text"]
+    parts: list[Any] = [{"text": content}] if isinstance(content, str) else content
+    text = parts[-1]["text"]
     if not text.startswith("{"):
-        return f"{CAPTION} It takes {len(content[0]['image_url']['url'])} bytes."
+        return f"{CAPTION} It takes {len(parts[0]['image_url']['url'])} bytes."
     asked = json.loads(text)
     verdicts = [
         {"id": one["id"], "correct": one["id"] % 2 == 1, "pointable": True, "covered": True}
@@ -87,7 +89,7 @@ def test_the_page_from_top_to_bottom(folder, monkeypatch, capsys):
     assert "27 captions by openai/gpt-5-mini, 135 questions to openai/gpt-4o-mini" in best
     assert "Judged 9 of 9: units wrong 33.3%" in looked  # the second of three
     assert "9 rows kept, 0 left out" in looked
-    dataset = load_captions("clean.jsonl")
+    dataset: list[Any] = list(load_captions("clean.jsonl"))
     assert sorted(Path(row["id"]).name for row in dataset) == list(PHOTOS)
     assert all(row["image"].mode == "RGB" for row in dataset)
     assert all(row["reference"].startswith(CAPTION) for row in dataset)

@@ -1,6 +1,7 @@
 """A bounded sample of what the judge saw, kept while training, and a disk that fails."""
 
 import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from tests.conftest import scene_dataset
 from trl_balcap import BalCapConfig, BalCapTrainer, Judge, LinguisticReward, PrecisionReward
@@ -59,7 +60,8 @@ def test_a_disk_that_cannot_be_written_to_ends_the_keeping_alone(tmp_path, caplo
     callback = KeepVerdictsCallback(tmp_path / "file" / "verdicts", {}, images=1)
     for _ in range(2):
         callback.keep([{"step": 1, "split": "train", "id": "a", "completion": "A dog."}])
-    callback.on_train_end(None, None, None)
+    args = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
+    callback.on_train_end(args, TrainerState(), TrainerControl())
     assert len([r for r in caplog.records if "no longer kept" in r.message]) == 1
 
 

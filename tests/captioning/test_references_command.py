@@ -40,7 +40,7 @@ def test_what_is_wrong_is_counted_and_left_out(references, tmp_path, capsys):
     assert "2 rows kept, 4 left out" in shown
     assert "German 1" in shown
     kept = load_captions(out)
-    assert [row["image"].size for row in kept] == [(84, 84)] * 2
+    assert [image.size for image in kept["image"]] == [(84, 84)] * 2
     assert not any(text.startswith("In this image") for text in kept["reference"])
     assert kept["reference"][0][0].isupper()
 

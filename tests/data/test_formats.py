@@ -5,6 +5,7 @@ import json
 import logging
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -13,6 +14,10 @@ from PIL import Image
 from tests.data.photos import ASTRONAUT, ROCKET, write_jsonl
 from trl_balcap.data import load_captions
 from trl_balcap.data.formats import known_row
+
+
+def load_rows(*args: Any, **settings: Any) -> list[Any]:
+    return list(load_captions(*args, **settings))
 
 
 def prompt_of(row) -> str:
@@ -40,7 +45,7 @@ def test_conversations_as_llava_has_them(tmp_path, image, asked):
     file.parent.mkdir()
     file.write_text(json.dumps([llava(image, asked, " An astronaut. ")]))
 
-    [row] = load_captions(file, image_folder=tmp_path)
+    [row] = load_rows(file, image_folder=tmp_path)
 
     assert (prompt_of(row), row["reference"], row["id"]) == (
         "What do you see?",
@@ -73,7 +78,7 @@ def test_coco_captions(tmp_path):
     file = tmp_path / "captions_train2017.json"
     file.write_text(json.dumps({"info": {}, "images": images, "annotations": captions}))
 
-    [row] = load_captions(file, image_folder=ROCKET.parent)
+    [row] = load_rows(file, image_folder=ROCKET.parent)
 
     assert row["reference"] == "A rocket rises at dusk."
     assert row["captions"] == ["A rocket.", "A rocket rises at dusk."]
@@ -99,7 +104,7 @@ def test_caprl_qa_75k(tmp_path):
     }
     datasets.Dataset.from_list([row]).to_parquet(tmp_path / "train-00000.parquet")
 
-    [loaded] = load_captions(tmp_path, references=False)
+    [loaded] = load_rows(tmp_path, references=False)
 
     assert prompt_of(loaded) == "Please describe this image in detail."
     assert loaded["questions"] == [
@@ -117,7 +122,7 @@ def test_caprl_qa_75k(tmp_path):
 def test_a_parquet_shard_of_images_with_text(tmp_path):
     rows = [{"image": {"bytes": ROCKET.read_bytes(), "path": None}, "text": "A rocket."}]
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "shard.parquet")
-    [row] = load_captions(tmp_path / "shard.parquet")
+    [row] = load_rows(tmp_path / "shard.parquet")
     assert (row["image"].size, row["reference"]) == ((640, 427), "A rocket.")
     (tmp_path / "shard.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(ValueError, match=r"shard\.parquet cannot be read as parquet"):
@@ -131,7 +136,7 @@ def test_webdataset_shards(tmp_path, folder):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             shard.addfile(member, io.BytesIO(content))
-    [row] = load_captions(tmp_path if folder else tmp_path / "00000.tar")
+    [row] = load_rows(tmp_path if folder else tmp_path / "00000.tar")
     assert (row["image"].size, row["reference"]) == ((640, 427), "A rocket.")
 
 
@@ -149,7 +154,7 @@ def test_webdataset_shards(tmp_path, folder):
 def test_csv_as_spreadsheets_write_it(folder, name, text):
     (folder / name).write_text(text, encoding="utf-8-sig")
     source = folder if name == "metadata.csv" else folder / name
-    [row] = load_captions(source)
+    [row] = load_rows(source)
     assert (row["image"].size, row["reference"]) == ((60, 40), "Red, all of it.")
 
 
@@ -173,13 +178,13 @@ def test_a_dataset_object_and_a_list_of_rows(folder):
     stored = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
     splits = datasets.DatasetDict({"train": stored})
     for given in (rows, picture, datasets.Dataset.from_list(rows), stored, splits):
-        [row] = load_captions(given)
+        [row] = load_rows(given)
         assert (row["image"].getpixel((0, 0)), row["reference"]) == ((255, 0, 0), "Red.")
 
 
 def test_a_list_of_images(folder):
     path = folder / "pictures" / "red.png"
-    loaded = load_captions([path, Image.open(path), path.read_bytes()], references=False)
+    loaded = load_rows([path, Image.open(path), path.read_bytes()], references=False)
     assert [row["image"].size for row in loaded] == [(60, 40)] * 3
 
 

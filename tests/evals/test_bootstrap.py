@@ -105,8 +105,8 @@ def test_a_mean_of_means_is_paired_in_each_of_its_means():
     first = [{"score": None, "precision": 0.5, "recall": None, "linguistic": 1.0}]
     second = [{"score": None, "precision": 0.5, "recall": 0.1, "linguistic": 1.0}]
     both = [{"score": 0.6, "precision": 0.5, "recall": 1.0, "linguistic": 0.5}]
-    pair = [BCapScore.statistics(rows + both)[1] for rows in (first, second)]
-    found = difference(*pair, resampling_weights(2))
+    one, other = (BCapScore.statistics(rows + both)[1] for rows in (first, second))
+    found = difference(one, other, resampling_weights(2))
     # Precision 0.5, recall 1.0 and linguistic 0.75 on both sides: 3 / (2 + 1 + 4/3).
     assert found.first == found.second == pytest.approx(100 * 9 / 13)
     assert found.value == 0.0

@@ -87,7 +87,7 @@ def endpoint(answer: Callable[[Request], Answer] = lambda _: Answer()) -> Iterat
                 self.end_headers()
                 self.wfile.write(content)
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             pass
 
     class Server(ThreadingHTTPServer):

@@ -62,7 +62,7 @@ def test_the_first_question_of_each_image_goes_ahead():
         sent, outcomes = verify_four(server, arrivals, prefix_first=True)
     assert sent == 2
     assert sorted(arrivals.order[:2]) == ["1", "3"]
-    assert [outcome[0].correct for outcome in outcomes] == [True] * 4
+    assert [o[0].correct for o in outcomes if not isinstance(o, BaseException)] == [True] * 4
 
 
 def test_by_default_nobody_waits():

@@ -9,7 +9,7 @@ from PIL import Image
 from trl.trainer.utils import get_callable_name, is_async_callable
 
 from trl_balcap import Judge, JudgeReward, PrecisionReward, RecallReward
-from trl_balcap.rewards import RowError
+from trl_balcap.rewards import JudgingReport, RowError
 from trl_balcap.rewards.hooks import is_async_reward, reward_name
 from trl_balcap.scenes.grammar import describe
 from trl_balcap.scenes.world import Scene, Thing, draw
@@ -43,6 +43,12 @@ def score(reward, completions, **columns):
     return asyncio.run(reward(prompts=[""] * len(completions), completions=completions, **columns))
 
 
+def report_of(reward: JudgeReward) -> JudgingReport:
+    report = reward.take_report()
+    assert report is not None
+    return report
+
+
 def test_a_reward_of_ones_own():
     reward, logged, extra = WordsReward(JUDGE), {}, {}
     given = ["a red circle", "", "skip"]
@@ -57,7 +63,7 @@ def test_a_reward_of_ones_own():
         {"reward": 0.0},
         {"reason": "skipped"},
     ]
-    report = reward.take_report()
+    report = report_of(reward)
     assert (report.asked, report.unscored) == (2, {"skipped": 1})
     assert reward.take_report() is None
 
@@ -80,8 +86,9 @@ def test_latency_is_a_captions_own():
 def test_a_bug_is_handed_on_with_its_traceback():
     reward = WordsReward(JUDGE)
     assert score(reward, ["one two", "7"]) == [0.2, None]
-    report = reward.take_report()
+    report = report_of(reward)
     assert report.unscored == {"internal_error": 1}
+    assert report.internal_error is not None
     assert "ZeroDivisionError" in report.internal_error
     assert "row.caption.isdigit()" in report.internal_error
 
@@ -101,7 +108,7 @@ def test_a_bug_is_handed_on_with_its_traceback():
 def test_an_image_that_cannot_be_used_is_that_rows_trouble_alone(image, reason):
     reward = PrecisionReward(Judge("scenes/oracle"))
     assert score(reward, [CAPTION] * 2, image=[image, draw(SCENE)]) == [None, 1.0]
-    report = reward.take_report()
+    report = report_of(reward)
     assert (report.asked, report.unscored, report.internal_error) == (1, {reason: 1}, None)
 
 
@@ -115,7 +122,7 @@ def test_no_images_at_all_asks_nobody():
 def test_a_reference_that_is_none_is_that_rows_trouble_alone(reference):
     reward = RecallReward(Judge("scenes/oracle"))
     assert score(reward, [CAPTION] * 2, reference=[reference, CAPTION]) == [None, 1.0]
-    assert reward.take_report().unscored == {"no_reference": 1}
+    assert report_of(reward).unscored == {"no_reference": 1}
 
 
 def test_references_are_split_before_there_are_captions():
@@ -164,7 +171,7 @@ def test_what_is_forgotten_is_called_off():
 def test_a_model_string_makes_a_judge():
     assert repr(PrecisionReward("scenes/oracle")) == "PrecisionReward(Judge('scenes/oracle'))"
     with pytest.raises(ValueError, match=r"takes a Judge or a litellm model string .* got 7"):
-        PrecisionReward(7)
+        PrecisionReward(7)  # pyright: ignore[reportArgumentType]
 
 
 def test_unequal_columns_are_named():

@@ -96,8 +96,8 @@ class Metric(Protocol):
     of_the_model: ClassVar[frozenset[str]] = frozenset()
     """Settings in which two models that are compared may differ."""
 
-    mode: str
-    """By which rules it scores."""
+    mode: Any
+    """By which rules it scores: a `str`, of those that the metric knows."""
 
     @property
     def prompts_sha256(self) -> str:
