@@ -167,7 +167,7 @@ def test_bad_images_are_named_by_row_line_and_path(folder):
     )
     assert empty.startswith(f"  {file}:4: the image {folder}/pictures/empty.png: the file is empty")
     assert missing.endswith(":5: the image is missing")
-    assert way_out == "Leave these rows out, or mend the files."
+    assert way_out == "Leave these rows out, or fix the files."
 
 
 def test_only_the_first_five_of_many_problems_are_listed(folder):

@@ -152,7 +152,7 @@ def _with_image(dataset: datasets.Dataset, rows: Rows, allow_urls: bool) -> data
     raise_for(
         image_problems(stored(dataset, "image"), rows, allow_urls=allow_urls),
         f"Every row of {rows.source} needs an image that can be read",
-        "Leave these rows out, or mend the files.",
+        "Leave these rows out, or fix the files.",
     )
     return dataset
 

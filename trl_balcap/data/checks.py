@@ -106,7 +106,7 @@ def check_columns(
             raise_for(
                 image_problems(values, lambda row: f"row {row}", allow_urls=allow_urls),
                 f"{who} needs an image in every row of {name}",
-                "Leave these rows out, or mend the files.",
+                "Leave these rows out, or fix the files.",
             )
 
 
