@@ -264,11 +264,6 @@ def test_refuses_before_the_model_is_loaded(scenes, tmp_path):
         build(reward_weights=[1.0, 2.0])
     with pytest.raises(ValueError, match=r"linguistic_reward needs .*reference"):
         build(scenes.remove_columns("reference"))
-    with pytest.raises(ValueError, match="std_floor has 2 values for 1 reward"):
-        build(std_floor=[0.1, 0.1])
-    for floors in ([], 0.1, [-1.0]):
-        with pytest.raises(ValueError, match=r"std_floor (is a list of one number|holds numbers)"):
-            build(std_floor=floors)
     with pytest.raises(ValueError, match="length_gate_upper must be a number, got '2'"):
         build(length_gate_upper="2")
     with pytest.raises(ValueError, match=r"lower <= .*upper, got 3.0 and 2.0"):

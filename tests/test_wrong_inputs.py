@@ -139,9 +139,6 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
             [name, str(value), said],
         )
         for name, value, said in [
-            ("std_floor", [], "Write [0.1, 0.1, 0.1]"),
-            ("std_floor", 0.1, "Write [0.1, 0.1, 0.1]"),
-            ("std_floor", [-1, 0, 0], "none of them negative"),
             ("length_gate_upper", "2", "must be a number"),
             ("length_gate_lower", -1, "0 <= length_gate_lower"),
             ("length_gate", "soft", "'mask', 'linear' or None"),

@@ -12,7 +12,6 @@ __all__ = [
     "dead_groups",
     "group_normalize",
     "grpo_advantages",
-    "signal_share",
 ]
 
 # A group whose rewards differ by no more than a few float32 steps differs by rounding: the same
@@ -26,7 +25,6 @@ def cgdpo_advantages(
     num_generations: int,
     reward_weights: Tensor | list[float] | None = None,
     eps: float = 1e-4,
-    std_floor: Tensor | list[float] | None = None,
 ) -> Tensor:
     r"""
     c-GDPO advantages: normalise each reward in its group, add them up, normalise over the batch.
@@ -55,12 +53,6 @@ def cgdpo_advantages(
             paper's values are not known.
         eps (`float`, *optional*, defaults to `1e-4`):
             Added to both standard deviations. TRL's value; the paper's is not known.
-        std_floor (`torch.Tensor` or `list[float]`, *optional*):
-            The judge's own test-retest spread $\sigma_k$, of shape `(K,)`. A group's share is
-            shrunk by $\max(0, 1 - \sigma_k^2 / \mathrm{std}_{group}(r_k)^2)$, the part of its
-            variance that is no noise, after the batch scale is taken: a batch of nothing but noise
-            moves nothing, where dividing by a floor would be undone by the batch step. `None` is
-            off.
 
     Returns:
         `torch.Tensor`: float32 of shape `(B,)` on the device of the rewards. The statistics are
@@ -85,11 +77,7 @@ def cgdpo_advantages(
     normalized = group_normalize(rewards, num_generations=num_generations, eps=eps)  # (B, K)
     advantages = (normalized * weights).sum(dim=1)  # (B,)
     scored = ~rewards.isnan().all(dim=1)  # (B,)
-    kept = advantages
-    if std_floor is not None:
-        shrunk = normalized * signal_share(rewards, std_floor, num_generations=num_generations)
-        kept = (shrunk * weights).sum(dim=1)  # (B,)
-    advantages = _normalize_batch(kept, advantages, scored, eps)
+    advantages = _normalize_batch(advantages, scored, eps)
     return advantages.to(rewards_per_func.device, torch.float32)
 
 
@@ -178,41 +166,6 @@ def group_normalize(
     return normalized.masked_fill(missing | dead, 0.0).view_as(rewards)
 
 
-def signal_share(
-    rewards_per_func: Tensor, noise: Tensor | list[float], *, num_generations: int
-) -> Tensor:
-    """
-    Which part of each group's variance is no noise of the judge: `max(0, 1 - noise^2 / variance)`.
-
-    Args:
-        rewards_per_func (`torch.Tensor`):
-            Rewards of shape `(B, K)`, NaN where missing.
-        noise (`torch.Tensor` or `list[float]`):
-            The judge's own standard deviation for each reward, of shape `(K,)`.
-        num_generations (`int`):
-            Rollouts per prompt, `G`.
-
-    Returns:
-        `torch.Tensor`: float64 of shape `(B, K)`, the same for all rows of a group.
-
-    Example: the variance of the first group is 0.005, that of the second 0.5.
-
-    ```python
-    >>> import torch
-    >>> rewards = torch.tensor([[0.4], [0.5], [0.0], [1.0]], dtype=torch.float64)
-    >>> signal_share(rewards, [0.1], num_generations=2)[:, 0].round(decimals=4).tolist()
-    [0.0, 0.0, 0.98, 0.98]
-
-    ```
-    """
-    rewards = _checked(rewards_per_func, num_generations)
-    groups = rewards.view(-1, num_generations, rewards.shape[1])  # (P, G, K)
-    sigma = _per_reward("std_floor", noise, rewards.shape[1], default=0.0)  # (K,)
-    variance = _variance(groups)  # (P, 1, K)
-    share = (1.0 - sigma.square() / variance.clamp(min=1e-30)).clamp(min=0.0)
-    return share.expand_as(groups).reshape_as(rewards)
-
-
 def _variance(groups: Tensor) -> Tensor:
     """Of each group and reward, `(P, 1, K)`; Bessel-corrected like TRL's nanstd, to stay
     comparable."""
@@ -254,13 +207,13 @@ def dead_groups(rewards_per_func: Tensor, *, num_generations: int) -> Tensor:
     return (highest - lowest) <= ROUNDING * largest  # -inf <= 0 where all are missing
 
 
-def _normalize_batch(kept: Tensor, whole: Tensor, scored: Tensor, eps: float) -> Tensor:
-    """`kept` (B,), centred, on the scale of `whole` (B,), over the rows that are scored."""
-    scale = whole[scored]
+def _normalize_batch(advantages: Tensor, scored: Tensor, eps: float) -> Tensor:
+    """Centred (B,), at unit scale, over the rows that are scored."""
+    kept = advantages[scored]
     # z-scores are of order 1, so a spread of a few float64 steps is rounding.
-    if scale.numel() < 2 or scale.max() - scale.min() <= 1e-12:
-        return torch.zeros_like(kept)
-    normalized = (kept - kept[scored].mean()) / (scale.std() + eps)
+    if kept.numel() < 2 or kept.max() - kept.min() <= 1e-12:
+        return torch.zeros_like(advantages)
+    normalized = (advantages - kept.mean()) / (kept.std() + eps)
     return normalized.masked_fill(~scored, 0.0)
 
 

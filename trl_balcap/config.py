@@ -32,10 +32,6 @@ class BalCapConfig(GRPOConfig):
         length_gated_rewards (`list[str]` or `None`, *optional*):
             Names of the reward functions behind the gate. `None` gates `linguistic_reward` where it
             is among them, and nothing otherwise.
-        std_floor (`list[float]` or `None`, *optional*):
-            The judge's own test-retest spread, one per reward function, as `trl-balcap calibrate`
-            measures it: groups that differ by no more than that move nothing (see
-            [`cgdpo_advantages`]). `None` is off.
         max_unscored_rows (`int`, *optional*, defaults to `16`):
             Completions that a dead judge must have left unscored before it ends the run.
         outage_patience (`int`, *optional*, defaults to `3`):
@@ -91,14 +87,6 @@ class BalCapConfig(GRPOConfig):
             "where it is among them."
         },
     )
-    std_floor: list[float] | None = field(
-        default=None,
-        metadata={
-            "help": "The judge's own test-retest spread, one value per reward function: groups "
-            "that differ by no more than that move nothing."
-        },
-    )
-
     max_unscored_rows: int = field(
         default=16,
         metadata={"help": "Completions that a dead judge must leave unscored to end the run."},
@@ -152,19 +140,6 @@ class BalCapConfig(GRPOConfig):
             raise ValueError(
                 "length_gated_rewards is a list of names, got the text "
                 f"{self.length_gated_rewards!r}. Write [{self.length_gated_rewards!r}]."
-            )
-        floors = self.std_floor
-        if floors is not None and not (isinstance(floors, list | tuple) and floors):
-            raise ValueError(
-                f"std_floor is a list of one number for each reward function, got {floors!r}. "
-                "Write [0.1, 0.1, 0.1] for three of them, or None to turn it off."
-            )
-        if floors is not None and not all(isinstance(f, int | float) and f >= 0 for f in floors):
-            raise ValueError(f"std_floor holds numbers, none of them negative, got {floors}.")
-        if self.std_floor and self.multi_objective_aggregation != "normalize_then_sum":
-            raise ValueError(
-                "std_floor belongs to multi_objective_aggregation='normalize_then_sum', got "
-                f"{self.multi_objective_aggregation!r}. Remove one of the two."
             )
 
 

@@ -42,13 +42,11 @@ def check_rewards(reward_funcs: Sequence[Any], args: GRPOConfig) -> None:
                 f"instance of it. Write {func.__name__}(...)."
             )
     weights = args.reward_weights
-    floors = args.std_floor if isinstance(args, BalCapConfig) else None
-    for name, values in (("reward_weights", weights), ("std_floor", floors)):
-        if values is not None and len(values) != len(reward_funcs):
-            raise ValueError(
-                f"{name} has {len(values)} values for {len(reward_funcs)} reward functions. "
-                "Give one per reward function, in their order."
-            )
+    if weights is not None and len(weights) != len(reward_funcs):
+        raise ValueError(
+            f"reward_weights has {len(weights)} values for {len(reward_funcs)} reward functions. "
+            "Give one per reward function, in their order."
+        )
     if weights is not None and not any(weights):
         logger.warning("All reward_weights are 0, so nothing is trained. Set one above 0.")
     names = Counter(reward_name(func) for func in reward_funcs if _is_function(func))

@@ -105,7 +105,6 @@ class BalCapTrainer(CaptionerTrainer):
 
     _hooks: Sequence[RewardHooks] = ()  # of the reward functions that have any
     _unscored: set[tuple[str, str]]  # rewards and reasons that were warned of
-    _std_floor: list[float] | None = None
     _inputs: list[dict[str, Any]]  # rows of the batch under way, on this rank
     _rewards_per_func: torch.Tensor  # (B, K), of all ranks
     _completions: list[Any]  # those that were scored last, on this rank
@@ -135,7 +134,6 @@ class BalCapTrainer(CaptionerTrainer):
         self._unscored = set()
         self._outage = OutageRule()
         if isinstance(args, BalCapConfig):
-            self._std_floor = args.std_floor
             self._outage = OutageRule(
                 min_rows=args.max_unscored_rows, patience=args.outage_patience
             )
@@ -263,7 +261,6 @@ class BalCapTrainer(CaptionerTrainer):
                 rewards_per_func,
                 num_generations=num_generations,
                 reward_weights=self.reward_weights,
-                std_floor=self._std_floor,
             )  # (B,)
             rank, rows = self.accelerator.process_index, len(inputs)
             output["advantages"] = advantages[rank * rows : (rank + 1) * rows]

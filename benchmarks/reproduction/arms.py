@@ -42,7 +42,6 @@ class Arm:
         failed_as (`float` or `None`, *optional*): What a missing reward is replaced by; `None` is
             none.
         noise (`str`, *optional*): A key of `NOISE`.
-        floor (`bool`, *optional*): Whether `std_floor` is the noisy judge's test-retest spread.
     """
 
     name: str
@@ -58,7 +57,6 @@ class Arm:
     failures: float = 0.0
     failed_as: float | None = None
     noise: str | None = None
-    floor: bool = False
 
     def changes(self) -> dict[str, Any]:
         """What it does otherwise than the full method."""
@@ -88,7 +86,6 @@ _CLAIMED = [
     Arm("linear_gate", "linear length penalty", gate="linear"),
     Arm("poor_references", "faulty captions as references", references="poor"),
     Arm("noise_large", "judge noise, large", noise="large"),
-    Arm("noise_large_floor", "judge noise, large, with std_floor", noise="large", floor=True),
 ]
 _FURTHER = [
     Arm("tau_1.25", "gate closes at 1.25", upper=1.25),
@@ -104,9 +101,7 @@ _FURTHER = [
     Arm("none_10", "10% of rewards fail, left missing", failures=0.1),
     Arm("zero_10", "10% of rewards fail, filled with 0", failures=0.1, failed_as=0.0),
     Arm("noise_medium", "judge noise, medium", noise="medium"),
-    Arm("noise_medium_floor", "judge noise, medium, with std_floor", noise="medium", floor=True),
     Arm("noise_small", "judge noise, small", noise="small"),
-    Arm("noise_small_floor", "judge noise, small, with std_floor", noise="small", floor=True),
     Arm("precision_x2", "precision weighted 2", weights=(2.0, 1.0, 1.0)),
     Arm("recall_x2", "recall weighted 2", weights=(1.0, 2.0, 1.0)),
     Arm("linguistic_x2", "linguistic weighted 2", weights=(1.0, 1.0, 2.0)),

@@ -197,17 +197,6 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         ours=True,
     ),
-    Claim(
-        "10b",
-        "A floor at the judge's test-retest spread helps under noise (large noise).",
-        _all(("b_capscore",), "noise_large_floor", "noise_large"),
-        (
-            *_all(("precision", "recall", "linguistic"), "noise_large_floor", "noise_large"),
-            Part("b_capscore", "noise_medium_floor", "noise_medium"),
-            Part("b_capscore", "noise_small_floor", "noise_small"),
-        ),
-        ours=True,
-    ),
 )
 
 

@@ -212,7 +212,7 @@ def _arms_tables(results: Results) -> str:
 def _advantages_table(results: Results) -> str:
     chosen = ("full", "vanilla", "vanilla_skewed", "full_skewed", "no_gate", "noise_large")
     rows = []
-    for name in (*chosen, "noise_large_floor"):
+    for name in chosen:
         steps = [step for result in results.get(name, {}).values() for step in result["steps"]]
         early = [step for result in results.get(name, {}).values() for step in result["steps"][:10]]
         if not steps:
@@ -226,24 +226,10 @@ def _advantages_table(results: Results) -> str:
                 f"{fmean(step[f'{reward}/{kind}'] for step in over):.3f}" for reward in REWARDS
             ]
             rows.append((name, told, *cells))
-    floors = {
-        name: next(iter(seeds.values()))["std_floor"]
-        for name, seeds in results.items()
-        if next(iter(seeds.values()))["std_floor"]
-    }
     told = (
         "The correlation is that of a reward's normalised score with the advantage that was "
         "trained on, over all rollouts of a step. A dead group has no spread in that reward."
     )
-    if floors:
-        told += (
-            "\n\nThe noisy judges' test-retest spreads (`std_floor` of the floor arms): "
-            + "; ".join(
-                f"{name} {', '.join(f'{value:.3f}' for value in floor)}"
-                for name, floor in floors.items()
-            )
-        )
-        told += "."
     return told + "\n\n" + table(("arm", "", *REWARDS), rows)
 
 

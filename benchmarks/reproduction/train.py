@@ -25,10 +25,8 @@ from benchmarks.reproduction.measure import HeldOut, held_out, measure
 from benchmarks.reproduction.sampling import FastSampler, share_images
 from trl_balcap import BalCapConfig, BalCapTrainer
 from trl_balcap.advantages import dead_groups, group_normalize
-from trl_balcap.evals.retest import retest_spread
 from trl_balcap.scenes.captioner import PROMPT
 from trl_balcap.scenes.grammar import Faults, describe, faulty_caption
-from trl_balcap.scenes.noise import Noise
 from trl_balcap.scenes.oracle import Scores, score
 from trl_balcap.scenes.world import Scene, draw, random_scene
 
@@ -88,12 +86,9 @@ def train_arm(
         model.generate = FastSampler(model)
         share_images(model)
     rows = held_out(settings.test_scenes)
-    floor = None
-    if arm.noise and arm.floor:
-        floor = judge_spread(model, processor, settings, NOISE[arm.noise])
     steps: list[dict[str, float]] = []
     if arm.trained:
-        steps = _train(arm, seed, settings, model, processor, floor, report)
+        steps = _train(arm, seed, settings, model, processor, report)
     trained = time.monotonic()
     captions = {
         "greedy": write_captions(model, processor, rows, settings, seed, do_sample=False),
@@ -104,7 +99,6 @@ def train_arm(
         "changes": arm.changes(),
         "seed": seed,
         "settings": {**asdict(settings), "base": base_digest(base)},
-        "std_floor": floor,
         "steps": steps,
         "measures": {
             kind: measure(texts, rows, _token_counter(processor))
@@ -130,7 +124,6 @@ def _train(
     settings: Settings,
     model: Any,
     processor: Any,
-    floor: list[float] | None,
     report: Callable[[int], None],
 ) -> list[dict[str, float]]:
     rng = random.Random(seed)
@@ -167,7 +160,6 @@ def _train(
             multi_objective_aggregation=arm.aggregation,
             length_gate=arm.gate,
             length_gate_upper=arm.upper,
-            std_floor=floor,
         )
         trainer = _Watched(
             model,
@@ -276,23 +268,6 @@ def _rewards(
         return rewards
 
     return [reward(k, name) for k, name in enumerate(REWARDS)]
-
-
-def judge_spread(model: Any, processor: Any, settings: Settings, noise: Noise) -> list[float]:
-    """Test-retest spread of a noisy judge per reward, on captions that the base writes."""
-    rows = held_out(settings.test_scenes)
-    captions = write_captions(model, processor, rows, settings, seed=0, do_sample=True)
-    twice = [
-        [
-            score(caption, row.reference, row.scene, noise=noise, call=call)
-            for caption, row in zip(captions, rows, strict=True)
-        ]
-        for call in (1, 2)
-    ]
-    return [
-        retest_spread([s[k] for s in twice[0]], [s[k] for s in twice[1]]) or 0.0
-        for k in range(len(REWARDS))
-    ]
 
 
 # ---------------------------------------------------------------------------------------------

@@ -298,13 +298,12 @@ def test_no_references_keeps_the_linguistic_reward_inside_its_band():
     assert ask("no_references")[2] == [0.0] * 4
 
 
-@pytest.mark.parametrize("name", ["vanilla", "no_linguistic", "noise_small_floor", "no_references"])
+@pytest.mark.parametrize("name", ["vanilla", "no_linguistic", "noise_large", "no_references"])
 def test_an_arm_trains_and_is_measured(name, tiny_qwen):
     result = train.train_arm(arms.ARMS[name], 0, TINY, tiny_qwen)
     assert len(result["steps"]) == TINY.steps
     assert set(result["measures"]["sampled"]) == set(measure.MEASURES)
     assert all(math.isfinite(value) for step in result["steps"] for value in step.values())
-    assert (result["std_floor"] is not None) == arms.ARMS[name].floor
     json.dumps(result)
 
 

@@ -35,7 +35,7 @@ def test_the_site_has_no_broken_link_and_every_setting(tmp_path):
     ours = {field.name for field in dataclasses.fields(CaptioningArguments)}
     ours = {name for name in ours if name.removeprefix("judge_") not in SETTINGS}
     ours |= set(SETTINGS) | (
-        BalCapConfig.__dataclass_fields__.keys() & {"length_gate", "std_floor"}
+        BalCapConfig.__dataclass_fields__.keys() & {"length_gate", "log_verdicts"}
     )
     missing = {name for name in ours if f"<code>{name}</code>" not in page}
     assert missing == set()

@@ -111,11 +111,6 @@ def run(args: argparse.Namespace) -> int:
     console.print(_retest_table(found))
     if args.against is not None:
         console.print(_against_table(found, args.judge_model, args.against))
-    floors = found.std_floor
-    say(console, "For a config (rewards in the order precision, recall, linguistic):")
-    say(console, f"std_floor: [{', '.join(map(str, floors))}]")
-    if not any(floors):
-        say(console, "The judge repeats itself exactly: a floor of 0 is no floor.")
     return 0
 
 

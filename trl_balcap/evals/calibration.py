@@ -42,7 +42,7 @@ class RewardCalibration:
         mean (`float` or `None`), spread (`float` or `None`):
             Of the judge's scores over the captions.
         retest_spread (`float` or `None`):
-            See [`retest_spread`]; what `std_floor` takes.
+            See [`retest_spread`].
         retest ([`JudgeAgreement`]):
             The judge with itself: no other judge can be expected to agree with it more.
         against ([`JudgeAgreement`], *optional*):
@@ -64,12 +64,6 @@ class Calibration:
 
     rewards: tuple[RewardCalibration, ...]
 
-    @property
-    def std_floor(self) -> list[float]:
-        """`std_floor` of [`BalCapConfig`], rounded; 0 where the judge never scored a caption
-        twice."""
-        return [round(found.retest_spread or 0.0, 4) for found in self.rewards]
-
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON has it."""
         rows = [
@@ -80,7 +74,7 @@ class Calibration:
             }
             for found in self.rewards
         ]
-        return {"std_floor": self.std_floor, "rewards": rows}
+        return {"rewards": rows}
 
 
 async def calibrate(

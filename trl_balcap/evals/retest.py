@@ -37,8 +37,8 @@ def retest_spread(first: Sequence[Score], second: Sequence[Score]) -> float | No
 
     $$\sigma = \sqrt{\tfrac{1}{2n} \sum_i (a_i - b_i)^2}$$
 
-    The difference of two scores has twice the variance of one. This is what `std_floor` of
-    [`BalCapConfig`] takes: a spread in a group that is no larger says nothing about the captions.
+    The difference of two scores has twice the variance of one. A spread in a
+    group that is no larger says nothing about the captions.
 
     Args:
         first, second (`Sequence[float or None]`):
