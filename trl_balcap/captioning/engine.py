@@ -77,7 +77,7 @@ def trained_prompt(model: str) -> str | None:
         `str` or `None`: `None` where no one prompt is kept, and for a model that is no folder.
 
     Raises:
-        `ValueError`: If the folder's `captioning.json` is not what the trainer writes.
+        `ValueError`: if the folder's `captioning.json` is not what the trainer writes.
     """
     path = Path(model) / "captioning.json"
     if not path.is_file():
