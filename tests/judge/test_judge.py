@@ -699,6 +699,17 @@ def test_metrics_are_logged_once_a_batch_zeros_included():
     assert second["judge/cache_hits"] == second["judge/questions"]
 
 
+def test_dollars_are_logged_only_where_the_price_is_known():
+    logged: dict[str, float] = {}
+    with serve() as server:  # an endpoint that litellm's table has no price of
+        reward = LinguisticReward(judge_at(server))
+        score([reward], [CAPTION], log_metric=logged.__setitem__)
+
+    assert logged["judge/calls"] == 2.0  # the preflight and the caption
+    assert "judge/usd" not in logged
+    assert "judge/usd_total" not in logged
+
+
 # ---- secrets ------------------------------------------------------------------------------------
 
 

@@ -68,8 +68,10 @@ class BatchMetrics:
     def take(
         self, stats: JudgeStats, latencies: Sequence[float], limit: float, world_size: int
     ) -> dict[str, float]:
-        """The metrics of what happened since the last `take`; latencies stay if none was
-        measured."""
+        """The metrics of what happened since the last `take`; latencies stay if none was measured.
+
+        Dollars are left out where a price is not known: 0 would say that judging is free.
+        """
         now = {name: float(getattr(stats, name)) for name in _SUMS}
         metrics = {f"judge/{name}": (now[name] - self._before[name]) * world_size for name in _SUMS}
         self._before = now
@@ -82,6 +84,8 @@ class BatchMetrics:
         metrics["judge/latency_p50"] = self._latency_p50
         metrics["judge/latency_p95"] = self._latency_p95
         metrics["judge/concurrency_limit"] = limit
+        if stats.unpriced_calls:
+            del metrics["judge/usd"], metrics["judge/usd_total"]
         return metrics
 
 
