@@ -157,7 +157,7 @@ def _escaped(character: re.Match[str]) -> str:
     return f"\\u{ord(character.group()):04x}"
 
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"')
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 # All control tokens known begin with one of these: <...>, [...], ◁...▷, |||...|||, >>...<<. With
 # them the characters that become one of them where a tokenizer normalizes (NFKC), and
 # SentencePiece's space.

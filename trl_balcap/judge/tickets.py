@@ -189,7 +189,8 @@ def _start_of_object(reply: str, end: int) -> int | None:
 
 # In a reversed text: a string, which a quote before an odd number of backslashes does not end, or a
 # brace. A string without an end takes all that is left, so that nothing is read twice.
-_BACKWARDS = re.compile(r'"(?:[^"]|"(?=\\(?:\\\\)*+(?!\\)))*+(?:"|\Z)|[{}]')
+# No group is possessive: Python before 3.11.5 matches those wrongly. None needs to go back.
+_BACKWARDS = re.compile(r'"[^"]*(?:"(?=\\(?:\\\\)*(?!\\))[^"]*)*(?:"|\Z)|[{}]')
 
 
 def _bears(value: dict[str, Any], ticket: str) -> bool:
@@ -226,7 +227,7 @@ def _without_trailing_commas(source: str) -> str:
 
 
 # A JSON string, perhaps without an end, or a comma with only space before the bracket that closes.
-_STRING_OR_TRAILING_COMMA = re.compile(r'"(?:[^"\\]|\\.)*+"?|,(?=\s*+[}\]])', re.DOTALL)
+_STRING_OR_TRAILING_COMMA = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|,(?=\s*+[}\]])', re.DOTALL)
 
 
 def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
