@@ -14,7 +14,7 @@ The paper's recipe on 8 GPUs, with a judge behind an API:
         --config examples/configs/qwen2.5-vl-3b.yaml --dataset captions.jsonl
 
 Images without references: write some (`trl-balcap recaption`), or train without them by
-`--rewards precision linguistic --length_gate none`.
+`--rewards precision agreed_recall linguistic --length_gate_tokens 60 200`.
 
 LLaVA-1.5 is the same script with `--config examples/configs/llava-1.5-7b.yaml`. Any flag of
 `BalCapConfig` (TRL's `GRPOConfig` and a few more), `ModelConfig` and `CaptioningArguments` goes
@@ -22,7 +22,6 @@ after it: `--use_peft`, `--use_vllm`, `--report_to wandb`, `--resume_from_checkp
 """
 
 import sys
-from dataclasses import dataclass, field
 
 import torch
 from transformers import set_seed
@@ -40,36 +39,23 @@ from trl_balcap import (
 from trl_balcap.config import CaptioningArguments
 from trl_balcap.demo import demo_config, demo_scenes
 from trl_balcap.quiet import hush
+from trl_balcap.rewards import AgreedRecallReward
 from trl_balcap.scenes.captioner import captioner_path
 
-REWARDS = {"precision": PrecisionReward, "recall": RecallReward, "linguistic": LinguisticReward}
+REWARDS = {
+    "precision": PrecisionReward,
+    "recall": RecallReward,
+    "agreed_recall": AgreedRecallReward,
+    "linguistic": LinguisticReward,
+}
 
 
-@dataclass
-class RewardArguments:
-    """Which rewards to train under."""
-
-    rewards: list[str] = field(
-        default_factory=lambda: list(REWARDS),
-        metadata={"help": f"Among {', '.join(REWARDS)}; all of them by default."},
-    )
-
-    def __post_init__(self):
-        unknown = [name for name in self.rewards if name not in REWARDS]
-        if unknown or not self.rewards:
-            raise ValueError(f"rewards must be among {list(REWARDS)}, got {self.rewards}.")
-
-
-def main(
-    captioning: CaptioningArguments,
-    args: BalCapConfig,
-    model_args: ModelConfig,
-    chosen: RewardArguments | None = None,
-) -> None:
+def main(captioning: CaptioningArguments, args: BalCapConfig, model_args: ModelConfig) -> None:
     set_seed(args.seed)
-    rewards = (chosen or RewardArguments()).rewards
-    # Who judges what a caption says and how, with no gate on its length, needs images alone.
-    references = "recall" in rewards or args.length_gate is not None
+    rewards = captioning.rewards
+    if not rewards or not set(rewards) <= set(REWARDS):
+        raise ValueError(f"rewards must be among {list(REWARDS)}, got {rewards}.")
+    references = captioning.needs_references(args)
     with args.main_process_first():
         if captioning.dataset is None:
             train_dataset = demo_scenes(args.output_dir or "runs", seed=args.seed)
@@ -119,7 +105,7 @@ if __name__ == "__main__":
     if len(sys.argv) == 1:
         main(CaptioningArguments(), demo_config("runs/train_qwen"), ModelConfig())
     else:
-        parser = TrlParser((CaptioningArguments, BalCapConfig, ModelConfig, RewardArguments))
+        parser = TrlParser((CaptioningArguments, BalCapConfig, ModelConfig))
         if not torch.cuda.is_available():
             parser.set_defaults(bf16=False)  # TRL's default is for GPUs
         main(*parser.parse_args_and_config())

@@ -222,10 +222,37 @@ def test_ends_that_the_tokenizer_does_not_call_special_are_no_length(processor):
     ids = [*tokens(processor, reference), 301, 301]
     rows = {"completions": ["a"], "completion_ids": [ids], "reference": [reference]}
     ratios = [
-        cast(Any, gate_reward(fluent, processor, end_token_ids=ends)).length_ratio(**rows).item()
+        cast(Any, gate_reward(fluent, processor, end_token_ids=ends)).lengths(**rows).item()
         for ends in ([], [301])
     ]
     assert ratios == [len(ids) / (len(ids) - 2), 1.0]
+
+
+def test_bounds_in_tokens_need_no_reference_and_log_no_ratio(processor):
+    ids = tokens(processor, "There is a large red circle.")
+    eos = processor.tokenizer.eos_token_id
+    n, metrics, extra = len(ids), {}, {}
+    gated: Any = gate_reward(Judged(), processor, tokens=(n, n + 1))
+    assert gated.needs == ("image",)
+    rewards = asyncio.run(
+        gated(
+            completions=["equal", "short", "long", "ended"],
+            completion_ids=[ids, ids[:-1], ids * 2, [*ids, 300, eos]],
+            log_metric=metrics.__setitem__,
+            log_extra=extra.__setitem__,
+        )
+    )
+    assert rewards == [None, 0.0, 0.0, None]  # this judge has no verdicts on what is open
+    assert metrics == {"length_gate/too_short": 0.25, "length_gate/too_long": 0.25}
+    assert extra == {}
+    assert gated.observations()[1] == {"reason": "length_gate", "gated": True}
+
+
+def test_bounds_in_tokens_are_a_band_of_the_mask(processor):
+    with pytest.raises(ValueError, match=r"pair of whole numbers.*got \(200, 60\)"):
+        gate_reward(fluent, processor, tokens=(200, 60))
+    with pytest.raises(ValueError, match="leave them out, or kind='linear'"):
+        gate_reward(fluent, processor, tokens=(60, 200), kind="linear")
 
 
 def test_survives_pickling(processor):

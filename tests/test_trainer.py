@@ -9,6 +9,8 @@ from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
 
 from trl_balcap import BalCapConfig, BalCapTrainer, cgdpo_advantages
+from trl_balcap.card import card_text
+from trl_balcap.rewards import AgreedRecallReward
 
 CPU = {
     "use_cpu": True,
@@ -249,6 +251,27 @@ def test_no_gate(tiny_qwen, scenes, tmp_path):
     assert "length_gate/ratio" not in trainer.state.log_history[0]
 
 
+def test_data_without_references_trains_inside_a_band_of_tokens(tiny_qwen, scenes, tmp_path):
+    trainer, moved = train(
+        tiny_qwen, scenes.remove_columns("reference"), tmp_path,
+        [even_reward, linguistic_reward, AgreedRecallReward("scenes/oracle")],
+        max_steps=1, length_gate_tokens=(2, 6),
+    )  # fmt: skip
+    log = trainer.state.log_history[0]
+    # Completions have 8 tokens, fewer where one ended: the linguistic reward is 0 behind the gate.
+    assert log["rewards/linguistic_reward/mean"] == pytest.approx(
+        0.9 * (1 - log["length_gate/too_short"] - log["length_gate/too_long"])
+    )
+    assert log["length_gate/too_long"] > 0.5
+    assert "length_gate/ratio" not in log
+    assert moved
+    # Random captions agree on nothing, which is no failure of the judge.
+    assert log["judge/agreed_recall_reward/unscored/no_agreement"] == 1.0
+    assert (trainer.facts["length_gate"], trainer.facts["length_gate_tokens"]) == (None, [2, 6])
+    card = card_text(trainer.facts, name="m", where="m", prompt=None, history=[log])
+    assert "Length gate: 2 to 6 tokens." in card
+
+
 # Bad input
 
 
@@ -270,6 +293,10 @@ def test_refuses_before_the_model_is_loaded(scenes, tmp_path):
         build(length_gate_lower=3.0)
     with pytest.raises(ValueError, match="'mask', 'linear' or None, got 'slope'"):
         build(length_gate="slope")
+    with pytest.raises(ValueError, match=r"\[60, 200\] bounds the mask, and length_gate is None"):
+        build(length_gate_tokens=(60, 200), length_gate="none")
+    with pytest.raises(ValueError, match=r"\(0.5, 3\) are two gates. Leave one out"):
+        build(length_gate_tokens=(60, 200), length_gate_upper=3.0)
 
 
 def test_nothing_to_gate_is_no_error(tiny_text, tmp_path):

@@ -65,9 +65,10 @@ def run_facts(
 
     ```
     """
-    gate = None
+    gate, band = None, None
     if isinstance(args, BalCapConfig) and args.length_gate is not None:
-        gate = [args.length_gate_lower, args.length_gate_upper]
+        band = args.length_gate_tokens
+        gate = None if band else [args.length_gate_lower, args.length_gate_upper]
     return {
         "title": Path(str(args.output_dir)).name,
         "settings": _changed(args),
@@ -75,6 +76,7 @@ def run_facts(
         "command": shlex.join(sys.argv),
         "rewards": dict(rewards),
         "length_gate": gate,
+        **({"length_gate_tokens": band} if band else {}),
         **more,
     }
 
@@ -131,12 +133,13 @@ def card_text(
         `str`: Markdown without its header of metadata.
     """
     message = prompt or "Describe the image in detail."
-    gate = facts["length_gate"]
+    gate, band = facts["length_gate"], facts.get("length_gate_tokens")
     rewards = "\n".join(
         f"| `{reward}` | {what['weight']:g} | {'yes' if what['gated'] else 'no'} | {what['by']} |"
         for reward, what in facts["rewards"].items()
     )
     bounds = f"{gate[0]:g} to {gate[1]:g} times the reference's tokens" if gate else "none"
+    bounds = f"{band[0]} to {band[1]} tokens" if band else bounds
     versions = "\n".join(f"- {package}: {number}" for package, number in facts["versions"].items())
     settings = "\n".join(f"- `{k}`: {v}" for k, v in facts["settings"].items())
     return f"""\

@@ -1,11 +1,13 @@
 """The few settings that BalCapRL adds to GRPO."""
 
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, make_dataclass
 from typing import Any
 
 from trl import GRPOConfig
 
 from trl_balcap.judge.settings import SETTINGS, JudgeSettings, may_be_none, read_setting, rule_of
+from trl_balcap.length import check_band
 
 __all__ = ["BalCapConfig", "CaptioningArguments"]
 
@@ -29,6 +31,10 @@ class BalCapConfig(GRPOConfig):
             Least ratio of caption to reference length, in tokens, that keeps the reward.
         length_gate_upper (`float`, *optional*, defaults to `2.0`):
             Greatest ratio that keeps the reward.
+        length_gate_tokens (`list[int]` or `None`, *optional*):
+            Fewest and most tokens of a caption that keeps the reward, such as `[60, 200]`: bounds
+            of its own length, in place of the two ratios, for data without references. Goes with
+            the mask alone.
         length_gated_rewards (`list[str]` or `None`, *optional*):
             Names of the reward functions behind the gate. `None` gates `linguistic_reward` where it
             is among them, and nothing otherwise.
@@ -79,6 +85,13 @@ class BalCapConfig(GRPOConfig):
     )
     length_gate_upper: float = field(
         default=2.0, metadata={"help": "Greatest length ratio that keeps the reward."}
+    )
+    length_gate_tokens: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Fewest and most tokens of a caption that keeps the reward, such as 60 200, in "
+            "place of the two ratios: for data without references."
+        },
     )
     length_gated_rewards: list[str] | None = field(
         default=None,
@@ -136,11 +149,29 @@ class BalCapConfig(GRPOConfig):
                 f"{self.length_gate_lower} and {self.length_gate_upper}. Swap them, or set "
                 "length_gate=None."
             )
+        if self.length_gate_tokens is not None:
+            self.length_gate_tokens = self._checked_band(self.length_gate_tokens)
         if isinstance(self.length_gated_rewards, str):
             raise ValueError(
                 "length_gated_rewards is a list of names, got the text "
                 f"{self.length_gated_rewards!r}. Write [{self.length_gated_rewards!r}]."
             )
+
+    def _checked_band(self, tokens: Any) -> list[int]:
+        """The token band as a list, the only bounds that are set."""
+        check_band(tokens, name="length_gate_tokens")
+        if self.length_gate != "mask":
+            raise ValueError(
+                f"length_gate_tokens={list(tokens)} bounds the mask, and length_gate is "
+                f"{self.length_gate!r}. Leave one of the two out."
+            )
+        ratios = (self.length_gate_lower, self.length_gate_upper)
+        if ratios != (BalCapConfig.length_gate_lower, BalCapConfig.length_gate_upper):
+            raise ValueError(
+                f"length_gate_tokens={list(tokens)} and the ratios length_gate_lower and "
+                f"length_gate_upper ({ratios[0]:g}, {ratios[1]:g}) are two gates. Leave one out."
+            )
+        return list(tokens)
 
 
 def _judge_fields() -> list[tuple[str, Any, Any]]:
@@ -188,6 +219,8 @@ class CaptioningArguments(_JudgeArguments):
             The user's message; see [`load_captions`].
         max_pixels (`int`, *optional*, defaults to `401408`):
             Bound on an image's pixels (512 visual tokens of Qwen2.5-VL).
+        rewards (`list[str]`, *optional*, defaults to `["precision", "recall", "linguistic"]`):
+            Which rewards to train under, by their names without "_reward".
         judge_* (*optional*):
             Each setting of [`Judge`], with its default: `judge_model` (`"scenes/oracle"`, the exact
             judge of the scenes), `judge_timeout`, `judge_price`, …
@@ -208,6 +241,10 @@ class CaptioningArguments(_JudgeArguments):
         default=512 * 28 * 28,
         metadata={"help": "Bound on an image's pixels (512 visual tokens of Qwen2.5-VL)."},
     )
+    rewards: list[str] = field(
+        default_factory=lambda: ["precision", "recall", "linguistic"],
+        metadata={"help": "Which rewards to train under, such as precision linguistic."},
+    )
     accelerate_config: str | None = field(
         default=None,
         metadata={
@@ -218,6 +255,22 @@ class CaptioningArguments(_JudgeArguments):
 
     def __post_init__(self):
         JudgeSettings(**self.judge_options())  # a wrong setting is an error before anything slow
+
+    def needs_references(self, args: BalCapConfig) -> bool:
+        """
+        Whether the captions must have references: for the recall reward, or a length gate that
+        compares with them.
+
+        Example:
+
+        ```python
+        >>> args = BalCapConfig("out", bf16=False, length_gate_tokens=(60, 200))
+        >>> CaptioningArguments(rewards=["precision", "linguistic"]).needs_references(args)
+        False
+
+        ```
+        """
+        return needs_references(self.rewards, args)
 
     def judge_options(self) -> dict[str, Any]:
         """
@@ -232,6 +285,13 @@ class CaptioningArguments(_JudgeArguments):
         ```
         """
         return judge_options(self)
+
+
+def needs_references(rewards: Sequence[str], recipe: Any) -> bool:
+    """[`CaptioningArguments.needs_references`] of anything that has [`BalCapConfig`]'s
+    attributes."""
+    by_ratio = recipe.length_gate not in (None, "none") and recipe.length_gate_tokens is None
+    return "recall" in rewards or by_ratio
 
 
 def judge_options(recipe: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which completions keep a reward, by their length beside the reference's.
+"""Which completions keep a reward, by their length: beside the reference's, or in tokens.
 
 [`gate_reward`] puts the two formulas around any reward function of any TRL trainer.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trl_balcap.data.completions import completion_text, is_empty
-from trl_balcap.length import length_gate, linear_length_penalty
+from trl_balcap.length import check_band, length_gate, linear_length_penalty
 from trl_balcap.rewards.hooks import (
     JudgingReport,
     RewardHooks,
@@ -34,6 +34,7 @@ def gate_reward(
     lower: float = 0.5,
     upper: float = 2.0,
     kind: GateKind = "mask",
+    tokens: tuple[int, int] | None = None,
     end_token_ids: Iterable[int] = (),
 ) -> Callable[..., Any]:
     """
@@ -60,13 +61,16 @@ def gate_reward(
             Greatest length ratio that keeps the reward.
         kind (`str`, *optional*, defaults to `"mask"`):
             `"mask"` for [`length_gate`], `"linear"` for [`linear_length_penalty`].
+        tokens (`tuple[int, int]`, *optional*):
+            Fewest and most tokens of a completion that keeps the reward: bounds of its length
+            itself, in place of `lower` and `upper`. No reference is needed, and no ratio is logged.
         end_token_ids (`Iterable[int]`, *optional*):
             Tokens that end a completion and that the tokenizer does not call special; they do not
             count as length.
 
     Returns:
         `Callable`: picklable where `reward_func` is, async where it is. It needs the `reference`
-        column.
+        column, unless `tokens` are given.
 
     Example:
 
@@ -96,6 +100,7 @@ def gate_reward(
         lower=lower,
         upper=upper,
         kind=kind,
+        tokens=tokens,
         end_token_ids=end_token_ids,
     )
 
@@ -111,19 +116,26 @@ class _Gate(RewardHooks):
         lower: float,
         upper: float,
         kind: GateKind,
+        tokens: tuple[int, int] | None,
         end_token_ids: Iterable[int],
     ):
         if kind not in ("mask", "linear"):
             raise ValueError(f"kind must be 'mask' or 'linear', got {kind!r}.")
+        if tokens is not None:
+            check_band(tokens)
+            if kind != "mask":
+                raise ValueError(f"tokens bound the mask; leave them out, or kind={kind!r}.")
+            lower, upper = tokens
         self.formula = length_gate if kind == "mask" else linear_length_penalty
         self.formula(torch.ones(1), torch.ones(1), lower=lower, upper=upper)  # bad bounds fail here
         self.reward_func = reward_func
         self.tokenizer = getattr(processing_class, "tokenizer", processing_class)
         self.lower, self.upper, self.kind = lower, upper, kind
+        self.is_ratio = tokens is None  # what lower and upper bound; tokens otherwise
         self.not_counted = _special_ids(self.tokenizer) | set(end_token_ids)
         self.hooks = reward_hooks(reward_func) or RewardHooks()
         self.__name__ = reward_name(reward_func)
-        self.needs = tuple(dict.fromkeys((*self.hooks.needs, "reference")))
+        self.needs = tuple(dict.fromkeys((*self.hooks.needs, *["reference"] * self.is_ratio)))
         self._columns: set[str] = set()  # what the reward has logged of its completions
         self._without_reference = 0  # since the last report
         self._observations: list[dict[str, Any]] = []
@@ -146,8 +158,7 @@ class _Gate(RewardHooks):
 
     def start(self, *, completions: list, completion_ids: list[list[int]], **columns: Any) -> None:
         """Pass the early start on, for the rows that the gate leaves open."""
-        ratios = self.length_ratio(completions, completion_ids, columns.get("reference"))
-        rows = self.open_rows(ratios)
+        rows = self.open_rows(self.lengths(completions, completion_ids, columns.get("reference")))
         if rows:
             arguments = {"completions": completions, "completion_ids": completion_ids, **columns}
             start_early(self.reward_func, **_take_rows(arguments, rows, len(completions)))
@@ -166,22 +177,29 @@ class _Gate(RewardHooks):
     def observations(self) -> list[dict[str, Any]]:
         return self._observations
 
-    def length_ratio(
+    def lengths(
         self,
         completions: list,
         completion_ids: list[list[int]] | None,
         reference: list[str] | None,
     ) -> Tensor:
-        """Rho of each completion, float64 of shape `(B,)`; NaN where the reference has no token."""
-        if reference is None:
-            raise ValueError(
-                f"The length gate on {self.__name__} needs the reference caption of every row, and "
-                "the dataset has no column 'reference'. Add it, or set length_gate=None."
-            )
+        """
+        What the bounds are for, float64 of shape `(B,)`: rho of each completion, NaN where the
+        reference has no token; or, with bounds in tokens, its tokens.
+        """
         token_ids: list[list[int]] = completion_ids or []
         if completion_ids is None:  # trainers that pass texts only
             texts = [completion_text(completion) for completion in completions]
             token_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        counts = [sum(token not in self.not_counted for token in ids) for ids in token_ids]
+        if not self.is_ratio:
+            return torch.tensor(counts, dtype=torch.float64)
+        if reference is None:
+            raise ValueError(
+                f"The length gate on {self.__name__} needs the reference caption of every row, and "
+                "the dataset has no column 'reference'. Add it, give bounds in tokens "
+                "(length_gate_tokens=[60, 200]), or set length_gate=None."
+            )
         if len(reference) != len(token_ids):
             raise ValueError(
                 f"The length gate on {self.__name__} got {len(token_ids)} completions and "
@@ -189,10 +207,8 @@ class _Gate(RewardHooks):
             )
         return torch.tensor(
             [
-                sum(token not in self.not_counted for token in ids) / length
-                if (length := self._reference_length(text))
-                else torch.nan
-                for ids, text in zip(token_ids, reference, strict=True)
+                count / length if (length := self._reference_length(text)) else torch.nan
+                for count, text in zip(counts, reference, strict=True)
             ],
             dtype=torch.float64,
         )
@@ -202,23 +218,22 @@ class _Gate(RewardHooks):
             return 0
         return _token_count(self.tokenizer, text)
 
-    def open_rows(self, ratios: Tensor) -> list[int]:
-        ones = torch.ones_like(ratios)
-        kept = self.formula(ones, ratios, lower=self.lower, upper=self.upper) > 0
+    def open_rows(self, lengths: Tensor) -> list[int]:
+        ones = torch.ones_like(lengths)
+        kept = self.formula(ones, lengths, lower=self.lower, upper=self.upper) > 0
         return kept.nonzero()[:, 0].tolist()
 
     def before(self, kwargs: dict[str, Any]) -> tuple[Tensor, list[int], dict[str, Any]]:
         completions = kwargs["completions"]
-        ratios = self.length_ratio(
-            completions, kwargs.get("completion_ids"), kwargs.get("reference")
-        )
-        known = ratios[~ratios.isnan()]
+        lengths = self.lengths(completions, kwargs.get("completion_ids"), kwargs.get("reference"))
+        known = lengths[~lengths.isnan()]
         log_metric = kwargs.get("log_metric")
         if log_metric is not None and len(known):
-            log_metric("length_gate/ratio", known.mean().item())
+            if self.is_ratio:
+                log_metric("length_gate/ratio", known.mean().item())
             log_metric("length_gate/too_short", (known < self.lower).double().mean().item())
             log_metric("length_gate/too_long", (known > self.upper).double().mean().item())
-        rows = self.open_rows(ratios)
+        rows = self.open_rows(lengths)
         inner = _take_rows(kwargs, rows, len(completions))
         log_extra = kwargs.get("log_extra")
         if log_extra is not None:
@@ -228,56 +243,58 @@ class _Gate(RewardHooks):
                 log_extra(column, _put_rows(values, rows, len(completions)))
 
             inner["log_extra"] = log_open  # TRL wants one value a row of the whole batch
-            log_extra(f"{self.__name__}/length_ratio", _listed(ratios))
+            if self.is_ratio:
+                log_extra(f"{self.__name__}/length_ratio", _listed(lengths))
             if not rows:  # or the last batch's values would stand beside these completions
                 for column in self._columns:
                     log_extra(column, [None] * len(completions))
-        return ratios, rows, inner
+        return lengths, rows, inner
 
     def after(
-        self, rewards: list[float | None], rows: list[int], ratios: Tensor
+        self, rewards: list[float | None], rows: list[int], lengths: Tensor
     ) -> list[float | None]:
         given = torch.tensor(
             [torch.nan if reward is None else reward for reward in rewards], dtype=torch.float64
         )
-        gated = self.formula(given, ratios[rows], lower=self.lower, upper=self.upper)  # (open,)
-        placed = _put_rows(_listed(gated), rows, len(ratios), empty=0.0)
-        self._observe(rewards, rows, ratios)
-        self._without_reference += int(ratios.isnan().sum())
+        gated = self.formula(given, lengths[rows], lower=self.lower, upper=self.upper)  # (open,)
+        placed = _put_rows(_listed(gated), rows, len(lengths), empty=0.0)
+        self._observe(rewards, rows, lengths)
+        self._without_reference += int(lengths.isnan().sum())
         return [
             None if unknown else reward
-            for reward, unknown in zip(placed, ratios.isnan().tolist(), strict=True)
+            for reward, unknown in zip(placed, lengths.isnan().tolist(), strict=True)
         ]
 
-    def _observe(self, rewards: list[float | None], rows: list[int], ratios: Tensor) -> None:
+    def _observe(self, rewards: list[float | None], rows: list[int], lengths: Tensor) -> None:
         seen = self.hooks.observations()
         if len(seen) != len(rows):  # nothing was called, or nothing has hooks
             seen = [{} if reward is None else {"reward": reward} for reward in rewards]
         is_open = set(rows)
         inner = iter(seen)
         self._observations = []
-        for row, ratio in enumerate(_listed(ratios)):
-            if ratio is None:
+        for row, length in enumerate(_listed(lengths)):
+            ratio = {"length_ratio": length} if self.is_ratio else {}
+            if length is None:
                 what = {"reason": "no_reference"}
             elif row in is_open:
-                what = {**next(inner), "length_ratio": ratio, "gated": False}
+                what = {**next(inner), **ratio, "gated": False}
             else:
-                what = {"reason": "length_gate", "length_ratio": ratio, "gated": True}
+                what = {"reason": "length_gate", **ratio, "gated": True}
             self._observations.append(what)
 
 
 class _GatedReward(_Gate):
     def __call__(self, **kwargs: Any) -> list[float | None]:
-        ratios, rows, inner = self.before(kwargs)
-        return self.after(self.reward_func(**inner) if rows else [], rows, ratios)
+        lengths, rows, inner = self.before(kwargs)
+        return self.after(self.reward_func(**inner) if rows else [], rows, lengths)
 
 
 class _AsyncGatedReward(_Gate):
     reward_func: Callable[..., Awaitable[list[float | None]]]
 
     async def __call__(self, **kwargs: Any) -> list[float | None]:
-        ratios, rows, inner = self.before(kwargs)
-        return self.after(await self.reward_func(**inner) if rows else [], rows, ratios)
+        lengths, rows, inner = self.before(kwargs)
+        return self.after(await self.reward_func(**inner) if rows else [], rows, lengths)
 
 
 @lru_cache(maxsize=65536)  # a reference comes back for every rollout of every epoch

@@ -119,9 +119,10 @@ def check_datasets(
         `ValueError`: naming the dataset, the column or row, and who needs it.
     """
     needs: dict[str, tuple[str, ...]] = {}
+    ratio = isinstance(args, BalCapConfig) and args.length_gate_tokens is None
     for func in filter(_is_function, reward_funcs):
         hooks, name = reward_hooks(func), reward_name(func)
-        needed = (*(hooks.needs if hooks else ()), *(["reference"] if name in gated else []))
+        needed = (*(hooks.needs if hooks else ()), *["reference"] * (ratio and name in gated))
         if needed:
             needs[name] = tuple(dict.fromkeys(needed))
     if isinstance(train_dataset, Dataset):

@@ -1,9 +1,11 @@
 """What a completion's length beside the reference's leaves of its reward: two pure formulas."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["length_gate", "linear_length_penalty"]
+__all__ = ["check_band", "length_gate", "linear_length_penalty"]
 
 
 def length_gate(
@@ -102,6 +104,33 @@ def linear_length_penalty(
     slope = torch.minimum(below, above).clamp(0.0, 1.0).to(rewards.dtype)
     # A closed end is 0.0 even where the reward is missing, as in the mask.
     return torch.where(_like(slope == 0.0, rewards), 0.0, rewards * _like(slope, rewards))
+
+
+def check_band(tokens: Any, *, name: str = "tokens") -> None:
+    """
+    Refuse what is no band of tokens.
+
+    Raises:
+        `ValueError`: unless it is a pair of whole numbers, the fewest tokens and the most.
+
+    Example:
+
+    ```python
+    >>> check_band((60, 200))
+    >>> check_band((200, 60))
+    Traceback (most recent call last):
+    ValueError: tokens is a pair of whole numbers, the fewest tokens and the most, such as \
+[60, 200]; got (200, 60).
+
+    ```
+    """
+    pair = isinstance(tokens, list | tuple) and len(tokens) == 2
+    whole = pair and all(isinstance(n, int) and not isinstance(n, bool) for n in tokens)
+    if not whole or not 0 <= tokens[0] <= tokens[1]:
+        raise ValueError(
+            f"{name} is a pair of whole numbers, the fewest tokens and the most, such as "
+            f"[60, 200]; got {tokens!r}."
+        )
 
 
 def _check_tensors(rewards: Tensor, length_ratio: Tensor) -> None:

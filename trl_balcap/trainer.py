@@ -167,6 +167,7 @@ class BalCapTrainer(CaptionerTrainer):
                 lower=args.length_gate_lower,
                 upper=args.length_gate_upper,
                 kind=args.length_gate,  # type: ignore[arg-type] (checked in the config)
+                tokens=args.length_gate_tokens,  # type: ignore[arg-type]
                 end_token_ids=ends if isinstance(ends, list) else [ends],
             )
             if name in names

@@ -9,14 +9,26 @@ from typing import Any
 
 from trl_balcap.scenes.noise import Noise
 
-__all__ = ["ARMS", "NOISE", "QUICK", "TIERS", "Arm"]
+__all__ = ["ARMS", "BAND", "LEVELS", "NOISE", "QUICK", "TIERS", "Arm"]
+
+LEVELS = {"small": (0.5, 0.02), "medium": (1.5, 0.06), "large": (3.0, 0.15)}
+"""Standard deviation of a grade, and probability that a verdict is turned round."""
 
 NOISE = {
-    "small": Noise(linguistic=0.5, flip=0.02, every_call=True),
-    "medium": Noise(linguistic=1.5, flip=0.06, every_call=True),
-    "large": Noise(linguistic=3.0, flip=0.15, every_call=True),
+    name: noise
+    for level, (grades, flip) in LEVELS.items()
+    for name, noise in {
+        level: Noise(grades, flip, every_call=True),
+        f"correct_{level}": Noise(flip=flip, turned=("correct",), every_call=True),
+        f"pointable_{level}": Noise(flip=flip, turned=("pointable",), every_call=True),
+        f"covered_{level}": Noise(flip=flip, turned=("covered",), every_call=True),
+        f"grades_{level}": Noise(grades, every_call=True),
+    }.items()
 }
-"""Three noisy judges. Their test-retest spread per reward is measured and stands in the results."""
+"""Noisy judges: with all kinds of error at three levels, and with each kind alone."""
+
+BAND = (20, 80)
+"""Tokens of a caption that the length gate lets through where there are no references."""
 
 SKEW = (0.2, 1.0, 2.0)  # precision, recall, linguistic: the unequal spreads of claim 2
 
@@ -33,10 +45,13 @@ class Arm:
         weights (`tuple`, *optional*): Weights of precision, recall and linguistic.
         aggregation (`str`, *optional*): TRL's `multi_objective_aggregation`.
         gate (`str` or `None`, *optional*), upper (`float`, *optional*): The length gate.
+        tokens (`tuple` or `None`, *optional*): Its bounds in tokens, in place of ratios.
+        recall (`str`, *optional*): What is to be covered: the `"reference"`, or the units that
+            most rollouts have `"agreed"` on.
         pointable (`bool`, *optional*): Whether a true positive must be pointable.
         references (`str`, *optional*):
-            `"perfect"`, `"poor"` (captions by a faulty author) or `"none"`: no recall, and the
-            linguistic reward kept inside an absolute band of tokens instead of the gate.
+            `"perfect"`, `"poor"` (captions by a faulty author), `"base"` (greedy captions by the
+            base itself) or `"none"`.
         scales (`tuple`, *optional*): Factors on the three rewards.
         failures (`float`, *optional*): Probability that one reward of one completion is missing.
         failed_as (`float` or `None`, *optional*): What a missing reward is replaced by; `None` is
@@ -51,6 +66,8 @@ class Arm:
     aggregation: str = "normalize_then_sum"
     gate: str | None = "mask"
     upper: float = 2.0
+    tokens: tuple[int, int] | None = None
+    recall: str = "reference"
     pointable: bool = True
     references: str = "perfect"
     scales: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -94,8 +111,21 @@ _FURTHER = [
         "no_references",
         "no references: precision and linguistic, an absolute length band",
         weights=(1.0, 0.0, 1.0),
-        gate=None,
+        tokens=BAND,
         references="none",
+    ),
+    Arm(
+        "agreed_recall",
+        "no references: recall of what most rollouts agree on, an absolute length band",
+        tokens=BAND,
+        recall="agreed",
+        references="none",
+    ),
+    Arm(
+        "agreed_base",
+        "the base's captions as references: recall of what it and most rollouts agree on",
+        recall="agreed",
+        references="base",
     ),
     Arm("full_skewed", "the full method, rewards x0.2, x1, x2", scales=SKEW),
     Arm("none_10", "10% of rewards fail, left missing", failures=0.1),
@@ -109,14 +139,24 @@ _FURTHER = [
     Arm("recall_half", "recall weighted 1/2", weights=(1.0, 0.5, 1.0)),
     Arm("linguistic_half", "linguistic weighted 1/2", weights=(1.0, 1.0, 0.5)),
 ]
+_NOISES = [
+    Arm(f"noise_{kind}_{level}", f"judge noise, {level}, {said}", noise=f"{kind}_{level}")
+    for level in reversed(LEVELS)
+    for kind, said in (
+        ("correct", "in `correct` alone"),
+        ("pointable", "in `pointable` alone"),
+        ("covered", "in `covered` alone"),
+        ("grades", "in the three grades alone"),
+    )
+]
 
-ARMS: dict[str, Arm] = {arm.name: arm for arm in (*_CORE, *_CLAIMED, *_FURTHER)}
+ARMS: dict[str, Arm] = {arm.name: arm for arm in (*_CORE, *_CLAIMED, *_FURTHER, *_NOISES)}
 """Every arm by name. The gate that closes at 2 is the full method itself."""
 
 TIERS: tuple[tuple[str, ...], ...] = (
     tuple(arm.name for arm in _CORE),
     tuple(arm.name for arm in _CLAIMED),
-    tuple(arm.name for arm in _FURTHER),
+    tuple(arm.name for arm in (*_FURTHER, *_NOISES)),
 )
 """Names of the arms that most claims rest on, of those that the others rest on, and of the rest."""
 

@@ -21,10 +21,11 @@ from transformers import (
 )
 
 from benchmarks.reproduction.arms import NOISE, Arm
-from benchmarks.reproduction.measure import HeldOut, held_out, measure
+from benchmarks.reproduction.measure import held_out, measure
 from benchmarks.reproduction.sampling import FastSampler, share_images
 from trl_balcap import BalCapConfig, BalCapTrainer
 from trl_balcap.advantages import dead_groups, group_normalize
+from trl_balcap.rewards import AgreedRecallReward
 from trl_balcap.scenes.captioner import PROMPT
 from trl_balcap.scenes.grammar import Faults, describe, faulty_caption
 from trl_balcap.scenes.oracle import Scores, score
@@ -35,8 +36,6 @@ __all__ = ["Settings", "base_digest", "train_arm"]
 REWARDS = ("precision", "recall", "linguistic")
 POOR = Faults(wrong=0.3, vague=0.2, omit=0.35, invent=0.25, meta=0.2)
 """The author of the poor references."""
-BAND = (20, 80)
-"""Tokens between which the arm without references keeps the linguistic reward."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,10 @@ def train_arm(
     if arm.trained:
         steps = _train(arm, seed, settings, model, processor, report)
     trained = time.monotonic()
+    shown = [row.scene for row in rows]
     captions = {
-        "greedy": write_captions(model, processor, rows, settings, seed, do_sample=False),
-        "sampled": write_captions(model, processor, rows, settings, seed, do_sample=True),
+        "greedy": write_captions(model, processor, shown, settings, seed, do_sample=False),
+        "sampled": write_captions(model, processor, shown, settings, seed, do_sample=True),
     }
     return {
         "arm": arm.name,
@@ -128,12 +128,16 @@ def _train(
 ) -> list[dict[str, float]]:
     rng = random.Random(seed)
     scenes = [random_scene(rng) for _ in range(settings.steps * settings.prompts_per_step)]
-    write = describe if arm.references == "perfect" else _poor_reference
+    if arm.references == "base":
+        references = write_captions(model, processor, scenes, settings, seed, do_sample=False)
+    else:
+        write = describe if arm.references == "perfect" else _poor_reference
+        references = [write(scene, rng) for scene in scenes]
     dataset = Dataset.from_dict(
         {
             "prompt": [[{"role": "user", "content": PROMPT}]] * len(scenes),
             "image": [draw(scene) for scene in scenes],
-            "reference": [write(scene, rng) for scene in scenes],
+            "reference": references,
             "row": list(range(len(scenes))),
         }
     ).cast_column("image", Image())
@@ -160,10 +164,12 @@ def _train(
             multi_objective_aggregation=arm.aggregation,
             length_gate=arm.gate,
             length_gate_upper=arm.upper,
+            length_gate_tokens=arm.tokens,  # type: ignore[arg-type] (the config makes it a list)
+            log_verdicts=0,
         )
         trainer = _Watched(
             model,
-            _rewards(arm, seed, scenes, _token_counter(processor)),
+            _rewards(arm, seed, scenes),
             config,
             train_dataset=dataset,
             processing_class=processor,
@@ -193,7 +199,8 @@ class _Watched(BalCapTrainer):
             "clipped": metrics["completions/clipped_ratio"][-1],
         }
         for k, name in enumerate(REWARDS):
-            row[f"{name}/mean"] = rewards[:, k].nanmean().item()
+            # Recall of what is agreed on is missing for all where nothing is: it earns nothing.
+            row[f"{name}/mean"] = rewards[:, k].nanmean().nan_to_num(0.0).item()
             row[f"{name}/group_std"] = spread[:, :, k].nan_to_num(0.0).std(dim=1).mean().item()
             row[f"{name}/dead"] = dead[:, k].double().mean().item()
             row[f"{name}/correlation"] = _correlation(each[:, k], output["advantages"].double())
@@ -231,9 +238,7 @@ def _poor_reference(scene: Scene, rng: random.Random) -> str:
     return text
 
 
-def _rewards(
-    arm: Arm, seed: int, scenes: Sequence[Scene], count_tokens: Callable[[str], int]
-) -> list[Callable[..., list[float | None]]]:
+def _rewards(arm: Arm, seed: int, scenes: Sequence[Scene]) -> list[Callable[..., Any]]:
     """The three reward functions of an arm: the exact judge, asked as a plain function."""
     noise = NOISE[arm.noise] if arm.noise else None
     dice = random.Random(f"failures {seed}")
@@ -254,9 +259,6 @@ def _rewards(
                 # A noisy judge errs anew about each completion, equal ones among them.
                 call = trainer_state.global_step * 1000 + place if noise else 0
                 value: float | None = judged(caption, text, index, call)[k]
-                if name == "linguistic" and arm.references == "none":
-                    low, high = BAND
-                    value = value if low <= count_tokens(caption) <= high else 0.0
                 if value is not None:
                     value *= arm.scales[k]
                 if arm.failures and dice.random() < arm.failures:
@@ -267,7 +269,23 @@ def _rewards(
         rewards.__name__ = f"{name}_reward"
         return rewards
 
-    return [reward(k, name) for k, name in enumerate(REWARDS)]
+    rewards: list[Callable[..., Any]] = [reward(k, name) for k, name in enumerate(REWARDS)]
+    if arm.recall == "agreed":
+        rewards[1] = _agreed_recall(with_reference=arm.references == "base")
+    return rewards
+
+
+def _agreed_recall(*, with_reference: bool) -> Callable[..., Any]:
+    """Recall of what most rollouts agree on: the reward itself, with the exact judge."""
+    reward = AgreedRecallReward("scenes/oracle")
+
+    async def recall_reward(
+        prompts: list[Any], completions: list[Any], image: list[Any], **columns: Any
+    ) -> list[float | None]:
+        given = {"reference": columns["reference"]} if with_reference else {}
+        return await reward(prompts, completions, image=image, **given)
+
+    return recall_reward
 
 
 # ---------------------------------------------------------------------------------------------
@@ -277,23 +295,23 @@ def _rewards(
 def write_captions(
     model: Any,
     processor: Any,
-    rows: Sequence[HeldOut],
+    scenes: Sequence[Scene],
     settings: Settings,
     seed: int,
     *,
     do_sample: bool,
 ) -> list[str]:
-    """Captions of the test scenes, greedy or sampled at temperature 1."""
+    """Captions of scenes, greedy or sampled at temperature 1."""
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROMPT}]}]
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     torch.manual_seed(seed)
     model.eval()
     captions: list[str] = []
-    for start in range(0, len(rows), 64):
-        batch = rows[start : start + 64]
+    for start in range(0, len(scenes), 64):
+        batch = scenes[start : start + 64]
         inputs = processor(
             text=[prompt] * len(batch),
-            images=[[draw(row.scene)] for row in batch],
+            images=[[draw(scene)] for scene in batch],
             padding=True,
             return_mm_token_type_ids=True,
             return_tensors="pt",

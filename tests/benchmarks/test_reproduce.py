@@ -241,7 +241,7 @@ def test_every_claim_speaks_of_arms_and_measures_that_exist():
 
 def ask(arm, **changes) -> Any:
     """What an arm's three rewards say about four captions of a red star."""
-    rewards = train._rewards(arms.ARMS[arm], 0, [STAR], lambda text: len(text.split()))
+    rewards = train._rewards(arms.ARMS[arm], 0, [STAR])
     reference = "There is one thing. The top left shows a large red star."
     captions = [
         reference,
@@ -291,14 +291,16 @@ def test_a_noisy_judge_errs_anew_each_step_and_about_equal_captions():
     assert ask("noise_large") == ask("noise_large")
 
 
-def test_no_references_keeps_the_linguistic_reward_inside_its_band():
-    low, _ = train.BAND
-    words = [14, 14, 4, 0]
-    assert all(n < low for n in words)
-    assert ask("no_references")[2] == [0.0] * 4
+def test_noise_of_one_kind_leaves_the_other_verdicts_alone():
+    plain = ask("full")
+    for name, spoilt in (("covered", 1), ("grades", 2)):
+        noisy = [ask(f"noise_{name}_large", step=step) for step in range(20)]
+        others = [k for k in range(3) if k != spoilt]
+        assert all(one[k] == plain[k] for one in noisy for k in others)
+        assert any(one[spoilt] != plain[spoilt] for one in noisy)
 
 
-@pytest.mark.parametrize("name", ["vanilla", "no_linguistic", "noise_large", "no_references"])
+@pytest.mark.parametrize("name", ["vanilla", "no_linguistic", "noise_large", "agreed_base"])
 def test_an_arm_trains_and_is_measured(name, tiny_qwen):
     result = train.train_arm(arms.ARMS[name], 0, TINY, tiny_qwen)
     assert len(result["steps"]) == TINY.steps

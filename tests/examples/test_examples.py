@@ -52,7 +52,7 @@ def test_train_qwen_takes_yaml_and_flags(tmp_path):
     config = tmp_path / "recipe.yaml"
     config.write_text(
         "judge_model: scenes/oracle\nmax_completion_length: 32\nper_device_train_batch_size: 8\n"
-        "report_to: none\nlength_gate: none\n"
+        "report_to: none\nlength_gate_tokens: [4, 400]\n"
     )
     output = run(
         "accelerate", "launch", "--cpu", "--num_processes", "1", str(EXAMPLES / "train_qwen.py"),

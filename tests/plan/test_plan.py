@@ -19,6 +19,7 @@ from trl_balcap.plan import GenerationBatch, Setup, memory_plan, model_shape
 from trl_balcap.plan.images import ImageTokens, image_tokens
 from trl_balcap.plan.memory import GIB, _tower_bytes
 from trl_balcap.plan.model import ModelShape, Tower, load_config
+from trl_balcap.plan.notes import notes
 from trl_balcap.plan.recipe import Launch, read_launch, read_recipe
 from trl_balcap.plan.run import make_plan
 from trl_balcap.plan.ways_out import LANGUAGE_LORA, ways_out
@@ -389,6 +390,25 @@ def test_judging_by_hand(tmp_path):
     assert judging.run.usd == pytest.approx(paid / 1e6)
     fused = make_plan(None, [*flags, "--judge_profile", "fused"]).judging
     assert fused.batch.calls == 2 * 16 + 2
+
+
+def test_a_run_without_references_is_planned_by_its_own_rewards_and_band(tmp_path):
+    """16 completions a batch: one question each of language, two of precision."""
+    file = tmp_path / "bare.jsonl"
+    photo = Path(skimage.__file__).parent / "data" / "coffee.png"
+    write(file, (json.dumps({"image": str(photo)}) + "\n") * 12)
+    flags = ["--model_name_or_path", QWEN_3B, "--dataset", str(file)]
+    flags += ["--per_device_train_batch_size", "16", "--rewards", "precision", "linguistic"]
+    with pytest.raises(ValueError, match="has no reference column"):
+        make_plan(None, flags)
+
+    plan = make_plan(None, [*flags, "--length_gate_tokens", "60", "600"])
+
+    assert plan.judging.batch.calls == 3 * 16
+    said = "\n".join(notes(plan))
+    assert "12 rows without references" in said
+    assert "open to 600 tokens (length_gate_tokens)" in said
+    assert "Raise it to 640" in said
 
 
 def test_prices_come_from_the_table_on_disk():

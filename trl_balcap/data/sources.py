@@ -59,7 +59,7 @@ class Rows:
             raise ValueError(f"{self.source} has no column {asked[0]!r} for {what}_column: {have}.")
         without = (
             ", write one with `trl-balcap recaption`, or load images alone (references=False) for "
-            "rewards without recall and length_gate='none'"
+            "rewards without recall and length_gate_tokens (or length_gate='none')"
         )
         raise ValueError(
             f"{self.source} has no {what} column, none of {', '.join(asked)}: {have}. Name it with "

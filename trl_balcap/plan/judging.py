@@ -1,5 +1,6 @@
 """What a plan's run will ask of its judges: calls, tokens, dollars."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trl_balcap.judge.cost import JudgeEstimate, estimate_calls_and_cost
@@ -29,9 +30,11 @@ def judging_plan(
     sample: Sample | None,
     steps: int | None,
     judge: JudgeSettings,
+    *,
+    rewards: Sequence[str] = ("precision", "recall", "linguistic"),
 ) -> JudgingPlan:
     """
-    Estimates the judging of a run with all three rewards; an upper estimate of the calls.
+    Estimates the judging of a run; an upper estimate of the calls.
 
     Args:
         batch ([`GenerationBatch`]): One generation batch.
@@ -39,10 +42,13 @@ def judging_plan(
         steps (`int`, *optional*): Optimizer steps of the run; `None` where they are not known.
         judge ([`JudgeSettings`]): Of the recipe. Where it gives no price, the models are looked up
             in litellm's table, which is on disk; of several deployments of one judge, the first.
+        rewards (`Sequence[str]`, *optional*): The run's. Agreed recall asks about the units of a
+            whole group at once, and counts as recall here.
     """
     price = judge.price or price_of(judge.text[0])
     vision_price = judge.price or price_of(judge.vision[0])
-    references = sample.references if sample is not None else (STAND_IN,)
+    references = (sample.references if sample is not None else ()) or (STAND_IN,)
+    asking = ["recall" if name == "agreed_recall" else name for name in rewards]
 
     def estimate(generations: int) -> JudgeEstimate:
         seen = generations * batch.prompts
@@ -50,6 +56,7 @@ def judging_plan(
             references,
             rollouts=generations * batch.completions,
             distinct_references=seen if sample is None else min(seen, sample.rows),
+            rewards=asking,
             profile=judge.profile,
             price=price,
             vision_price=vision_price,

@@ -31,14 +31,27 @@ def notes(plan: RunPlan) -> Iterator[str]:
         )
         return
     tokens = plan.sample.reference_tokens
-    yield (
-        f"dataset: {plan.sample.rows:,} rows; references of about {tokens:.0f} tokens "
-        f"({CHARS_PER_TOKEN} bytes a token)"
-    )
-    upper = settings.length_gate_upper * tokens
-    if settings.length_gate in ("mask", "linear") and upper > settings.max_completion_length:
+    if tokens is None:
         yield (
-            f"warning: the length gate is open to {upper:.0f} tokens "
-            f"({settings.length_gate_upper:g} x the mean reference), but max_completion_length "
-            f"cuts at {settings.max_completion_length}. Raise it to {math.ceil(upper / 64) * 64}."
+            f"dataset: {plan.sample.rows:,} rows without references; captions are taken as 130 "
+            "words"
+        )
+    else:
+        yield (
+            f"dataset: {plan.sample.rows:,} rows; references of about {tokens:.0f} tokens "
+            f"({CHARS_PER_TOKEN} bytes a token)"
+        )
+    if settings.length_gate not in ("mask", "linear"):
+        return
+    upper, what = 0.0, "length_gate_tokens"
+    if settings.length_gate_tokens is not None:
+        upper = settings.length_gate_tokens[1]
+    elif tokens is not None:
+        upper = settings.length_gate_upper * tokens
+        what = f"{settings.length_gate_upper:g} x the mean reference"
+    if upper > settings.max_completion_length:
+        yield (
+            f"warning: the length gate is open to {upper:.0f} tokens ({what}), but "
+            f"max_completion_length cuts at {settings.max_completion_length}. Raise it to "
+            f"{math.ceil(upper / 64) * 64}."
         )

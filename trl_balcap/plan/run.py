@@ -9,7 +9,7 @@ from typing import Any
 from packaging.version import Version
 from trl import ModelConfig, get_peft_config
 
-from trl_balcap.config import judge_options
+from trl_balcap.config import judge_options, needs_references
 from trl_balcap.data import DEFAULT_PROMPT, check_size
 from trl_balcap.judge.cost import CHARS_PER_TOKEN
 from trl_balcap.judge.settings import JudgeSettings
@@ -111,7 +111,10 @@ def make_plan(
     sample = None
     if settings.dataset is not None and not without_data:
         sample = sample_dataset(
-            settings.dataset, split=settings.dataset_split, max_pixels=settings.max_pixels
+            settings.dataset,
+            split=settings.dataset_split,
+            max_pixels=settings.max_pixels,
+            references=needs_references(settings.rewards, settings),
         )
         check_size(
             sample.rows,
@@ -151,6 +154,7 @@ def make_plan(
             sample,
             steps,
             JudgeSettings(**judge),
+            rewards=settings.rewards,
         ),
         gpu_memory=gpu_memory,
         steps=steps,

@@ -20,16 +20,20 @@ class Sample:
 
     rows: int  # of the whole dataset
     sizes: tuple[tuple[int, int], ...]  # bounded, in pixels
-    references: tuple[str, ...]
+    references: tuple[str, ...]  # none where the run needs none
 
     @property
-    def reference_tokens(self) -> float:
-        """Mean length of a reference, estimated from its bytes."""
+    def reference_tokens(self) -> float | None:
+        """Mean length of a reference, estimated from its bytes; `None` without references."""
+        if not self.references:
+            return None
         lengths = [len(text.encode()) / CHARS_PER_TOKEN for text in self.references]
         return sum(lengths) / len(lengths)
 
 
-def sample_dataset(path: str, *, split: str | None, max_pixels: int, count: int = 64) -> Sample:
+def sample_dataset(
+    path: str, *, split: str | None, max_pixels: int, references: bool = True, count: int = 64
+) -> Sample:
     """
     The sizes of `count` rows spread over a dataset on disk.
 
@@ -37,6 +41,7 @@ def sample_dataset(path: str, *, split: str | None, max_pixels: int, count: int 
         path (`str`): As for [`load_captions`].
         split (`str`, *optional*): As for [`load_captions`].
         max_pixels (`int`): Bound on an image.
+        references (`bool`, *optional*, defaults to `True`): As for [`load_captions`].
         count (`int`, *optional*, defaults to `64`): Rows to look at.
 
     Raises:
@@ -48,14 +53,15 @@ def sample_dataset(path: str, *, split: str | None, max_pixels: int, count: int 
             f"There is no file or folder {path} to look at. Correct the path (`dataset`), or plan "
             "without the data, by images and captions of the usual size: --without-data."
         )
-    dataset = load_captions(path, split=split, max_pixels=max_pixels)
+    dataset = load_captions(path, split=split, max_pixels=max_pixels, references=references)
     step = max(1, len(dataset) // count)
     rows = dataset.select(range(0, len(dataset), step)).with_format("arrow")[:]
-    columns: dict[str, Any] = {name: rows[name].to_pylist() for name in ("image", "reference")}
+    names = ("image", "reference") if references else ("image",)
+    columns: dict[str, Any] = {name: rows[name].to_pylist() for name in names}
     return Sample(
         rows=len(dataset),
         sizes=tuple(bounded_size(*_size(stored), max_pixels) for stored in columns["image"]),
-        references=tuple(columns["reference"]),
+        references=tuple(columns.get("reference", ())),
     )
 
 

@@ -70,7 +70,7 @@ def length_runs_to_an_edge(history: Log) -> str | None:
     ratio to the reference left 0.75 to 1.5, half way to the default edges, moving by 0.1 or more.
     """
     for side, advice in (
-        ("too_short", "lower length_gate_lower, or weigh recall more"),
+        ("too_short", "lower length_gate_lower (or length_gate_tokens), or weigh recall more"),
         ("too_long", "raise length_gate_upper or max_completion_length, or weigh recall less"),
     ):
         key = f"length_gate/{side}"

@@ -1,5 +1,6 @@
 """Judge rewards as plain TRL reward functions: async, picklable, `None` where the judge failed."""
 
+from trl_balcap.rewards.agreed import AgreedRecallReward as AgreedRecallReward
 from trl_balcap.rewards.balanced import LinguisticReward as LinguisticReward
 from trl_balcap.rewards.balanced import PrecisionReward as PrecisionReward
 from trl_balcap.rewards.balanced import RecallReward as RecallReward
@@ -13,6 +14,7 @@ from trl_balcap.rewards.hooks import JudgingReport as JudgingReport
 from trl_balcap.rewards.hooks import RewardHooks as RewardHooks
 
 __all__ = [
+    "AgreedRecallReward",
     "JudgeReward",
     "JudgingReport",
     "LinguisticReward",

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from typing import Any
 
-from trl_balcap.judge import JudgeError
+from trl_balcap.judge import Judge, JudgeError, Verification
 from trl_balcap.judge.background import submit
 from trl_balcap.metrics import linguistic_score, precision_score, recall_score
 from trl_balcap.rewards.base import JudgeReward, Row, RowError
@@ -40,16 +40,19 @@ class PrecisionReward(JudgeReward):
 
     async def score(self, row: Row) -> float:
         """[`precision_score`] of the verdicts on the caption's assertions."""
-        if self.judge.settings.profile == "fused":
-            looked = await self.judge.look(row.image, row.caption)
-        else:
-            assertions = await self.judge.decompose(row.caption)
-            verdicts = await self.judge.verify(row.image, assertions)
-            looked = list(zip(assertions, verdicts, strict=True))
+        looked = await look_at(self.judge, row.image, row.caption)
         row.seen["assertions"] = [{"text": text, **v._asdict()} for text, v in looked]
         if looked:
             row.seen["pointable"] = sum(v.pointable for _, v in looked) / len(looked)
         return precision_score([verdict for _, verdict in looked])
+
+
+async def look_at(judge: Judge, image: Any, caption: str) -> list[tuple[str, Verification]]:
+    """A caption's assertions with their verdicts, by the questions of the judge's profile."""
+    if judge.settings.profile == "fused":
+        return await judge.look(image, caption)
+    assertions = await judge.decompose(caption)
+    return list(zip(assertions, await judge.verify(image, assertions), strict=True))
 
 
 class RecallReward(JudgeReward):

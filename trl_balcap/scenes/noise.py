@@ -7,9 +7,10 @@ from typing import Any
 
 from trl_balcap.scenes.world import Scene
 
-__all__ = ["LOOKING", "Noise"]
+__all__ = ["LOOKING", "VERDICTS", "Noise"]
 
 LOOKING = ("verify", "look")  # questions that are about the image
+VERDICTS = ("correct", "pointable", "covered")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Noise:
             $\sqrt{3}$.
         flip (`float`, *optional*, defaults to `0.0`):
             Probability that one `correct`, `pointable` or `covered` is turned round.
+        turned (`tuple[str, ...]`, *optional*, defaults to all three):
+            Which of these verdicts `flip` turns.
         every_call (`bool`, *optional*, defaults to `False`):
             Whether [`Oracle`] errs anew in every call. `False`: the same question always gets the
             same reply, as from a judge at temperature 0.
@@ -31,7 +34,8 @@ class Noise:
             Seed of the errors.
 
     Raises:
-        `ValueError`: for a negative `linguistic`, or a `flip` outside 0 and 1.
+        `ValueError`: for a negative `linguistic`, a `flip` outside 0 and 1, or a verdict that
+            there is none of.
 
     Example:
 
@@ -47,6 +51,7 @@ class Noise:
 
     linguistic: float = 0.0
     flip: float = 0.0
+    turned: tuple[str, ...] = VERDICTS
     every_call: bool = False
     seed: int = 0
 
@@ -55,6 +60,8 @@ class Noise:
             raise ValueError(f"linguistic is a standard deviation >= 0, got {self.linguistic}.")
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip is a probability between 0 and 1, got {self.flip}.")
+        if not set(self.turned) <= set(VERDICTS):
+            raise ValueError(f"turned are verdicts among {VERDICTS}, got {self.turned}.")
 
     def spoil(
         self,
@@ -87,6 +94,6 @@ class Noise:
 
     def _flipped(self, verdict: dict[str, Any], dice: random.Random) -> dict[str, Any]:
         return {
-            key: not value if isinstance(value, bool) and dice.random() < self.flip else value
+            key: not value if key in self.turned and dice.random() < self.flip else value
             for key, value in verdict.items()
         }
