@@ -20,7 +20,7 @@ LAYERS = (
     ("commands",),
     ("demo",),
     ("trainer",),
-    ("callbacks", "captioning", "checkpoints", "evals", "inputs", "lookahead", "plan"),
+    ("ahead", "callbacks", "captioning", "checkpoints", "evals", "inputs", "lookahead", "plan"),
     ("card", "config"),
     ("gating", "rewards"),
     ("judge", "report"),

@@ -70,7 +70,7 @@ class Ordered(BalCapTrainer):
         return super()._compute_loss(model, inputs)
 
 
-def build(model, out, dataset, reward_funcs=None, kind=Ordered, **config):
+def build(model, out, dataset, reward_funcs=None, kind=Ordered, eval_dataset=None, **config):
     return kind(
         str(model),
         reward_funcs or [MarkReward(Judge("scenes/oracle"))],
@@ -95,6 +95,7 @@ def build(model, out, dataset, reward_funcs=None, kind=Ordered, **config):
             },
         ),
         train_dataset=dataset,
+        eval_dataset=eval_dataset,
     )
 
 
@@ -127,7 +128,7 @@ def test_later_batches_are_generated_once_and_taken_once():
     assert (ahead.take(batches[1]), ahead.take(batches[1])) == ("of 2", None)
     ahead.generate_later(batches[1], generate)
     assert generated == [[2], [3]]  # the third is held already
-    ahead.begin([[4]])
+    assert ahead.begin([[4]]) == 1
     assert ahead.take(batches[2]) is None  # given up with its update
     ahead.generate_later([2], generate)  # equal to a batch of the update, and not it
     assert generated == [[2], [3]]
@@ -142,6 +143,8 @@ def test_an_error_on_the_way_is_handed_on():
 
     with pytest.raises(MemoryError):
         ahead.generate_later(batches[0], fails)
+    with pytest.raises(RuntimeError, match="This release of TRL does not fit"):
+        ahead.generate_later(batches[0], lambda batch: "scored, where it was to be left")
     assert ahead.keep(batches[0], "a") == "a"  # nobody leaves any more
 
 

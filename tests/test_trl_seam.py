@@ -7,15 +7,21 @@ import trl
 from trl import GRPOTrainer
 
 from trl_balcap import BalCapTrainer
+from trl_balcap.ahead import AheadTrainer
 from trl_balcap.checkpoints import CaptionerTrainer
 from trl_balcap.rewards import LinguisticReward, PrecisionReward, RecallReward
 
 SEAMS = {
     "__init__": ["self", "model", "reward_funcs", "args", "train_dataset", "eval_dataset"],
+    "train": ["self", "resume_from_checkpoint", "trial", "ignore_keys_for_eval"],
     "get_batch_samples": ["self", "epoch_iterator", "num_batches", "device"],
     "_generate": ["self", "prompts"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     "_generate_and_score_completions": ["self", "inputs"],
+    "_get_per_token_logps_and_entropies": [
+        *["self", "model", "input_ids", "attention_mask", "logits_to_keep"],
+        *["batch_size", "compute_entropy", "compute_aux_loss"],
+    ],
     "_save_checkpoint": ["self", "model", "trial"],
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
     "_load_best_model": ["self"],
@@ -28,7 +34,7 @@ SEAMS = {
 def moved(what: str) -> str:
     return (
         f"TRL {trl.__version__} changed {what}, on which BalCapTrainer stands. Read the new "
-        "method, mend trl_balcap/trainer.py, and only then this test."
+        "method, mend trl_balcap/trainer.py or ahead.py, and only then this test."
     )
 
 
@@ -36,15 +42,17 @@ def moved(what: str) -> str:
 def test_signatures(method):
     found = list(inspect.signature(getattr(GRPOTrainer, method)).parameters)
     assert found[: len(SEAMS[method])] == SEAMS[method], moved(f"the signature of {method}")
-    if method != "__init__":  # which may grow by keywords
+    if method not in ("__init__", "_get_per_token_logps_and_entropies"):  # may grow by keywords
         assert len(found) == len(SEAMS[method]), moved(f"the signature of {method}")
 
 
 def test_every_override_calls_super():
-    here = {"__init__", "get_batch_samples", "_generate", "_calculate_rewards"}
-    here |= {"_generate_and_score_completions", "log"}
+    here = {"__init__", "_calculate_rewards", "_generate_and_score_completions", "log"}
+    ahead = {"train", "get_batch_samples", "_generate", "_get_per_token_logps_and_entropies"}
+    ahead |= {"_generate_and_score_completions"}
     saving = {"_save", "create_model_card", "_load_from_checkpoint", "_load_best_model"}
-    for trainer, expected in ((BalCapTrainer, here), (CaptionerTrainer, saving)):
+    trainers = ((BalCapTrainer, here), (AheadTrainer, ahead), (CaptionerTrainer, saving))
+    for trainer, expected in trainers:
         assert {name for name in SEAMS if name in vars(trainer)} == expected
         for name in expected:
             assert f"super().{name}(" in inspect.getsource(getattr(trainer, name))
@@ -75,6 +83,21 @@ def test_every_override_calls_super():
                 'self._metrics[mode]["frac_reward_zero_std"].append(',
                 '"advantages": advantages,',
                 "self.accelerator.process_index * len(prompts)",
+                # with judge_lag=1: old log-probabilities are the first that are asked for, where
+                # generation and updates are out of step
+                "generate_every = self.args.steps_per_generation * self.num_iterations",
+                "if self.args.gradient_accumulation_steps % generate_every != 0 or (",
+                "old_per_token_logps, _, _ = self._get_per_token_logps_and_entropies(",
+                'output["old_per_token_logps"] = old_per_token_logps',
+            ],
+        ),
+        # the policy that wrote a batch is the ratio's denominator, and its upper bound is delta
+        (
+            "_compute_loss",
+            [
+                'old_per_token_logps = inputs.get("old_per_token_logps")',
+                "log_ratio = per_token_logps - old_per_token_logps",
+                "coef_1 = torch.clamp(coef_1, max=self.args.delta)",
             ],
         ),
     ],

@@ -47,6 +47,13 @@ class BalCapConfig(GRPOConfig):
             Where one update takes several generation batches (`steps_per_generation` below
             `gradient_accumulation_steps`), whether the later ones are generated while the judge
             reads the first (see [`LookAhead`]). The policy is the same in both orders.
+        judge_lag (`int`, *optional*, defaults to `0`):
+            `1` writes the next update's completions while the judge reads this one's, so that a
+            judge slower than generation costs less time. They are one update old when they train:
+            the importance ratio is taken over the policy that wrote them, clipped by `epsilon`, and
+            by `delta`, which is `vllm_importance_sampling_clip_max` where it is not set. The first
+            update of an epoch is on-policy. Completions held by a run that ends are written again
+            when it is resumed.
         log_verdicts (`int`, *optional*, defaults to `8`):
             Images a logged step whose rollouts are kept in `output_dir/verdicts`, with what the
             judge saw, for `trl-balcap report`. `0` (or `False`) keeps nothing, `True` is the
@@ -116,6 +123,15 @@ class BalCapConfig(GRPOConfig):
         },
     )
 
+    judge_lag: int = field(
+        default=0,
+        metadata={
+            "help": "1 writes the next update's completions while the judge reads this one's; they "
+            "are one update old when they train.",
+            "choices": [0, 1],
+        },
+    )
+
     log_verdicts: int = field(
         default=8,
         metadata={
@@ -134,6 +150,7 @@ class BalCapConfig(GRPOConfig):
                 raise ValueError(
                     f"{name} must be a whole number of {least} or more, got {value!r}."
                 )
+        self._check_lag()
         if self.length_gate == "none":  # how YAML-less command lines write None
             self.length_gate = None
         if self.length_gate not in (None, "mask", "linear"):
@@ -172,6 +189,26 @@ class BalCapConfig(GRPOConfig):
                 f"length_gate_upper ({ratios[0]:g}, {ratios[1]:g}) are two gates. Leave one out."
             )
         return list(tokens)
+
+    def _check_lag(self) -> None:
+        if self.judge_lag not in (0, 1):
+            raise ValueError(f"judge_lag must be 0 or 1, got {self.judge_lag!r}.")
+        if not self.judge_lag:
+            return
+        accumulated, per_generation = self.gradient_accumulation_steps, self.steps_per_generation
+        if self.num_iterations != 1 or accumulated % (per_generation or 1):
+            raise ValueError(
+                "judge_lag=1 needs generation batches that each serve one update, got "
+                f"num_iterations={self.num_iterations} and steps_per_generation={per_generation} "
+                f"with gradient_accumulation_steps={accumulated}. Set num_iterations=1 and a "
+                "steps_per_generation that divides gradient_accumulation_steps."
+            )
+        if not self.judge_lookahead:
+            raise ValueError(
+                "judge_lag=1 looks ahead, which judge_lookahead=False forbids. Leave one out."
+            )
+        if self.delta is None:
+            self.delta = self.vllm_importance_sampling_clip_max
 
 
 def _judge_fields() -> list[tuple[str, Any, Any]]:

@@ -19,6 +19,7 @@ from trl_balcap.rewards.hooks import reward_hooks, reward_name
 
 __all__ = [
     "check_datasets",
+    "check_lag",
     "check_rewards",
     "gated_names",
     "loaded",
@@ -58,6 +59,28 @@ def check_rewards(reward_funcs: Sequence[Any], args: GRPOConfig) -> None:
                 times,
                 name,
             )
+
+
+def check_lag(reward_funcs: Sequence[Any], args: GRPOConfig, *, environments: bool) -> None:
+    """
+    Refuse `judge_lag=1` where nothing would be judged while the next completions are written.
+
+    Raises:
+        `ValueError`: without a reward that judges in the background, or with TRL's environments,
+            which serve one batch at a time.
+    """
+    if not isinstance(args, BalCapConfig) or not args.judge_lag:
+        return
+    if environments:
+        raise ValueError(
+            "judge_lag=1 needs two batches at once, and environments serve one. Set judge_lag=0."
+        )
+    if not any(reward_hooks(func) is not None for func in reward_funcs):
+        raise ValueError(
+            "judge_lag=1 trains on older completions to save waiting for a judge, and no reward "
+            f"function of {[reward_name(func) for func in reward_funcs]} judges in the background. "
+            "Set judge_lag=0, or use a JudgeReward."
+        )
 
 
 def gated_names(args: GRPOConfig, reward_funcs: Sequence[Any]) -> list[str]:

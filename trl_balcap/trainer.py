@@ -12,23 +12,16 @@ from trl import GRPOConfig
 
 from trl_balcap import inputs as given
 from trl_balcap.advantages import cgdpo_advantages, dead_groups, group_normalize
+from trl_balcap.ahead import AheadTrainer
 from trl_balcap.callbacks import attach_callbacks, say
 from trl_balcap.callbacks.console import completion_lines
 from trl_balcap.callbacks.keeping import by_name
 from trl_balcap.card import trainer_facts
-from trl_balcap.checkpoints import CaptionerTrainer
 from trl_balcap.config import BalCapConfig
 from trl_balcap.data.completions import completion_text, user_text
 from trl_balcap.gating import gate_reward
-from trl_balcap.lookahead import LookAhead
 from trl_balcap.metrics import batch_b_capscore, distinct_share
-from trl_balcap.rewards.hooks import (
-    JudgingReport,
-    RewardHooks,
-    reward_hooks,
-    reward_name,
-    start_early,
-)
+from trl_balcap.rewards.hooks import JudgingReport, reward_name
 from trl_balcap.rewards.outage import OutageRule
 
 __all__ = ["BalCapTrainer", "JudgeOutageError", "RewardInternalError"]
@@ -44,7 +37,7 @@ class RewardInternalError(RuntimeError):
     """A bug in a reward, with its traceback; raised on all ranks together, behind a checkpoint."""
 
 
-class BalCapTrainer(CaptionerTrainer):
+class BalCapTrainer(AheadTrainer):
     """
     Trainer for balanced captioning RL (BalCapRL, https://huggingface.co/papers/2605.07394).
 
@@ -103,9 +96,7 @@ class BalCapTrainer(CaptionerTrainer):
     ```
     """
 
-    _hooks: Sequence[RewardHooks] = ()  # of the reward functions that have any
     _unscored: set[tuple[str, str]]  # rewards and reasons that were warned of
-    _inputs: list[dict[str, Any]]  # rows of the batch under way, on this rank
     _rewards_per_func: torch.Tensor  # (B, K), of all ranks
     _completions: list[Any]  # those that were scored last, on this rank
     _completion_ids: list[list[int]]
@@ -125,11 +116,14 @@ class BalCapTrainer(CaptionerTrainer):
             args = BalCapConfig(f"{name.split('/')[-1]}-BalCapRL")
         funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         given.check_rewards(funcs, args)
+        environments = kwargs.get("environment_factory") is not None
+        given.check_lag(funcs, args, environments=environments)
         gated = given.gated_names(args, funcs)
         with args.main_process_first():
             train_dataset, eval_dataset = given.loaded(train_dataset), given.loaded(eval_dataset)
-        prompts = kwargs.get("environment_factory") is None
-        given.check_datasets(args, train_dataset, eval_dataset, funcs, gated, prompts=prompts)
+        given.check_datasets(
+            args, train_dataset, eval_dataset, funcs, gated, prompts=not environments
+        )
         given.preflight(args, funcs)
         self._unscored = set()
         self._outage = OutageRule()
@@ -143,18 +137,10 @@ class BalCapTrainer(CaptionerTrainer):
         )
         if isinstance(args, BalCapConfig):
             self._gate(gated, args)
-        self._hooks = [hooks for f in self.reward_funcs if (hooks := reward_hooks(f)) is not None]
-        self._lookahead = LookAhead()
+        self._prepare_ahead()
         self._waited = 0.0  # seconds for rewards since the last log
         self.facts = trainer_facts(self, gated)
         self._keeper = attach_callbacks(self, self._hooks, self.facts)
-        # Environments are reset for a batch and asked for its rewards: they cannot serve two.
-        self._looks_ahead = (
-            bool(self._hooks)
-            and self.environment_factories is None
-            and isinstance(args, BalCapConfig)
-            and args.judge_lookahead
-        )
 
     def _gate(self, names: Sequence[str], args: BalCapConfig) -> None:
         loaded: Any = self.model
@@ -175,52 +161,8 @@ class BalCapTrainer(CaptionerTrainer):
             for func, name in zip(ungated, self.reward_func_names, strict=True)
         ]
 
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
-        samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._forget()
-        if self._looks_ahead:
-            args: Any = self.args
-            every = args.steps_per_generation * self.num_iterations
-            self._lookahead.begin(
-                [
-                    batch
-                    for place, batch in enumerate(samples)
-                    if (self._step + place) % every == 0
-                    or (place == 0 and self._buffered_inputs is None)  # resumed
-                ]
-            )
-        return samples, items
-
-    def _generate(self, prompts: list):
-        if (written_ahead := self._lookahead.take(self._inputs)) is not None:
-            return written_ahead
-        columns = self._columns()
-        for hooks in self._hooks:
-            hooks.before_generation(**columns)
-        output = super()._generate(prompts)
-        # Indices, not unpacking: the tuple's length changes between TRL releases, these two do not.
-        completion_ids, completions = output[1], output[3]
-        for reward_func in self.reward_funcs:
-            start_early(
-                reward_func, completions=completions, completion_ids=completion_ids, **columns
-            )
-        return self._lookahead.keep(self._inputs, output)
-
-    def _generate_ahead(self, inputs: list[dict[str, Any]]) -> None:
-        mine, self._inputs = self._inputs, inputs
-        try:
-            super()._generate_and_score_completions(inputs)  # left from `_generate`
-        finally:
-            self._inputs = mine
-
-    def _columns(self) -> dict[str, list[Any]]:
-        """The dataset's columns of the batch under way, as TRL passes them to reward functions."""
-        names = [key for key in self._inputs[0] if key != "prompt"]
-        return {name: [row[name] for row in self._inputs] for name in names}
-
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        if self._looks_ahead:
-            self._lookahead.generate_later(inputs, self._generate_ahead)
+        self._generate_later(inputs)
         begin = time.perf_counter()
         rewards_per_func = super()._calculate_rewards(
             inputs, prompts, completions, completion_ids_list
@@ -237,7 +179,6 @@ class BalCapTrainer(CaptionerTrainer):
         return rewards_per_func
 
     def _generate_and_score_completions(self, inputs):
-        self._inputs = inputs
         output = super()._generate_and_score_completions(inputs)
         mode = "train" if self._is_training() else "eval"
         num_generations: Any = (
@@ -372,11 +313,6 @@ class BalCapTrainer(CaptionerTrainer):
                 + (f"One failing reply: {replies[0]!r}. " if replies else "")
                 + self._checkpoint_for_resuming()
             )
-
-    def _forget(self) -> None:
-        """Call off the judging of batches that were given up."""
-        for hooks in self._hooks:
-            hooks.forget()
 
     def _checkpoint_for_resuming(self) -> str:
         if not self.is_in_train:

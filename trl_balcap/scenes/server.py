@@ -29,9 +29,11 @@ class ServerHandle:
 
     Attributes:
         url (`str`): The `api_base` to give to a client, `http://host:port/v1`.
+        pid (`int`, *optional*): Its process, where it has one of its own.
     """
 
     url: str
+    pid: int | None = None
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start or the last reset: `calls` per question, `total`, `in_flight`,
@@ -167,7 +169,7 @@ def _in_process(settings: dict[str, Any]) -> Iterator[ServerHandle]:
             line = child.stdout.readline()
             if not line.startswith("http"):
                 raise RuntimeError(f"the server's process ended at once, exit code {child.wait()}.")
-            yield ServerHandle(line.strip())
+            yield ServerHandle(line.strip(), child.pid)
         finally:
             child.terminate()
             child.wait(30)
