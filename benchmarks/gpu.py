@@ -4,14 +4,23 @@
     python -m benchmarks.gpu --shape tiny     # the same path on CPU, in seconds
 
 Nothing is downloaded: the weights are random, the tokenizer is the tiny captioner's. bf16, G = 8,
-captions of exactly 512 tokens, images of 448 x 448 px, LoRA, and all weights under ZeRO-3 with the
-optimizer on the host. Each case runs in a process of its own, so that its peak memory is its own:
-GRPOTrainer and BalCapTrainer with rewards that cost nothing (goal: 1.02 in time and memory), then
-BalCapTrainer under a loopback judge that answers in 0, 1 and 3 s.
+captions of exactly 512 tokens, images of 448 x 448 px. `lora` is an adapter, `full` all weights on
+the GPU, `offload` all weights under ZeRO-3 with the optimizer on the host. Each case runs in a
+process of its own, so that its peak memory is its own: GRPOTrainer and BalCapTrainer with rewards
+that cost nothing (goal: 1.02 in time and memory); with `lora` also under a judge that answers in 0,
+1 and 3 s from another process, and under the slowest one with two generation batches an update in
+TRL's order and looking ahead, and one step off.
 
 A step is split into generation, waiting for the rewards, log-probabilities (old, reference and the
 loss's own forward), and the rest (backward and optimizer). The plan's memory estimate stands beside
-what was measured. Without a GPU the full shape is not run, and the table says so.
+what was allocated, for `lora` and `full`: with one process ZeRO-3 gathers by a view, which is not
+what the plan estimates. Without a GPU the full shape is not run, and the table says so.
+
+A run is made in pieces of 8 minutes: what is done is written after each case, into the folder that
+the variable OUT names or into benchmarks/results, and a run that is started again goes on there, if
+the shape, the device and the commit are the same. A case that fails or takes more than 7 minutes is
+kept as failed. Where the machine lacks packages and reaches no index, `python -m benchmarks.wheels`
+brings them.
 """
 
 import argparse
@@ -21,274 +30,128 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import nullcontext
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, Image
-from peft import LoraConfig
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForImageTextToText, AutoProcessor
-from trl import GRPOConfig, GRPOTrainer
 
-from benchmarks.results_file import write_results
-from benchmarks.stopwatch import PHASES, Clock, StepClock, timed
-from trl_balcap import BalCapConfig, BalCapTrainer, Judge
-from trl_balcap.plan import GenerationBatch, Setup, memory_plan, model_shape
-from trl_balcap.plan.images import image_tokens
-from trl_balcap.plan.memory import GIB
-from trl_balcap.plan.model import load_config
-from trl_balcap.plan.ways_out import LANGUAGE_LORA
-from trl_balcap.rewards import LinguisticReward, PrecisionReward, RecallReward
-from trl_balcap.scenes.captioner import build_qwen
-from trl_balcap.scenes.make import scene_rows
-from trl_balcap.scenes.server import serve
+from benchmarks.gpu_case import ORDERS, SHAPES, Case, Shape, run_case
+from benchmarks.results_file import RESULTS, provenance, write_results
+from benchmarks.stopwatch import PHASES
 
 GOAL = 1.02
-CASE_SECONDS = 420  # of one case, so that a run can be made in pieces of 8 minutes
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """What is run."""
-
-    name: str
-    model: str | None  # Hub id of a shipped configuration; None is the tiny captioner's
-    image_side: int
-    completion: int
-    micro_batch: int
-    accumulation: int
-    num_generations: int
-    steps: int  # the first is left out of the times
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One row of the table."""
-
-    trainer: str  # "GRPOTrainer" or "BalCapTrainer"
-    weights: str  # "lora" or "full"
-    judge_seconds: float | None  # None: rewards that cost nothing
-
-
-SHAPES = {
-    "qwen2.5-vl-3b": Shape(
-        "qwen2.5-vl-3b", "Qwen/Qwen2.5-VL-3B-Instruct", 448, 512, 4, 4, num_generations=8, steps=4
-    ),
-    "tiny": Shape("tiny", None, 84, 16, 4, 2, num_generations=4, steps=2),
-}
+PIECE_SECONDS = 480.0  # of a run, before it has to be started again
+CASE_SECONDS = 420.0  # of one case
 
 
 def cases(weights: list[str], judge_seconds: list[float]) -> list[Case]:
     rows = []
     for kind in weights:
         rows += [Case("GRPOTrainer", kind, None), Case("BalCapTrainer", kind, None)]
-        rows += [Case("BalCapTrainer", kind, seconds) for seconds in judge_seconds]
+        if kind == "lora":
+            rows += [Case("BalCapTrainer", kind, seconds) for seconds in judge_seconds]
+            rows += [Case("BalCapTrainer", kind, max(judge_seconds), order) for order in ORDERS]
     return rows
 
 
-# --- one case ---
-
-
-def length_like(completion_ids, **kwargs):
-    return [len(set(ids)) / len(ids) for ids in completion_ids]
-
-
-def even_like(completion_ids, **kwargs):
-    return [sum(token % 2 == 0 for token in ids) / len(ids) for ids in completion_ids]
-
-
-def linguistic_reward(completion_ids, **kwargs):
-    return [ids[0] % 7 / 7 for ids in completion_ids]
-
-
-def run_case(shape: Shape, case: Case, folder: Path) -> dict[str, Any]:
-    """Trains a few steps; the median of each phase, and the peak memory beside the plan's."""
-    torch.manual_seed(0)
+def main(
+    shape: Shape,
+    rows: list[Case],
+    *,
+    apart: bool = torch.cuda.is_available(),
+    piece_seconds: float = PIECE_SECONDS,
+    case_seconds: float = CASE_SECONDS,
+) -> dict[str, Any]:
+    """Runs the cases that are not done yet, prints the table, and returns what is kept."""
     cuda = torch.cuda.is_available()
-    model, processor = model_and_processor(shape, folder)
-    deepspeed = None
-    if case.weights == "full" and cuda:
-        deepspeed = {
-            "zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}},
-            "bf16": {"enabled": True},
-            "train_batch_size": "auto",
-            "train_micro_batch_size_per_gpu": "auto",
-            "gradient_accumulation_steps": "auto",
-            "gradient_clipping": "auto",
-        }
-    server = nullcontext() if case.judge_seconds is None else serve(latency=case.judge_seconds)
-    with server as handle:
-        rewards: list[Any] = [length_like, even_like, linguistic_reward]
-        if handle is not None:
-            judge = Judge("openai/oracle", api_base=handle.url, api_key="none")
-            rewards = [PrecisionReward(judge), RecallReward(judge), LinguisticReward(judge)]
-        balcap = case.trainer == "BalCapTrainer"
-        settings: dict[str, Any] = {
-            "output_dir": str(folder / "run"),
-            "multi_objective_aggregation": "normalize_then_sum",
-            "per_device_train_batch_size": shape.micro_batch,
-            "gradient_accumulation_steps": shape.accumulation,
-            "num_generations": shape.num_generations,
-            "max_completion_length": shape.completion,
-            "generation_kwargs": {
-                # Full-length captions of words that the tokenizer has, from a vocabulary that is
-                # larger: so that a judge has something to read.
-                "min_new_tokens": shape.completion,
-                "suppress_tokens": unwritable(processor.tokenizer, model.config),
-            },
-            "max_steps": shape.steps,
-            "learning_rate": 1e-6,
-            "bf16": cuda,
-            "use_cpu": not cuda,
-            "gradient_checkpointing": True,
-            "deepspeed": deepspeed,
-            "report_to": "none",
-            "save_strategy": "no",
-            "logging_steps": 1,
-            "disable_tqdm": True,
-            "dataloader_pin_memory": cuda,
-        }
-        if balcap:
-            # Open: captions of 512 tokens are beyond any gate, and would spare the judge.
-            settings["length_gate"] = None
-        clock = Clock()
-        trainer = timed(BalCapTrainer if balcap else GRPOTrainer)(
-            model=model,
-            reward_funcs=rewards,
-            args=(BalCapConfig if balcap else GRPOConfig)(**settings),
-            train_dataset=dataset(shape),
-            processing_class=processor,
-            peft_config=LoraConfig(r=16, target_modules=LANGUAGE_LORA)
-            if case.weights == "lora"
-            else None,
-            callbacks=[StepClock(clock)],
-        )
-        trainer.clock = clock  # type: ignore[attr-defined]
-        if cuda:
-            torch.cuda.reset_peak_memory_stats()
-        trainer.train()
-    later = clock.steps[1:]
-    unscored = [
-        value
-        for row in trainer.state.log_history
-        for key, value in row.items()
-        if key.startswith("judge/") and key.endswith("/unscored")
-    ]
-    return {
-        **dataclasses.asdict(case),
-        "seconds": {
-            name: sorted(step[name] for step in later)[len(later) // 2]
-            for name in ("step", *PHASES)
-        },
-        "peak_gib": torch.cuda.max_memory_allocated() / GIB if cuda else None,
-        "reserved_gib": torch.cuda.max_memory_reserved() / GIB if cuda else None,
-        "planned_gib": planned(shape, case, model.config) / GIB,
-        "unscored": max(unscored, default=0.0),
-    }
-
-
-def model_and_processor(shape: Shape, folder: Path) -> tuple[Any, Any]:
-    """The architecture with random weights, and a real processor that knows its image tokens."""
-    tiny = build_qwen(folder / "tiny")
-    processor = AutoProcessor.from_pretrained(tiny)
-    if shape.model is None:
-        config = load_config(str(tiny))
-    else:
-        config = load_config(shape.model)
-        ids = processor.tokenizer.get_vocab()
-        config.image_token_id = ids["<|image_pad|>"]
-        config.video_token_id = ids["<|video_pad|>"]
-        config.vision_start_token_id = ids["<|vision_start|>"]
-        config.vision_end_token_id = ids["<|vision_end|>"]
-        for part in (config, config.get_text_config()):
-            part.bos_token_id = None
-            part.eos_token_id = processor.tokenizer.eos_token_id
-            part.pad_token_id = processor.tokenizer.pad_token_id
-        bounds = {"shortest_edge": 56**2, "longest_edge": shape.image_side**2}
-        processor.image_processor.size = bounds
-    cuda = torch.cuda.is_available()
-    with torch.device("cuda" if cuda else "cpu"):
-        model = AutoModelForImageTextToText.from_config(
-            config, dtype=torch.bfloat16 if cuda else torch.float32
-        )
-    return model, processor
-
-
-def unwritable(tokenizer: Any, config: Any) -> list[int]:
-    """Token ids that would leave no text: special ones, and those that the tokenizer lacks."""
-    vocabulary = config.get_text_config().vocab_size
-    return [*tokenizer.all_special_ids, *range(len(tokenizer), vocabulary)]
-
-
-def dataset(shape: Shape) -> Dataset:
-    prompt = [{"role": "user", "content": "Describe the image in detail."}]
-    side = (shape.image_side, shape.image_side)
-    rows = [
-        {"prompt": prompt, "image": row["image"].resize(side), "reference": row["reference"]}
-        for row in scene_rows(16)
-    ]
-    return Dataset.from_list(rows).cast_column("image", Image())
-
-
-def planned(shape: Shape, case: Case, config: Any) -> float:
-    """Bytes that `trl-balcap plan` foresees for the case."""
-    lora = case.weights == "lora"
-    adapter = LoraConfig(r=16, target_modules=LANGUAGE_LORA) if lora else None
-    zero = {"zero_stage": 3, "offload_optimizer": True}
-    return memory_plan(
-        model_shape(shape.name, config, adapter),
-        Setup(peft=lora, **({} if lora else zero)),
-        GenerationBatch(shape.micro_batch, 1, shape.accumulation, shape.num_generations),
-        image=image_tokens(config, shape.image_side, shape.image_side),
-        prompt_tokens=47,
-        completion_tokens=shape.completion,
-        gpu_memory=80.0,
-    ).peak
-
-
-# --- all cases ---
-
-
-def main(shape: Shape, rows: list[Case]) -> dict[str, Any]:
-    """Runs the cases, prints the table, and returns what is to be kept."""
-    found: list[dict[str, Any]] = []
     missing: list[str] = []
-    cuda = torch.cuda.is_available()
+    found: list[dict[str, Any]] = []
+    kept: dict[str, Any] = {
+        "gpu": torch.cuda.get_device_name() if cuda else "none",
+        "shape": dataclasses.asdict(shape),
+        "goal": GOAL,
+        "cases": found,
+        "ratios": {},
+        "not_measured": missing,
+    }
+    left: list[Case] = []
     if not cuda and shape.model is not None:
         missing.append(
             f"all of {shape.name}: no CUDA device was at hand. Step time, peak memory, their "
             "ratios to GRPOTrainer's, and the plan's error are not known."
         )
     else:
-        for case in rows:
-            with tempfile.TemporaryDirectory() as folder:
-                found.append(
-                    run_apart(shape, case) if cuda else run_case(shape, case, Path(folder))
-                )
         if not cuda:
             missing.append("peak memory: the run was on CPU")
             missing.append("ZeRO-3 with offload: the run was on CPU, all weights without DeepSpeed")
+        found += earlier(kept)
+        left = run_piece(
+            [case for case in rows if not any(is_of(case, row) for row in found)],
+            kept,
+            apart=apart,
+            piece_seconds=piece_seconds,
+            case_seconds=case_seconds,
+        )
     missing.append("weight sync and vLLM: generation is transformers'")
-    console = Console(width=120)
+    path = keep(kept)
+    console = Console(width=160)
     if found:
         console.print(table(found))
+    for row in found:
+        if "failed" in row:
+            case = f"{row['weights']} {row['trainer']}, {row['order']}, {row['judge_seconds']}"
+            console.print(f"failed: {case}: {row['failed']}", highlight=False, soft_wrap=True)
     for what in missing:
         console.print(f"not measured: {what}", highlight=False, soft_wrap=True)
-    device = torch.cuda.get_device_name() if cuda else "none"
-    return {
-        "gpu": device,
-        "shape": dataclasses.asdict(shape),
-        "goal": GOAL,
-        "cases": found,
-        "ratios": ratios(found),
-        "not_measured": missing,
-    }
+    console.print(f"Kept in {path}", soft_wrap=True)
+    if left:
+        console.print(f"{len(left)} cases are left. Start it again to go on.")
+    return kept
 
 
-def run_apart(shape: Shape, case: Case) -> dict[str, Any]:
+def run_piece(
+    rows: list[Case],
+    kept: dict[str, Any],
+    *,
+    apart: bool,
+    piece_seconds: float,
+    case_seconds: float,
+) -> list[Case]:
+    """Runs cases and keeps each, as long as the next may fit; returns those that are left."""
+    shape = Shape(**kept["shape"])
+    begun, longest = time.monotonic(), 0.0
+    for place, case in enumerate(rows):
+        now = time.monotonic()
+        left = piece_seconds - (now - begun)
+        if left <= min(longest, case_seconds):
+            return rows[place:]
+        seconds = min(left, case_seconds)
+        try:
+            kept["cases"].append(
+                run_apart(shape, case, seconds) if apart else run_here(shape, case)
+            )
+        except subprocess.TimeoutExpired:
+            if seconds < case_seconds:  # cut short by the piece: the next one gives it its time
+                return rows[place:]
+            why = f"not done within {seconds:g} s"
+            kept["cases"].append({**dataclasses.asdict(case), "failed": why})
+        except subprocess.CalledProcessError as error:
+            why = f"exit code {error.returncode}"
+            kept["cases"].append({**dataclasses.asdict(case), "failed": why})
+        longest = max(longest, time.monotonic() - now)
+        keep(kept)
+    return []
+
+
+def run_here(shape: Shape, case: Case) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return run_case(shape, case, Path(folder))
+
+
+def run_apart(shape: Shape, case: Case, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "case.json"
         command = [sys.executable, "-m", "benchmarks.gpu", "--shape", shape.name]
@@ -297,16 +160,44 @@ def run_apart(shape: Shape, case: Case) -> dict[str, Any]:
         # DeepSpeed without a launcher would look for these by mpi4py.
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
         alone |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
-        subprocess.run(command, check=True, env={**os.environ, **alone}, timeout=CASE_SECONDS)
+        subprocess.run(command, check=True, env={**os.environ, **alone}, timeout=seconds)
         return json.loads(result.read_text())
+
+
+def keep(kept: dict[str, Any]) -> Path:
+    kept["ratios"] = ratios(kept["cases"])
+    return write_results(results_name(kept), kept, Path(os.environ.get("OUT", RESULTS)))
+
+
+def earlier(kept: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cases that an earlier piece of the same run has kept."""
+    now = {**provenance(), **kept}
+    for folder in (Path(os.environ.get("OUT", RESULTS)), RESULTS):
+        file = folder / f"{results_name(kept)}.json"
+        before = json.loads(file.read_text()) if file.exists() else {}
+        if all(before.get(key) == now[key] for key in ("shape", "gpu", "commit")):
+            return before["cases"]
+    return []
+
+
+def results_name(kept: dict[str, Any]) -> str:
+    shape = kept["shape"]
+    return "gpu" if shape["model"] is not None else f"gpu_{shape['name']}"
+
+
+def is_of(case: Case, row: dict[str, Any]) -> bool:
+    return all(row.get(key) == value for key, value in dataclasses.asdict(case).items())
 
 
 def ratios(found: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
     """BalCapTrainer over GRPOTrainer with free rewards, for each kind of weights."""
-    free = {(row["weights"], row["trainer"]): row for row in found if row["judge_seconds"] is None}
+    done = [row for row in found if "failed" not in row and row["judge_seconds"] is None]
+    free = {(row["weights"], row["trainer"]): row for row in done}
     result = {}
     for kind in sorted({kind for kind, _ in free}):
-        trl, ours = free[kind, "GRPOTrainer"], free[kind, "BalCapTrainer"]
+        trl, ours = free.get((kind, "GRPOTrainer")), free.get((kind, "BalCapTrainer"))
+        if trl is None or ours is None:
+            continue
         memory = None
         if trl["peak_gib"] is not None:
             memory = ours["peak_gib"] / trl["peak_gib"]
@@ -319,15 +210,20 @@ def ratios(found: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
 
 def table(found: list[dict[str, Any]]) -> Table:
     view = Table(title="one step, seconds (median)", title_justify="left")
-    for name in ("weights", "trainer", "judge", "step", *PHASES, "peak GiB", "plan GiB"):
-        view.add_column(name, justify="left" if name in ("weights", "trainer") else "right")
+    left = ("weights", "trainer", "order")
+    memory = ("allocated GiB", "reserved", "plan", "plan's error")
+    for name in (*left, "judge", "step", *PHASES, *memory):
+        view.add_column(name, justify="left" if name in left else "right")
     for row in found:
         judge = "free" if row["judge_seconds"] is None else f"{row['judge_seconds']:g} s"
-        peak = "-" if row["peak_gib"] is None else f"{row['peak_gib']:.1f}"
-        times = [f"{row['seconds'][name]:.2f}" for name in ("step", *PHASES)]
-        view.add_row(
-            row["weights"], row["trainer"], judge, *times, peak, f"{row['planned_gib']:.1f}"
-        )
+        cells = [row["weights"], row["trainer"], row["order"], judge]
+        if "failed" in row:
+            view.add_row(*cells, "failed")
+            continue
+        cells += [f"{row['seconds'][name]:.2f}" for name in ("step", *PHASES)]
+        peak, reserved, plan = row["peak_gib"], row["reserved_gib"], row["planned_gib"]
+        cells += ["-" if value is None else f"{value:.1f}" for value in (peak, reserved, plan)]
+        view.add_row(*cells, f"{plan / peak - 1:+.0%}" if plan and peak else "-")
     return view
 
 
@@ -335,8 +231,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-vl-3b")
     parser.add_argument("--steps", type=int, help="steps a case; the first is not timed")
-    parser.add_argument("--weights", nargs="+", choices=["lora", "full"], default=["lora", "full"])
-    parser.add_argument("--judge_seconds", nargs="*", type=float, default=[0.0, 1.0, 3.0])
+    kinds = ["lora", "full", "offload"]
+    parser.add_argument("--weights", nargs="+", choices=kinds, default=kinds)
+    parser.add_argument("--judge_seconds", nargs="+", type=float, default=[0.0, 1.0, 3.0])
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -348,6 +245,4 @@ if __name__ == "__main__":
             figures = run_case(chosen, Case(**json.loads(options.case)), Path(scratch))
         Path(options.out).write_text(json.dumps(figures))
     else:
-        kept = main(chosen, cases(options.weights, options.judge_seconds))
-        name = "gpu" if chosen.model is not None else f"gpu_{chosen.name}"
-        sys.stdout.write(f"Kept in {write_results(name, kept)}\n")
+        main(chosen, cases(options.weights, options.judge_seconds))

@@ -37,9 +37,9 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def write_results(name: str, figures: dict[str, Any]) -> Path:
-    """Keep `figures` with their provenance in `benchmarks/results/<name>.json`."""
-    path = RESULTS / f"{name}.json"
+def write_results(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Keep `figures` with their provenance in `<folder>/<name>.json`."""
+    path = folder / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**provenance(), **figures}, indent=2) + "\n")
     return path

@@ -12,17 +12,25 @@ PHASES = ("generate", "wait for rewards", "log-probabilities", "backward and opt
 
 
 class Clock:
-    """Seconds of each phase, with the GPU's queue drained at both ends."""
+    """Seconds of each phase, with the GPU's queue drained at both ends. A phase inside another
+    counts for itself alone, as where a batch is generated while the rewards of one are awaited."""
 
     def __init__(self):
         self.seconds: dict[str, float] = defaultdict(float)
         self.steps: list[dict[str, float]] = []
+        self._inner: list[float] = []  # seconds of the phases inside each open one
 
     @contextmanager
     def phase(self, name: str):
         begun = self.now()
-        yield
-        self.seconds[name] += self.now() - begun
+        self._inner.append(0.0)
+        try:
+            yield
+        finally:  # a phase may be left by an exception that is caught outside
+            whole = self.now() - begun
+            self.seconds[name] += whole - self._inner.pop()
+            if self._inner:
+                self._inner[-1] += whole
 
     @staticmethod
     def now() -> float:
