@@ -16,6 +16,9 @@ The paper's recipe on 8 GPUs, with a judge behind an API:
 Images without references: write some (`trl-balcap recaption`), or train without them by
 `--rewards precision agreed_recall linguistic --length_gate_tokens 60 200`.
 
+Other rewards: `--rewards utility`, `rubric`, `feedquill` or `group`, alone or beside the three
+(docs/your-own-reward.md says which columns they need).
+
 LLaVA-1.5 is the same script with `--config examples/configs/llava-1.5-7b.yaml`. Any flag of
 `BalCapConfig` (TRL's `GRPOConfig` and a few more), `ModelConfig` and `CaptioningArguments` goes
 after it: `--use_peft`, `--use_vllm`, `--report_to wandb`, `--resume_from_checkpoint`, ...
@@ -30,10 +33,14 @@ from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
 from trl_balcap import (
     BalCapConfig,
     BalCapTrainer,
+    FeedQuillReward,
+    GroupReward,
     Judge,
     LinguisticReward,
     PrecisionReward,
     RecallReward,
+    RubricReward,
+    UtilityReward,
     load_captions,
 )
 from trl_balcap.config import CaptioningArguments
@@ -47,6 +54,10 @@ REWARDS = {
     "recall": RecallReward,
     "agreed_recall": AgreedRecallReward,
     "linguistic": LinguisticReward,
+    "utility": UtilityReward,
+    "rubric": RubricReward,
+    "feedquill": FeedQuillReward,
+    "group": GroupReward,
 }
 
 

@@ -13,20 +13,28 @@ if TYPE_CHECKING:
     from trl_balcap.gating import linear_length_penalty as linear_length_penalty
     from trl_balcap.judge import Judge as Judge
     from trl_balcap.metrics import b_capscore as b_capscore
+    from trl_balcap.rewards import FeedQuillReward as FeedQuillReward
+    from trl_balcap.rewards import GroupReward as GroupReward
     from trl_balcap.rewards import JudgeReward as JudgeReward
     from trl_balcap.rewards import LinguisticReward as LinguisticReward
     from trl_balcap.rewards import PrecisionReward as PrecisionReward
     from trl_balcap.rewards import RecallReward as RecallReward
+    from trl_balcap.rewards import RubricReward as RubricReward
+    from trl_balcap.rewards import UtilityReward as UtilityReward
     from trl_balcap.trainer import BalCapTrainer as BalCapTrainer
 
 __all__ = [
     "BalCapConfig",
     "BalCapTrainer",
+    "FeedQuillReward",
+    "GroupReward",
     "Judge",
     "JudgeReward",
     "LinguisticReward",
     "PrecisionReward",
     "RecallReward",
+    "RubricReward",
+    "UtilityReward",
     "b_capscore",
     "cgdpo_advantages",
     "gate_reward",
@@ -42,6 +50,10 @@ __version__ = "0.1.0"
 _LAZY = {
     "BalCapConfig": "config",
     "BalCapTrainer": "trainer",
+    "FeedQuillReward": "rewards",
+    "GroupReward": "rewards",
+    "RubricReward": "rewards",
+    "UtilityReward": "rewards",
     "Judge": "judge",
     "JudgeReward": "rewards",
     "LinguisticReward": "rewards",

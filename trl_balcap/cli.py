@@ -18,6 +18,7 @@ COMMANDS = (
     "calibrate",
     "recaption",
     "references",
+    "make-questions",
     "caption",
     "score",
     "bench",
@@ -36,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"trl-balcap {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
-        import_module(f"trl_balcap.commands.{name}").add_parser(commands)
+        import_module(f"trl_balcap.commands.{name.replace('-', '_')}").add_parser(commands)
     return parser
 
 

@@ -480,10 +480,10 @@ def test_noise_says_what_is_wrong_with_its_numbers():
 @pytest.mark.parametrize(
     ("question", "image", "message"),
     [
-        ({"question": "rank"}, None, "unknown question 'rank'"),
+        ({"question": "paint"}, None, "unknown question 'paint'"),
         ({"question": "decompose"}, None, "asks about 'text'"),
         ({"question": "linguistic", "text": 3}, None, "got 3"),
-        ({"question": "verify", "assertions": []}, None, "need an image"),
+        ({"question": "verify", "assertions": []}, None, "needs an image"),
         ({"question": "verify"}, draw(TWO), "'assertions'"),
         ({"question": "verify", "assertions": ["A."]}, draw(TWO), "id and text"),
         ({"question": "cover", "assertions": [], "units": [{"id": 1, "text": 2}]}, None, "string"),

@@ -1,7 +1,6 @@
 """`trl-balcap recaption`: reference captions by a strong model, through the judge's engine."""
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
@@ -12,11 +11,10 @@ from typing import Any
 from trl_balcap.captioning.api import check_server
 from trl_balcap.captioning.engine import user_turn
 from trl_balcap.captioning.pick import Pick, pick_best
+from trl_balcap.captioning.resumed import Agree, opened, write_rows
 from trl_balcap.captioning.run import CaptionRun, ImageRow
-from trl_balcap.data.folders import written_path
-from trl_balcap.data.images import DEFAULT_MAX_PIXELS, ImageError, image_problem, open_image
+from trl_balcap.data.images import DEFAULT_MAX_PIXELS
 from trl_balcap.data.references import is_refusal
-from trl_balcap.data.rows import cut_half_row, read_jsonl
 from trl_balcap.judge import Judge, JudgeError
 from trl_balcap.judge.cost import QuestionCost, estimate_calls_and_cost
 from trl_balcap.judge.prices import price_of
@@ -24,7 +22,6 @@ from trl_balcap.judge.settings import Price
 
 __all__ = ["Recaption", "RecaptionCost", "recaption", "recaption_cost", "recaption_prompt"]
 
-_WINDOW = 512  # images under way, so that a hundred thousand are not held in memory at once
 _TOKENS_PER_WORD = 1.35
 _TOKENS_PER_IMAGE = 1000.0
 
@@ -158,7 +155,7 @@ async def recaption(
     writer: Judge,
     judge: Judge | None = None,
     *,
-    agree: Callable[[int, int], bool] | None = None,
+    agree: Agree | None = None,
     on_row: Callable[[], None] | None = None,
 ) -> CaptionRun:
     """
@@ -197,66 +194,31 @@ async def recaption(
     """
     if how.samples > 1 and judge is None:
         raise ValueError(f"{how.samples} samples need a judge that picks the best of them.")
-    out = Path(out)
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder: references go to a file, such as {out}/refs.jsonl.")
-    made = asdict(how)
-    done = _references_there(out, made)
-    left = [row for row in rows if row.id not in done]
-    if agree is not None and not agree(len(rows), len(rows) - len(left)):
-        return CaptionRun(out, 0, len(rows) - len(left), [])
-    if left:
+
+    async def check() -> None:
         await check_server(replace(writer.settings.text[0], model=how.model), how.prompt)
         if judge is not None and how.samples > 1:
             await judge.preflight()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    skipped: list[str] = []
-    spent: list[JudgeError] = []
-    written = 0
-    window = asyncio.Semaphore(_WINDOW)
-    with out.open("a", encoding="utf-8") as file:
 
-        async def one(row: ImageRow) -> None:
-            nonlocal written
-            async with window:
-                if spent:
-                    return
-                found: Mapping[str, Any] | str
-                try:
-                    found = await _reference(row, how, writer, judge)
-                except JudgeError as error:
-                    if error.reason == "over_budget":
-                        spent.append(error)
-                        return
-                    found = f"no reference: {error}"
-                if isinstance(found, str):
-                    skipped.append(f"{row.path}: {found}")
-                else:
-                    image = {"id": row.id, "image": written_path(row.path, out)}
-                    line = {**image, **found, "made_by": made}
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    file.flush()
-                    written += 1
-                if on_row is not None:
-                    on_row()
-
-        await asyncio.gather(*map(one, left))
-    if spent:
-        skipped.append(f"{spent[0].message} Another run goes on from here.")
-    return CaptionRun(out, written, len(rows) - len(left), skipped)
+    return await write_rows(
+        rows,
+        out,
+        asdict(how),
+        lambda row: _reference(row, how, writer, judge),
+        check,
+        name="reference",
+        agree=agree,
+        on_row=on_row,
+    )
 
 
 async def _reference(
     row: ImageRow, how: Recaption, writer: Judge, judge: Judge | None
 ) -> Mapping[str, Any] | str:
     """The row's new columns, or why there are none."""
-    problem = image_problem(row.path)
-    if problem is not None:
-        return f"{problem}."
-    try:
-        image = await asyncio.to_thread(open_image, row.path, how.max_pixels)
-    except ImageError as error:  # broken where only decoding looks
-        return f"{error}."
+    image = await opened(row, how.max_pixels)
+    if isinstance(image, str):
+        return image
     messages = await asyncio.to_thread(user_turn, how.prompt, image)
     texts = await asyncio.gather(
         *(
@@ -295,21 +257,3 @@ async def _reference(
         "picked": asdict(picked),
         "candidates": candidates,
     }
-
-
-def _references_there(out: Path, made: Mapping[str, Any]) -> set[str]:
-    """Ids that have a reference already. Half a row, left by a killed run, is cut off."""
-    if not out.is_file():
-        return set()
-    cut_half_row(out)
-    done = set()
-    for number, row in read_jsonl(out):
-        before = row.get("made_by") or {}
-        for name, value in made.items():
-            if before.get(name) != value:
-                raise ValueError(
-                    f"{out}:{number} was made with {name} {before.get(name)!r}, this run has "
-                    f"{value!r}. Choose another --out, or remove that file."
-                )
-        done.add(row["id"])
-    return done

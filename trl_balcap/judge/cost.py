@@ -178,17 +178,20 @@ def estimate_calls_and_cost(
         add("linguistic", rollouts if linguistic else 0, caption, _GRADES)
     prices = price, vision_price or price
     return JudgeEstimate(
-        tuple(found), _dollars(found, *prices, cached=False), _dollars(found, *prices, cached=True)
+        tuple(found),
+        total_usd(found, *prices, cached=False),
+        total_usd(found, *prices, cached=True),
     )
 
 
-def _dollars(
+def total_usd(
     questions: Sequence[QuestionCost],
     price: Price | None,
     vision_price: Price | None,
     *,
     cached: bool,
 ) -> float | None:
+    """What questions cost, by a judge that caches prefixes or not; `None` without a price."""
     total = 0.0
     for question in questions:
         paid = vision_price if question.sees_image else price

@@ -6,17 +6,21 @@ import os
 import textwrap
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from trl_balcap.judge import questions
+from trl_balcap.judge import choices, criteria, questions
 from trl_balcap.judge.background import on_judge_loop
+from trl_balcap.judge.choices import Choice
+from trl_balcap.judge.criteria import Criterion
 from trl_balcap.judge.engine import JudgeEngine
+from trl_balcap.judge.images import EncodedImage
 from trl_balcap.judge.replies import Linguistic, Verification
 from trl_balcap.judge.settings import JudgeSettings, settings_from_environment, settings_help
 from trl_balcap.judge.stats import JudgeStats
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
+Verdict = TypeVar("Verdict")
 
 
 def _takes(
@@ -130,6 +134,44 @@ class Judge:
         covered, grades = await on_judge_loop(self.engine().ask(questions.read(text, units)))
         return list(covered), grades
 
+    async def ask(self, question: questions.Question[Verdict]) -> Verdict:
+        """The verdict on a question of one's own: shared, limited, retried, cached like the others.
+
+        Raises:
+            `JudgeError`: if the judge gives no readable answer.
+        """
+        return await on_judge_loop(self.engine().ask(question))
+
+    async def encode(self, image: Any) -> tuple[EncodedImage, ...]:
+        """An image, or a list of images, as a question of one's own carries it."""
+        return await on_judge_loop(self.engine().encode(image))
+
+    async def write_questions(self, image: Any, count: int = 5) -> list[Choice]:
+        """Write up to `count` multiple-choice questions about an image."""
+        return list(await on_judge_loop(self._see(image, choices.ask, count)))
+
+    async def quiz(self, image: Any, choice: Choice) -> int | None:
+        """Which option answers the question, by the image; `image=None` is a guess without one."""
+        if image is None:
+            return await self.ask(choices.quiz((), choice))
+        return await on_judge_loop(self._see(image, choices.quiz, choice))
+
+    async def choose(self, text: str, choice: Choice) -> int | None:
+        """Which option a caption names, `None` where it does not tell; no image is seen."""
+        return await self.ask(choices.choose(text, choice))
+
+    async def write_rubric(self, image: Any, references: Sequence[str]) -> list[Criterion]:
+        """Write the criteria of a good caption of an image out of several references."""
+        return list(await on_judge_loop(self._see(image, criteria.rubric, references)))
+
+    async def meet(self, text: str, rubric: Sequence[Criterion]) -> list[bool]:
+        """Whether a caption meets each of the criteria; no image is seen."""
+        return list(await self.ask(criteria.meet(text, rubric)))
+
+    async def rank(self, image: Any, texts: Sequence[str]) -> list[int]:
+        """The place of each of several captions of one image, 1 for the best; equals share one."""
+        return list(await on_judge_loop(self._see(image, criteria.rank, texts)))
+
     async def complete(
         self,
         messages: list[dict[str, Any]],
@@ -213,6 +255,12 @@ class Judge:
     def stats(self) -> JudgeStats:
         """What this judge has taken in this process so far."""
         return self.engine().stats
+
+    async def _see(
+        self, image: Any, question: Callable[..., questions.Question[Verdict]], about: Any
+    ) -> Verdict:
+        engine = self.engine()
+        return await engine.ask(question(await engine.encode(image), about))
 
     async def _verify(self, image: Any, assertions: Sequence[str]) -> Sequence[Verification]:
         if not assertions:

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from trl_balcap.judge.deployments import Deployment, is_secret
-from trl_balcap.judge.questions import Question, prompt
+from trl_balcap.judge.questions import Question
 from trl_balcap.judge.settings import JudgeSettings
 
 # litellm parameters of a deployment that say how it is reached, not what it answers.
@@ -28,17 +28,18 @@ class Keys:
 
     def __init__(self, settings: JudgeSettings):
         self._settings = settings
-        self._constant: dict[tuple[str, bool], str] = {}  # what all keys of a kind share
+        self._constant: dict[tuple[str, str, bool], str] = {}  # what all keys of a kind share
 
     def question(
         self, deployments: Sequence[Deployment], question: Question[Any], *, schema: bool
     ) -> str:
         """The key of a question to deployments that hold, or do not hold, replies to a schema."""
-        of_its_kind = (question.name, bool(question.images))  # which tells the deployments, too
+        # Whether there are images tells the deployments, too.
+        of_its_kind = (question.name, question.prompt, bool(question.images))
         if of_its_kind not in self._constant:
             how = [
                 question.name,
-                prompt(question.name),
+                question.prompt,
                 self._settings.temperature,
                 self._settings.max_tokens,
                 schema,

@@ -32,10 +32,17 @@ QUESTIONS = (
     "look",
     "read",
     "preflight",
+    "ask",
+    "quiz",
+    "choose",
+    "rubric",
+    "meet",
+    "rank",
 )
 
 # Where a batch's chain of questions has the most still to come, the question goes first.
 _PRIORITY = {"decompose": 0, "look": 0, "verify": 1, "cover": 1, "read": 1, "linguistic": 2}
+_PRIORITY |= {"rubric": 0, "meet": 1, "choose": 2, "rank": 2}
 
 
 class Answer(NamedTuple, Generic[Verdict]):
@@ -51,7 +58,7 @@ class Question(Generic[Verdict]):
 
     Args:
         name (`str`):
-            One of `QUESTIONS`.
+            One of `QUESTIONS`, or the name of an own one.
         data (`dict`):
             The JSON object of the user's message, without the ticket.
         form (`type`):
@@ -60,6 +67,8 @@ class Question(Generic[Verdict]):
             From a reply of that form to the verdict; raises `UnreadableReply`.
         images (`tuple` of `EncodedImage`):
             What the judge is shown.
+        own_prompt (`str`, *optional*):
+            The prompt of a question that is not among `QUESTIONS`.
     """
 
     name: str
@@ -67,6 +76,12 @@ class Question(Generic[Verdict]):
     form: type[Form] = field(compare=False)
     judge: Callable[[Any], Verdict] = field(compare=False)
     images: tuple[EncodedImage, ...] = ()
+    own_prompt: str | None = None
+
+    @property
+    def prompt(self) -> str:
+        """What the judge is told to do."""
+        return prompt(self.name) if self.own_prompt is None else self.own_prompt
 
     @property
     def priority(self) -> int:
@@ -94,13 +109,13 @@ class Question(Generic[Verdict]):
             content = [{"type": "image_url", "image_url": {"url": i.url}} for i in self.images]
             content.append({"type": "text", "text": text})
         return [
-            {"role": "system", "content": prompt(self.name)},
+            {"role": "system", "content": self.prompt},
             {"role": "user", "content": content},
         ]
 
     def response_format(self) -> dict[str, Any]:
         """The reply's JSON schema, for providers that can be held to one."""
-        schema = {"name": self.name, "strict": True, "schema": _SCHEMAS[self.name]}
+        schema = {"name": self.name, "strict": True, "schema": schema_of(self.form)}
         return {"type": "json_schema", "json_schema": schema}
 
     def read(self, reply: str, ticket: str) -> Answer[Verdict]:
@@ -178,6 +193,41 @@ def prompt(name: str) -> str:
 
 
 @cache
+def schema_of(form: type[Form]) -> dict[str, Any]:
+    """
+    The JSON schema of a form and the ticket, as strict structured output asks for it: all keys
+    required, no other allowed, no bounds.
+
+    ```python
+    >>> schema_of(replies.PreflightForm)["properties"]
+    {'ready': {'type': 'boolean'}, 'ticket': {'type': 'string'}}
+
+    ```
+    """
+    whole = form.model_json_schema()
+
+    def plain(schema: dict[str, Any]) -> dict[str, Any]:
+        if "$ref" in schema:
+            schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
+        if schema["type"] == "array":
+            return {"type": "array", "items": plain(schema["items"])}
+        if schema["type"] != "object":
+            return {key: schema[key] for key in ("type", "enum") if key in schema}
+        properties = {name: plain(value) for name, value in schema["properties"].items()}
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+
+    schema = plain(whole)
+    schema["properties"]["ticket"] = {"type": "string"}  # the ticket comes last: see tickets
+    schema["required"].append("ticket")
+    return schema
+
+
+@cache
 def prompts_hash() -> str:
     """A short hash over all prompt files: another hash means that verdicts may differ."""
     digest = hashlib.sha256()
@@ -200,17 +250,17 @@ def verify(
 ) -> Question[tuple[Verification, ...]]:
     return Question(
         "verify",
-        {"question": "verify", "assertions": _numbered(assertions)},
+        {"question": "verify", "assertions": numbered(assertions)},
         replies.VerifyForm,
         lambda form: replies.verifications(form, len(assertions)),
-        _shown("verify", images),
+        shown("verify", images),
     )
 
 
 def cover(assertions: Sequence[str], units: Sequence[str]) -> Question[tuple[bool, ...]]:
     return Question(
         "cover",
-        {"question": "cover", "assertions": _numbered(assertions), "units": _numbered(units)},
+        {"question": "cover", "assertions": numbered(assertions), "units": numbered(units)},
         replies.CoverForm,
         lambda form: replies.coverage(form, len(units)),
     )
@@ -229,14 +279,14 @@ def look(
         {"question": "look", "text": text},
         replies.LookForm,
         lambda form: replies.looked(form, text),
-        _shown("look", images),
+        shown("look", images),
     )
 
 
 def read(text: str, units: Sequence[str]) -> Question[tuple[tuple[bool, ...], Linguistic]]:
     return Question(
         "read",
-        {"question": "read", "text": text, "units": _numbered(units)},
+        {"question": "read", "text": text, "units": numbered(units)},
         replies.ReadForm,
         lambda form: replies.coverage_and_grades(form, len(units)),
     )
@@ -247,7 +297,7 @@ def preflight(images: tuple[EncodedImage, ...] = ()) -> Question[bool]:
     return Question("preflight", data, replies.PreflightForm, lambda form: form.ready, images)
 
 
-def _shown(name: str, images: tuple[EncodedImage, ...]) -> tuple[EncodedImage, ...]:
+def shown(name: str, images: tuple[EncodedImage, ...]) -> tuple[EncodedImage, ...]:
     if not images:
         raise NoImageError(
             f"{name} is a question about an image, and there is none. A completion without an "
@@ -267,36 +317,5 @@ def _strings(value: Any) -> list[str]:
     return [text for inner in value for text in _strings(inner)]
 
 
-def _numbered(texts: Sequence[str]) -> list[dict[str, Any]]:
+def numbered(texts: Sequence[str]) -> list[dict[str, Any]]:
     return [{"id": number, "text": text} for number, text in enumerate(texts, start=1)]
-
-
-def _object(**properties: Any) -> dict[str, Any]:
-    # The form that strict structured output asks for: all required, nothing else allowed.
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _array(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
-
-
-# The ticket comes last: see tickets.
-_TEXT, _TRUTH, _NUMBER = {"type": "string"}, {"type": "boolean"}, {"type": "number"}
-_ID = {"type": "integer"}
-_GRADES = {"clarity": _NUMBER, "fluency": _NUMBER, "coherency": _NUMBER}
-_VERIFIED = _array(_object(id=_ID, correct=_TRUTH, pointable=_TRUTH))
-_COVERED = _array(_object(id=_ID, covered=_TRUTH))
-_SCHEMAS: dict[str, dict[str, Any]] = {
-    "decompose": _object(assertions=_array(_TEXT), ticket=_TEXT),
-    "verify": _object(verdicts=_VERIFIED, ticket=_TEXT),
-    "cover": _object(verdicts=_COVERED, ticket=_TEXT),
-    "linguistic": _object(**_GRADES, ticket=_TEXT),
-    "look": _object(assertions=_array(_TEXT), verdicts=_VERIFIED, ticket=_TEXT),
-    "read": _object(verdicts=_COVERED, **_GRADES, ticket=_TEXT),
-    "preflight": _object(ready=_TRUTH, ticket=_TEXT),
-}

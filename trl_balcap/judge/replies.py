@@ -6,7 +6,7 @@ judge failure (`UnreadableReply`), never a score. Which object of a reply is the
 not a quotation from the text that it judges, is told in `tickets`.
 """
 
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -41,7 +41,7 @@ class Form(BaseModel):
 
 
 _Grade = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
-_Id = Annotated[int, Field(ge=1, le=1_000_000)]
+Id = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class SplitForm(Form):
@@ -49,7 +49,7 @@ class SplitForm(Form):
 
 
 class _Verified(Form):
-    id: _Id
+    id: Id
     correct: bool
     pointable: bool
 
@@ -59,7 +59,7 @@ class VerifyForm(Form):
 
 
 class _Covered(Form):
-    id: _Id
+    id: Id
     covered: bool
 
 
@@ -157,7 +157,7 @@ def verifications(form: VerifyForm, count: int) -> tuple[Verification, ...]:
 
 def coverage(form: CoverForm | ReadForm, count: int) -> tuple[bool, ...]:
     """For each of the reference units 1 to `count` whether it is covered."""
-    return tuple(verdict.covered for verdict in _by_id(form.verdicts, count))
+    return tuple(verdict.covered for verdict in by_id(form.verdicts, count))
 
 
 def grades(form: LinguisticForm | ReadForm) -> Linguistic:
@@ -193,13 +193,17 @@ def coverage_and_grades(form: ReadForm, count: int) -> tuple[tuple[bool, ...], L
 
 
 def _verifications(verdicts: list[_Verified], count: int) -> list[Verification]:
-    return [Verification(v.correct, v.pointable) for v in _by_id(verdicts, count)]
+    return [Verification(v.correct, v.pointable) for v in by_id(verdicts, count)]
 
 
-_WithId = TypeVar("_WithId", _Verified, _Covered)
+class _WithId(Protocol):
+    id: int
 
 
-def _by_id(verdicts: list[_WithId], count: int) -> list[_WithId]:
+AnyVerdict = TypeVar("AnyVerdict", bound=_WithId)
+
+
+def by_id(verdicts: list[AnyVerdict], count: int) -> list[AnyVerdict]:
     """The verdicts ordered by id, which must be exactly 1 to `count`."""
     ordered = sorted(verdicts, key=lambda verdict: verdict.id)
     if [verdict.id for verdict in ordered] != list(range(1, count + 1)):

@@ -9,7 +9,8 @@ from trl_balcap.data.completions import is_empty
 from trl_balcap.judge import JudgeError
 from trl_balcap.metrics import recall_score
 from trl_balcap.rewards.balanced import look_at
-from trl_balcap.rewards.base import JudgeReward, Row, RowError
+from trl_balcap.rewards.base import JudgeReward
+from trl_balcap.rewards.row import Row, RowError
 
 __all__ = ["AgreedRecallReward", "agreed_units"]
 
@@ -53,7 +54,7 @@ class AgreedRecallReward(JudgeReward):
         rows: list[Row] = []
         group = _Group()
         for row in super()._rows(completions, columns):
-            if not group.rows or not _one_image(group.rows[-1], row):
+            if not group.rows or not group.rows[-1].shows_the_same(row):
                 group = _Group()
             group.rows.append(row)
             rows.append(_Rollout(row.caption, row.image, row.reference, group=group))
@@ -166,8 +167,3 @@ def _sound(looked: Sequence[tuple[str, Any]]) -> list[str]:
 
 async def _failing(error: JudgeError) -> Any:
     raise error
-
-
-def _one_image(one: Row, other: Row) -> bool:
-    same = one.image is other.image or one.image == other.image
-    return same and one.reference == other.reference

@@ -12,7 +12,8 @@ from typing import Any
 from trl_balcap.judge import Judge, JudgeError, Verification
 from trl_balcap.judge.background import submit
 from trl_balcap.metrics import linguistic_score, precision_score, recall_score
-from trl_balcap.rewards.base import JudgeReward, Row, RowError
+from trl_balcap.rewards.base import JudgeReward
+from trl_balcap.rewards.row import Row, RowError
 
 
 class PrecisionReward(JudgeReward):

@@ -12,7 +12,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from trl_balcap.data.completions import completion_text, is_empty
@@ -24,53 +23,11 @@ from trl_balcap.judge.questions import prompts_hash
 from trl_balcap.judge.ranks import batch_deadline
 from trl_balcap.rewards.hooks import JudgingReport, RewardHooks
 from trl_balcap.rewards.progress import JudgingBar
+from trl_balcap.rewards.row import Row, RowError
 
-__all__ = ["JudgeReward", "Row", "RowError"]
+__all__ = ["JudgeReward"]
 
 _bar = JudgingBar()  # one for all rewards, for they wait side by side
-
-
-class RowError(Exception):
-    """A row that cannot be scored, by its own fault: its reward is `None`.
-
-    Args:
-        reason (`str`):
-            One word under which it is counted, such as `"no_image"`.
-        message (`str`):
-            What is wrong, for people.
-    """
-
-    def __init__(self, reason: str, message: str):
-        super().__init__(f"{reason}: {message}")
-        self.reason = reason
-        self.message = message
-
-
-@dataclass
-class Row:
-    """What one completion is judged by.
-
-    Args:
-        caption (`str`):
-            The completion's text.
-        image (*optional*):
-            Its image, or list of images.
-        reference (*optional*):
-            Its reference caption.
-        seen (`dict[str, Any]`):
-            Filled by [`JudgeReward.score`]: what the judge said, kept for logs and the report.
-    """
-
-    caption: str
-    image: Any = None
-    reference: Any = None
-    seen: dict[str, Any] = field(default_factory=dict)
-    judged: bool = False  # as soon as it has a score or a reason for none
-
-    @property
-    def has_reference(self) -> bool:
-        """Whether `reference` is a text that can be seen."""
-        return isinstance(self.reference, str) and not is_empty(self.reference)
 
 
 class _Failed(NamedTuple):
@@ -106,8 +63,9 @@ class JudgeReward(RewardHooks):
 
     Attributes:
         needs (`tuple[str, ...]`):
-            Among `"image"` and `"reference"`: a row without is unscored (`no_image`,
-            `no_reference`), a dataset without is refused.
+            Columns of the dataset: `"image"`, `"reference"`, or any other, which is then in
+            `row.columns`. A row without is unscored (`no_image`, `no_reference`, `no_<column>`), a
+            dataset without is refused.
         sees (`tuple[str, ...]`):
             What `score` puts into `row.seen` that belongs into TRL's table of completions, as
             `<reward>/<name>`, and its mean into the log: numbers as they are, lists by their
@@ -154,7 +112,7 @@ class JudgeReward(RewardHooks):
         return {"judge": self._judge}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["judge"])
+        self.__init__(**state)  # its settings, by the names of its arguments
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._judge!r})"
@@ -296,7 +254,8 @@ class JudgeReward(RewardHooks):
         images = columns.get("images")
         if images is None:
             images = columns.get("image")
-        found = {"image": images, "reference": columns.get("reference")}
+        found = {name: columns.get(name) for name in ("image", "reference", *self.needs)}
+        found["image"] = images
         for name, values in found.items():
             also = " (or `images`)" if name == "image" else ""
             if name in self.needs and values is None:
@@ -309,16 +268,16 @@ class JudgeReward(RewardHooks):
                     f"{self.__name__} got {len(completions)} completions and {len(values)} values "
                     f"of the column `{name}`{also}. Give one value for each completion."
                 )
-        nothing = [None] * len(completions)
-        columns_ = (nothing if values is None else values for values in found.values())
-        return [
-            Row(completion_text(completion), image, reference)
-            for completion, image, reference in zip(completions, *columns_, strict=True)
-        ]
+        rows = []
+        for place, completion in enumerate(completions):
+            own = {name: v if v is None else v[place] for name, v in found.items()}
+            row = Row(completion_text(completion), own.pop("image"), own.pop("reference"), own)
+            rows.append(row)
+        return rows
 
     def _take_started(self, rows: Sequence[Row]) -> _Started | None:
         for place, started in enumerate(self._started):
-            if len(started.rows) == len(rows) and all(map(_same, started.rows, rows)):
+            if len(started.rows) == len(rows) and all(map(Row.is_like, started.rows, rows)):
                 return self._started.pop(place)
         return None
 
@@ -343,7 +302,7 @@ class JudgeReward(RewardHooks):
         try:
             if is_empty(row.caption):
                 return 0.0
-            self._check(row)
+            row.check(self.needs)
             begun = time.monotonic()
             try:
                 return await self.score(row)
@@ -362,12 +321,6 @@ class JudgeReward(RewardHooks):
         finally:
             row.judged = True
 
-    def _check(self, row: Row) -> None:
-        if "image" in self.needs and (row.image is None or row.image == []):
-            raise RowError("no_image", "the row has no image")
-        if "reference" in self.needs and not row.has_reference:
-            raise RowError("no_reference", f"the row's reference is {row.reference!r}")
-
     def _record(self, outcomes: Sequence[_Outcome]) -> None:
         report = self._report = self._report or JudgingReport(self.__name__)
         failed = [outcome for outcome in outcomes if isinstance(outcome, _Failed)]
@@ -378,14 +331,6 @@ class JudgeReward(RewardHooks):
             report.internal_error = report.internal_error or failure.traceback
             if failure.reason == "over_budget":
                 report.budget_spent = failure.detail
-
-
-def _same(one: Row, other: Row) -> bool:
-    return (
-        one.caption == other.caption
-        and one.image is other.image
-        and one.reference == other.reference
-    )
 
 
 def _shown(value: Any) -> Any:

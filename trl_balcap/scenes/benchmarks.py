@@ -27,7 +27,13 @@ from trl_balcap.scenes.parsing import parse_caption, parse_sentence
 from trl_balcap.scenes.rules import covered, decompose, verdict
 from trl_balcap.scenes.world import COLOURS, SHAPES, Scene
 
-__all__ = ["benchmark_answer", "scene_questions", "write_benchmarks"]
+__all__ = [
+    "benchmark_answer",
+    "caption_f1",
+    "scene_questions",
+    "values_told",
+    "write_benchmarks",
+]
 
 CANNOT_ANSWER = "Cannot answer from the caption"
 _BASELINES = ("GPT-4o-0806", "CogVLM2-llama3-chat-19B", "MiniCPM-V2.6-8B")
@@ -196,27 +202,41 @@ def _letter(text: str) -> str:
     options = {line[3:]: line[0] for line in blocks[-2].splitlines()[1:]}
     question = blocks[-3].removeprefix("Question:\n")
     caption = "\n\n".join(blocks[:-3]).removeprefix("Caption:\n")
-    return options.get(_told(question, caption) or "", options.get(CANNOT_ANSWER, "?"))
+    return options.get(
+        next(iter(values_told(question, caption)), ""), options.get(CANNOT_ANSWER, "?")
+    )
 
 
-def _told(question: str, caption: str) -> str | None:
-    """What a caption says to a question of [`scene_questions`]."""
+def values_told(question: str, caption: str) -> list[str]:
+    """
+    Each value that a caption tells to a question of [`scene_questions`], in its order.
+
+    Example:
+
+    ```python
+    >>> values_told("How many things are there?", "There are two things. There is one thing.")
+    ['two', 'one']
+
+    ```
+    """
     claims = parse_caption(caption)
     if question.startswith("How many"):
         counts = [claim.count for claim in claims if isinstance(claim, CountClaim)]
-        return _NUMBERS[counts[0] - 1] if counts and 1 <= counts[0] <= len(_NUMBERS) else None
+        return [_NUMBERS[count - 1] for count in counts if 1 <= count <= len(_NUMBERS)]
     asked = re.fullmatch(r"What (colour|shape) is the thing at the (\w+) (\w+)\?", question)
     if asked is None:
-        return None
-    for claim in claims:
-        if isinstance(claim, ThingClaim) and (claim.row, claim.column) == (asked[2], asked[3]):
-            return getattr(claim, asked[1])
-    return None
+        return []
+    told = [
+        getattr(claim, asked[1])
+        for claim in claims
+        if isinstance(claim, ThingClaim) and (claim.row, claim.column) == (asked[2], asked[3])
+    ]
+    return [value for value in told if value is not None]
 
 
 def _better(first: str, second: str, scene: Scene) -> str:
     """The caption with the higher F1 of right assertions and facts of the scene."""
-    scores = [_f1(caption, scene) for caption in (first, second)]
+    scores = [caption_f1(caption, scene) for caption in (first, second)]
     reason = f"the first says {scores[0]:.2f} of the image, the second {scores[1]:.2f}."
     if scores[0] == scores[1]:
         return f"Reason: {reason}\nJudgment: Tie"
@@ -224,7 +244,8 @@ def _better(first: str, second: str, scene: Scene) -> str:
     return f"Reason: {reason}\nJudgment: Caption {better} is better"
 
 
-def _f1(caption: str, scene: Scene) -> float:
+def caption_f1(caption: str, scene: Scene) -> float:
+    """F1 of a caption's right assertions and the facts of the scene."""
     said, wanted = decompose(caption), decompose(describe(scene))
     if not said or not wanted:
         return 0.0

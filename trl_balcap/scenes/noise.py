@@ -9,8 +9,8 @@ from trl_balcap.scenes.world import Scene
 
 __all__ = ["LOOKING", "VERDICTS", "Noise"]
 
-LOOKING = ("verify", "look")  # questions that are about the image
-VERDICTS = ("correct", "pointable", "covered")
+LOOKING = ("verify", "look", "ask", "quiz", "rubric", "rank")  # questions about the image
+VERDICTS = ("correct", "pointable", "covered", "met", "choice")
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class Noise:
             of 0 to 10; the sum is clipped to that range. A mean of three has `linguistic` /
             $\sqrt{3}$.
         flip (`float`, *optional*, defaults to `0.0`):
-            Probability that one `correct`, `pointable` or `covered` is turned round.
-        turned (`tuple[str, ...]`, *optional*, defaults to all three):
+            Probability that one `correct`, `pointable`, `covered` or `met` is turned round, or that
+            a `choice` is any of the options.
+        turned (`tuple[str, ...]`, *optional*, defaults to all of these):
             Which of these verdicts `flip` turns.
         every_call (`bool`, *optional*, defaults to `False`):
             Whether [`Oracle`] errs anew in every call. `False`: the same question always gets the
@@ -76,7 +77,7 @@ class Noise:
         Args:
             question (`dict`): What was asked.
             reply (`dict`): The exact answer.
-            scene ([`Scene`], *optional*): What was seen, for `verify` and `look`.
+            scene ([`Scene`], *optional*): What was seen, for the questions of `LOOKING`.
             call (`int`, *optional*, defaults to `0`): Another number, other errors.
         """
         if not self.linguistic and not self.flip:
@@ -90,6 +91,8 @@ class Noise:
                 spoilt[key] = min(10.0, max(0.0, reply[key] + dice.gauss(0, self.linguistic)))
         if "verdicts" in reply:
             spoilt["verdicts"] = [self._flipped(verdict, dice) for verdict in reply["verdicts"]]
+        if "choice" in reply and "choice" in self.turned and dice.random() < self.flip:
+            spoilt["choice"] = dice.randint(1, len(question["options"]))
         return spoilt
 
     def _flipped(self, verdict: dict[str, Any], dice: random.Random) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from trl_balcap.scenes import answers
 from trl_balcap.scenes.benchmarks import benchmark_answer
 from trl_balcap.scenes.noise import LOOKING, Noise
 from trl_balcap.scenes.rules import covered, decompose, linguistic, verdict
@@ -49,10 +50,11 @@ def answer(question: dict[str, Any], image: Image.Image | Scene | None = None) -
     Args:
         question (`dict`):
             The user's JSON: `{"question": "decompose", "text": ...}` and so on for `verify`,
-            `cover`, `linguistic`, `look`, `read` and `preflight`. Its `ticket`, if it has one, is
-            the reply's last key.
+            `cover`, `linguistic`, `look`, `read`, `preflight`, and those of [`~scenes.answers`]:
+            `ask`, `quiz`, `choose`, `rubric`, `meet`, `rank`. Its `ticket`, if it has one, is the
+            reply's last key.
         image (`PIL.Image.Image` or [`Scene`], *optional*):
-            What `verify` and `look` look at.
+            What is looked at, where the question is about an image.
 
     Returns:
         `dict`: The reply's JSON.
@@ -101,10 +103,37 @@ def _answered(question: dict[str, Any], image: Image.Image | Scene | None) -> di
         return {"verdicts": verdicts, **linguistic(text)._asdict()}
     if name == "preflight":
         return {"ready": True}
+    if name == "ask":
+        return {"questions": answers.asked_about(_seen(image), question["count"])}
+    if name == "quiz":
+        asked = question["asked"], [text for _, text in _numbered(question, "options")]
+        return {
+            "choice": answers.guessed(*asked)
+            if image is None
+            else answers.seen(*asked, _seen(image))
+        }
+    if name == "choose":
+        options = [text for _, text in _numbered(question, "options")]
+        return {"choice": answers.chosen(question["asked"], options, _text(question))}
+    if name == "rubric":
+        references = [text for _, text in _numbered(question, "references")]
+        return {"criteria": answers.criteria_of(references, _seen(image))}
+    if name == "meet":
+        criteria = _numbered(question, "criteria")
+        met = answers.criteria_met(_text(question), [text for _, text in criteria])
+        return _each(criteria, "met", met)
+    if name == "rank":
+        texts = _numbered(question, "texts")
+        return _each(texts, "place", answers.places([text for _, text in texts], _seen(image)))
     raise QuestionError(
         f"unknown question {name!r}; the judge of scenes knows decompose, verify, cover, "
-        "linguistic, look, read and preflight."
+        "linguistic, look, read, ask, quiz, choose, rubric, meet, rank and preflight."
     )
+
+
+def _each(asked: Sequence[tuple[Any, str]], key: str, values: Sequence[Any]) -> dict[str, Any]:
+    pairs = zip(asked, values, strict=True)
+    return {"verdicts": [{"id": number, key: value} for (number, _), value in pairs]}
 
 
 def _verdicts(assertions: Iterable[tuple[Any, str]], scene: Scene) -> list[dict[str, Any]]:
@@ -145,7 +174,7 @@ def _seen(image: Image.Image | Scene | None) -> Scene:
     if isinstance(image, Scene):
         return image
     if image is None:
-        raise QuestionError("verify and look need an image, and the message holds none.")
+        raise QuestionError("this question needs an image, and the message holds none.")
     try:
         return read_scene(image)
     except ValueError as error:

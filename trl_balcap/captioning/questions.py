@@ -1,0 +1,178 @@
+"""`trl-balcap make-questions`: questions about images that only who knows the image can answer."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from trl_balcap.captioning.resumed import Agree, opened, write_rows
+from trl_balcap.captioning.run import CaptionRun, ImageRow
+from trl_balcap.data.images import DEFAULT_MAX_PIXELS
+from trl_balcap.judge import Judge
+from trl_balcap.judge.choices import Choice
+from trl_balcap.judge.cost import (
+    CHARS_PER_TOKEN,
+    TOKENS_PER_IMAGE,
+    TOKENS_PER_TICKET,
+    QuestionCost,
+    total_usd,
+)
+from trl_balcap.judge.prices import price_of
+from trl_balcap.judge.questions import prompt
+
+__all__ = ["QuestionsCost", "QuestionsRecipe", "make_questions", "questions_cost"]
+
+_TOKENS_PER_QUESTION = 70.0  # its words, four options with their keys, the answer
+
+
+@dataclass(frozen=True)
+class QuestionsRecipe:
+    """
+    How questions are made.
+
+    Args:
+        judge (`str`):
+            Who writes and answers them, as a [`~judge.Judge`] shows itself.
+        count (`int`, *optional*, defaults to `5`):
+            Questions written for an image, before the filter. CapRL asks for five.
+        shuffles (`int`, *optional*, defaults to `4`):
+            Orders of the options in which each is answered, with the image and without.
+        max_pixels (`int`, *optional*, defaults to `401408`):
+            Bound on an image: what the policy will see.
+
+    Raises:
+        `ValueError`: if a number is below 1.
+    """
+
+    judge: str
+    count: int = 5
+    shuffles: int = 4
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+    def __post_init__(self):
+        for name in ("count", "shuffles"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class QuestionsCost:
+    """What making questions takes at most: calls with the image and without, dollars if known."""
+
+    calls: int
+    calls_with_image: int
+    usd: float | None
+
+
+def questions_cost(n_images: int, how: QuestionsRecipe, judge: Judge) -> QuestionsCost:
+    """
+    Estimate what questions cost: every question that is written is asked with the image, too.
+
+    Args:
+        n_images (`int`): Images to ask about.
+        how ([`QuestionsRecipe`]): How.
+        judge ([`~judge.Judge`]): Who is asked.
+    """
+
+    def cost(name: str, calls: int, asked: float, replied: float, image: bool) -> QuestionCost:
+        sent = len(prompt(name)) / CHARS_PER_TOKEN + asked + TOKENS_PER_TICKET
+        sent += TOKENS_PER_IMAGE if image else 0.0
+        replied += TOKENS_PER_TICKET
+        return QuestionCost(name, calls, round(calls * sent), round(calls * replied), image)
+
+    answered = n_images * how.count * how.shuffles
+    questions = (
+        cost("ask", n_images, 0.0, how.count * _TOKENS_PER_QUESTION, True),
+        cost("quiz", answered, _TOKENS_PER_QUESTION, 5.0, False),
+        cost("quiz", answered, _TOKENS_PER_QUESTION, 5.0, True),
+    )
+    text, vision = (
+        judge.settings.price or price_of(deployments[0])
+        for deployments in (judge.settings.text, judge.settings.vision)
+    )
+    return QuestionsCost(
+        sum(one.calls for one in questions),
+        sum(one.calls for one in questions if one.sees_image),
+        total_usd(questions, text, vision, cached=False),
+    )
+
+
+async def make_questions(
+    rows: Sequence[ImageRow],
+    out: str | Path,
+    how: QuestionsRecipe,
+    judge: Judge,
+    *,
+    agree: Agree | None = None,
+    on_row: Callable[[], None] | None = None,
+) -> CaptionRun:
+    """
+    Write the questions of each image into a JSONL file, one row as soon as it is there: "id",
+    "image", "questions" (as [`~rewards.UtilityReward`] reads them), "left_out" (how many were not
+    kept, by the reason), "made_by" (how), and the image's "reference" where it has one.
+
+    A question is kept if it is answered rightly with the image in every order of its options, and
+    without the image in no more than half of them. What can be guessed tells nothing of a caption;
+    what the judge gets wrong when it looks may have no right answer.
+
+    Args:
+        rows (`Sequence[ImageRow]`):
+            The images, see [`~captioning.run.list_images`].
+        out (`str` or `Path`):
+            The file. A run that was stopped goes on where it stopped.
+        how ([`QuestionsRecipe`]):
+            Numbers of questions and orders.
+        judge ([`~judge.Judge`]):
+            Who writes and answers; its vision model looks, its text model guesses.
+        agree, on_row (`Callable`, *optional*):
+            As in [`~captioning.recaption.recaption`].
+
+    Returns:
+        [`~captioning.run.CaptionRun`]: images of which no question is left are among the skipped.
+
+    Raises:
+        `ValueError`: if `out` holds questions that were made in another way.
+        [`~judge.JudgeConfigError`]: if the judge does not work.
+    """
+    return await write_rows(
+        rows,
+        out,
+        asdict(how),
+        lambda row: _questions(row, how, judge),
+        judge.preflight,
+        name="question",
+        agree=agree,
+        on_row=on_row,
+    )
+
+
+async def _questions(row: ImageRow, how: QuestionsRecipe, judge: Judge) -> Mapping[str, Any] | str:
+    image = await opened(row, how.max_pixels)
+    if isinstance(image, str):
+        return image
+    written = await judge.write_questions(image, how.count)
+    found = await asyncio.gather(*(_verdict(judge, image, one, how.shuffles) for one in written))
+    kept = [choice for choice, verdict in zip(written, found, strict=True) if verdict == "kept"]
+    if not kept:
+        return (
+            f"of {len(written)} questions {found.count('guessed')} can be guessed, the others "
+            "are not answered rightly with the image."
+        )
+    left_out = {verdict: found.count(verdict) for verdict in ("guessed", "not answered")}
+    columns = {"questions": [choice.row() for choice in kept], "left_out": left_out}
+    return columns if row.reference is None else {**columns, "reference": row.reference}
+
+
+async def _verdict(judge: Judge, image: Image.Image, choice: Choice, shuffles: int) -> str:
+    orders = [choice.shuffled(sample) for sample in range(shuffles)]
+    if await _right(judge, None, orders) > shuffles / 2:
+        return "guessed"
+    return "kept" if await _right(judge, image, orders) == shuffles else "not answered"
+
+
+async def _right(judge: Judge, image: Image.Image | None, orders: Sequence[Choice]) -> int:
+    chosen = await asyncio.gather(*(judge.quiz(image, one) for one in orders))
+    return sum(said == one.answer for said, one in zip(chosen, orders, strict=True))

@@ -1,0 +1,137 @@
+"""A JSONL file with a row for each image, written row by row, resumed where a run was stopped."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from trl_balcap.captioning.run import CaptionRun, ImageRow
+from trl_balcap.data.folders import written_path
+from trl_balcap.data.images import ImageError, image_problem, open_image
+from trl_balcap.data.rows import cut_half_row, read_jsonl
+from trl_balcap.judge import JudgeError
+
+__all__ = ["Agree", "opened", "write_rows"]
+
+Agree = Callable[[int, int], bool]
+"""Called once with the number of images in all and of those done; `False` ends the run there."""
+
+_WINDOW = 512  # images under way, so that a hundred thousand are not held in memory at once
+
+
+async def write_rows(
+    rows: Sequence[ImageRow],
+    out: str | Path,
+    made: Mapping[str, Any],
+    make: Callable[[ImageRow], Awaitable[Mapping[str, Any] | str]],
+    check: Callable[[], Awaitable[None]],
+    *,
+    name: str,
+    agree: Agree | None = None,
+    on_row: Callable[[], None] | None = None,
+) -> CaptionRun:
+    """
+    Have new columns made for each image that has none yet, and append them as soon as they are
+    there, beside "id", "image" and "made_by".
+
+    What is not made is left out and told of. When the budget is spent the run ends, and the rest is
+    done by another run.
+
+    Args:
+        rows (`Sequence[ImageRow]`):
+            The images.
+        out (`str` or `Path`):
+            The file.
+        made (`Mapping[str, Any]`):
+            How the columns are made; a file that was made otherwise is refused.
+        make (`Callable`):
+            Gives the new columns of an image, or why there are none.
+        check (`Callable`):
+            Asked before the first image: raises where nothing would work.
+        name (`str`):
+            What is made, such as `"reference"`, for messages.
+        agree, on_row (`Callable`, *optional*):
+            See `Agree`; called when an image is done or left out.
+
+    Returns:
+        [`~captioning.run.CaptionRun`]
+
+    Raises:
+        `ValueError`: if `out` is a folder, or holds rows that were made in another way.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder: {name}s go to a file, such as {out}/{name}s.jsonl.")
+    done = _ids_there(out, made)
+    left = [row for row in rows if row.id not in done]
+    if agree is not None and not agree(len(rows), len(rows) - len(left)):
+        return CaptionRun(out, 0, len(rows) - len(left), [])
+    if left:
+        await check()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    skipped: list[str] = []
+    spent: list[JudgeError] = []
+    written = 0
+    window = asyncio.Semaphore(_WINDOW)
+    with out.open("a", encoding="utf-8") as file:
+
+        async def one(row: ImageRow) -> None:
+            nonlocal written
+            async with window:
+                if spent:
+                    return
+                found: Mapping[str, Any] | str
+                try:
+                    found = await make(row)
+                except JudgeError as error:
+                    if error.reason == "over_budget":
+                        spent.append(error)
+                        return
+                    found = f"no {name}: {error}"
+                if isinstance(found, str):
+                    skipped.append(f"{row.path}: {found}")
+                else:
+                    image = {"id": row.id, "image": written_path(row.path, out)}
+                    line = {**image, **found, "made_by": made}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    file.flush()
+                    written += 1
+                if on_row is not None:
+                    on_row()
+
+        await asyncio.gather(*map(one, left))
+    if spent:
+        skipped.append(f"{spent[0].message} Another run goes on from here.")
+    return CaptionRun(out, written, len(rows) - len(left), skipped)
+
+
+async def opened(row: ImageRow, max_pixels: int) -> Image.Image | str:
+    """The row's image, or what is wrong with it."""
+    problem = image_problem(row.path)
+    if problem is not None:
+        return f"{problem}."
+    try:
+        return await asyncio.to_thread(open_image, row.path, max_pixels)
+    except ImageError as error:  # broken where only decoding looks
+        return f"{error}."
+
+
+def _ids_there(out: Path, made: Mapping[str, Any]) -> set[str]:
+    """Ids that are done already. Half a row, left by a killed run, is cut off."""
+    if not out.is_file():
+        return set()
+    cut_half_row(out)
+    done = set()
+    for number, row in read_jsonl(out):
+        before = row.get("made_by") or {}
+        for name, value in made.items():
+            if before.get(name) != value:
+                raise ValueError(
+                    f"{out}:{number} was made with {name} {before.get(name)!r}, this run has "
+                    f"{value!r}. Choose another --out, or remove that file."
+                )
+        done.add(row["id"])
+    return done

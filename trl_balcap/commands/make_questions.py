@@ -1,0 +1,104 @@
+"""`trl-balcap make-questions`: multiple-choice questions about images, to train captioners by."""
+
+import argparse
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from trl_balcap.commands.judging import add_judge_flags, judge_from
+from trl_balcap.commands.showing import confirm, make_console, make_progress, say
+
+__all__ = ["add_parser", "run"]
+
+# What is no matter of questions, or has a flag of its own.
+_WITHOUT = ("profile", "max_unscored", "batch_deadline", "max_pixels")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `make-questions` to the command line."""
+    parser = subparsers.add_parser(
+        "make-questions",
+        help="write questions about images that need the image",
+        description="Writes multiple-choice questions about each image into a JSONL file, and "
+        "keeps those that --judge answers rightly with the image and cannot guess without it. "
+        "UtilityReward reads them. The cost is shown first; a run that was stopped goes on where "
+        "it stopped.",
+    )
+    parser.add_argument("photos", help="folder, list of images, or one image")
+    parser.add_argument("--out", type=Path, required=True, help="JSONL file to write")
+    parser.add_argument(
+        "--count", type=int, default=5, help="questions an image, before the filter (default: 5)"
+    )
+    parser.add_argument(
+        "--shuffles",
+        type=int,
+        default=4,
+        help="orders of the options in which each is answered, with the image and without "
+        "(default: 4)",
+    )
+    parser.add_argument(
+        "--image-pixels",
+        type=int,
+        default=512 * 28 * 28,
+        help="larger images are made smaller, as for the policy (default: 401408)",
+    )
+    parser.add_argument("--image-folder", help="folder that image paths in a list are relative to")
+    parser.add_argument("--yes", action="store_true", help="do not ask before spending")
+    add_judge_flags(parser, required=True, without=_WITHOUT)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """
+    Write the questions.
+
+    Returns:
+        `int`: 0; 1 if no image has a question; 2 if the cost was declined.
+
+    Raises:
+        `ValueError`: if there is no image, or a number is out of range.
+    """
+    from trl_balcap.captioning.questions import QuestionsRecipe, make_questions, questions_cost
+    from trl_balcap.captioning.run import list_images
+
+    judge = judge_from(args)
+    how = QuestionsRecipe(repr(judge), args.count, args.shuffles, args.image_pixels)
+    rows = list_images(args.photos, image_folder=args.image_folder)
+    console = make_console()
+    declined = False
+
+    with make_progress(console) as progress:
+        bar = progress.add_task("asking", total=len(rows))
+
+        def agree(total: int, there: int) -> bool:
+            nonlocal declined
+            progress.update(bar, completed=there)
+            cost = questions_cost(total - there, how, judge)
+            price = "price unknown" if cost.usd is None else f"about ${cost.usd:.2f}"
+            say(
+                console,
+                f"{total} images, {there} done already: at most {cost.calls} calls, "
+                f"{cost.calls_with_image} of them with an image, {price} (estimate, without "
+                "retries).",
+            )
+            declined = not confirm(
+                "Ask the judge?", usd=cost.usd, yes=args.yes, console=console, progress=progress
+            )
+            return not declined
+
+        done = asyncio.run(
+            make_questions(
+                rows, args.out, how, judge, agree=agree, on_row=lambda: progress.advance(bar)
+            )
+        )
+    if declined:
+        return 2
+    for message in done.skipped:
+        say(console, f"skipped {message}")
+    spent = "" if judge.stats.unpriced_calls else f" ${judge.stats.usd:.2f} spent."
+    say(
+        console,
+        f"{done.out}: questions about {done.written} images written, {done.kept} there already, "
+        f"{len(rows) - done.written - done.kept} images without.{spent}",
+    )
+    return 0 if done.written + done.kept else 1

@@ -1,0 +1,143 @@
+"""Multiple-choice questions: written about an image, answered from it, and from a caption alone."""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
+
+from trl_balcap.judge.images import EncodedImage
+from trl_balcap.judge.questions import Question, numbered, shown
+from trl_balcap.judge.replies import Form
+from trl_balcap.judge.tickets import UnreadableReply
+
+__all__ = ["Choice", "ask", "choose", "quiz", "read_choice"]
+
+_MOST_OPTIONS = 10
+
+
+class Choice(NamedTuple):
+    """A multiple-choice question; `answer` is the place of the right one among `choices`."""
+
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+
+    def shuffled(self, sample: int) -> "Choice":
+        """The question with its choices in the order of this sample, the same in every run."""
+        order = list(range(len(self.choices)))
+        random.Random(f"{sample} {self.question} {self.choices}").shuffle(order)
+        choices = tuple(self.choices[place] for place in order)
+        return Choice(self.question, choices, order.index(self.answer))
+
+    def row(self) -> dict[str, Any]:
+        """The question as it stands in a dataset's `questions`."""
+        return {
+            "question": self.question,
+            "choices": list(self.choices),
+            "answer": self.choices[self.answer],
+        }
+
+
+def read_choice(row: Mapping[str, Any]) -> Choice:
+    """
+    A question of a dataset's `questions`: `question`, `choices`, and `answer`, which is one of
+    them.
+
+    Raises:
+        `ValueError`: if it is no such question.
+
+    Example:
+
+    ```python
+    >>> read_choice({"question": "What colour is it?", "choices": ["red", "blue"], "answer": "blue"})
+    Choice(question='What colour is it?', choices=('red', 'blue'), answer=1)
+
+    ```
+    """  # noqa: E501
+    problem = None
+    text, choices = row.get("question"), row.get("choices")
+    if not isinstance(text, str) or not text.strip():
+        problem = f"its question is {text!r}"
+    elif not isinstance(choices, Sequence) or not all(isinstance(c, str) for c in choices):
+        problem = f"its choices are {choices!r}, not a list of texts"
+    elif not 2 <= len(set(choices)) == len(choices) <= _MOST_OPTIONS:
+        problem = f"it has the choices {choices}; 2 to {_MOST_OPTIONS} different ones are needed"
+    elif row.get("answer") not in choices:
+        problem = f"its answer {row.get('answer')!r} is not among its choices {choices}"
+    if problem is not None:
+        raise ValueError(f"{dict(row)} is no multiple-choice question: {problem}.")
+    assert text is not None
+    assert choices is not None
+    return Choice(text, tuple(choices), list(choices).index(row["answer"]))
+
+
+# ---- forms --------------------------------------------------------------------------------------
+
+
+class _Asked(Form):
+    question: str
+    choices: list[str]
+    answer: int
+
+
+class AskForm(Form):
+    questions: list[_Asked]
+
+
+class ChoiceForm(Form):
+    choice: Annotated[int, Field(ge=0)]
+
+
+def _asked(form: AskForm, count: int) -> tuple[Choice, ...]:
+    if not 1 <= len(form.questions) <= count:
+        raise UnreadableReply(f"{len(form.questions)} questions where 1 to {count} were asked for")
+    found = []
+    for one in form.questions:
+        if not 1 <= one.answer <= len(one.choices):
+            raise UnreadableReply(f"the answer {one.answer} to {len(one.choices)} choices")
+        row = {"question": one.question, "choices": one.choices}
+        try:
+            found.append(read_choice({**row, "answer": one.choices[one.answer - 1]}))
+        except ValueError as error:
+            raise UnreadableReply(str(error)) from error
+    return tuple(found)
+
+
+def _chosen(form: ChoiceForm, count: int) -> int | None:
+    if form.choice > count:
+        raise UnreadableReply(f"the choice {form.choice} of {count} options")
+    return form.choice - 1 if form.choice else None
+
+
+# ---- questions ----------------------------------------------------------------------------------
+
+
+def ask(images: tuple[EncodedImage, ...], count: int) -> Question[tuple[Choice, ...]]:
+    """Write `count` multiple-choice questions about an image."""
+    return Question(
+        "ask",
+        {"question": "ask", "count": count},
+        AskForm,
+        lambda form: _asked(form, count),
+        shown("ask", images),
+    )
+
+
+def quiz(images: tuple[EncodedImage, ...], choice: Choice) -> Question[int | None]:
+    """Answer a question from the image, or without one by what its words give away."""
+    data = {"question": "quiz", "asked": choice.question, "options": numbered(choice.choices)}
+    count = len(choice.choices)
+    return Question("quiz", data, ChoiceForm, lambda form: _chosen(form, count), images)
+
+
+def choose(text: str, choice: Choice) -> Question[int | None]:
+    """Answer a question from a caption alone; `None` where the caption does not tell."""
+    data = {
+        "question": "choose",
+        "text": text,
+        "asked": choice.question,
+        "options": numbered(choice.choices),
+    }
+    count = len(choice.choices)
+    return Question("choose", data, ChoiceForm, lambda form: _chosen(form, count))

@@ -1,0 +1,81 @@
+"""[`Row`], what one completion is judged by, and [`RowError`], why it cannot be."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl_balcap.data.completions import is_empty
+
+__all__ = ["Row", "RowError"]
+
+
+class RowError(Exception):
+    """A row that cannot be scored, by its own fault: its reward is `None`.
+
+    Args:
+        reason (`str`):
+            One word under which it is counted, such as `"no_image"`.
+        message (`str`):
+            What is wrong, for people.
+    """
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+
+
+@dataclass
+class Row:
+    """What one completion is judged by.
+
+    Args:
+        caption (`str`):
+            The completion's text.
+        image (*optional*):
+            Its image, or list of images.
+        reference (*optional*):
+            Its reference caption.
+        columns (`dict[str, Any]`):
+            Its value of each other column that the reward needs.
+        seen (`dict[str, Any]`):
+            Filled by [`JudgeReward.score`]: what the judge said, kept for logs and the report.
+    """
+
+    caption: str
+    image: Any = None
+    reference: Any = None
+    columns: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, Any] = field(default_factory=dict)
+    judged: bool = False  # as soon as it has a score or a reason for none
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether `reference` is a text that can be seen."""
+        return isinstance(self.reference, str) and not is_empty(self.reference)
+
+    def shows_the_same(self, other: "Row") -> bool:
+        """Whether both are of one image, by its pixels, and one reference: rollouts of a prompt."""
+        same = self.image is other.image or self.image == other.image
+        return same and self.reference == other.reference
+
+    def is_like(self, other: "Row") -> bool:
+        """Whether both ask for the same verdicts."""
+        return (
+            self.caption == other.caption
+            and self.image is other.image
+            and self.reference == other.reference
+            and self.columns == other.columns
+        )
+
+    def check(self, needs: tuple[str, ...]) -> None:
+        """
+        Raises:
+            [`RowError`]: if the row lacks one of the columns that are needed.
+        """
+        if "image" in needs and (self.image is None or self.image == []):
+            raise RowError("no_image", "the row has no image")
+        if "reference" in needs and not self.has_reference:
+            raise RowError("no_reference", f"the row's reference is {self.reference!r}")
+        for name in needs:
+            if name not in ("image", "reference") and not self.columns[name]:
+                raise RowError(f"no_{name}", f"the row's {name} are {self.columns[name]!r}")
