@@ -9,7 +9,7 @@ from typing import Any
 
 from trl_balcap.scenes.noise import Noise
 
-__all__ = ["ARMS", "BAND", "LEVELS", "NOISE", "QUICK", "TIERS", "Arm"]
+__all__ = ["ARMS", "BAND", "BETTER", "LEVELS", "NOISE", "QUICK", "TIERS", "Arm"]
 
 LEVELS = {"small": (0.5, 0.02), "medium": (1.5, 0.06), "large": (3.0, 0.15)}
 """Standard deviation of a grade, and probability that a verdict is turned round."""
@@ -57,6 +57,9 @@ class Arm:
         failed_as (`float` or `None`, *optional*): What a missing reward is replaced by; `None` is
             none.
         noise (`str`, *optional*): A key of `NOISE`.
+        advantages (`str`, *optional*): A key of `VARIANTS` in place of the config's aggregation.
+        credit (`float`, *optional*): How much of [`token_credit`] is added to the advantages.
+        rate (`float`, *optional*): Factor on the learning rate.
     """
 
     name: str
@@ -74,6 +77,9 @@ class Arm:
     failures: float = 0.0
     failed_as: float | None = None
     noise: str | None = None
+    advantages: str | None = None
+    credit: float = 0.0
+    rate: float = 1.0
 
     def changes(self) -> dict[str, Any]:
         """What it does otherwise than the full method."""
@@ -150,15 +156,31 @@ _NOISES = [
     )
 ]
 
-ARMS: dict[str, Arm] = {arm.name: arm for arm in (*_CORE, *_CLAIMED, *_FURTHER, *_NOISES)}
+_BETTER = [
+    Arm("credit", "credit for each assertion, 1/2", credit=0.5),
+    Arm("half_rate", "the full method at half the learning rate", rate=0.5),
+    Arm("double_rate", "the full method at twice the learning rate", rate=2.0),
+    Arm("no_batch_step", "c-GDPO without the batch step", advantages="no_batch_step"),
+    Arm("no_group_std", "rewards centred, not divided", advantages="no_group_std"),
+    Arm("log_mean", "mean of log rewards", advantages="log_mean"),
+    Arm("weakest_weighted", "weights follow the weakest reward", advantages="weakest_weighted"),
+    Arm("rdpo", "normal quantiles, whitened across rewards", advantages="rdpo"),
+]
+
+ARMS: dict[str, Arm] = {arm.name: arm for arm in (*_CORE, *_CLAIMED, *_FURTHER, *_NOISES, *_BETTER)}
 """Every arm by name. The gate that closes at 2 is the full method itself."""
+
+BETTER = tuple(arm.name for arm in _BETTER)
+"""Names of the arms that may be better than the paper's, and their controls."""
 
 TIERS: tuple[tuple[str, ...], ...] = (
     tuple(arm.name for arm in _CORE),
     tuple(arm.name for arm in _CLAIMED),
     tuple(arm.name for arm in (*_FURTHER, *_NOISES)),
+    BETTER,
 )
-"""Names of the arms that most claims rest on, of those that the others rest on, and of the rest."""
+"""Names of the arms that most claims rest on, of those that the others rest on, of the rest, and of
+those that may be better than the paper's."""
 
 QUICK = ("base", "full", "vanilla")
 """The arms of `--quick`."""

@@ -3,12 +3,12 @@
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.reproduction.arms import ARMS, TIERS
+from benchmarks.reproduction.arms import ARMS, BETTER, TIERS
 from benchmarks.reproduction.claims import (
     CLAIMS,
     Interval,
@@ -42,6 +42,18 @@ def read_results(file: Path) -> dict[str, dict[int, dict[str, Any]]]:
     return {name: results[name] for name in ARMS if name in results}
 
 
+def read_horizons(file: Path) -> dict[int, dict[str, dict[int, dict[str, Any]]]]:
+    """Results of the longest runs at each step at which they were measured, by arm and seed."""
+    longest = max((run["settings"]["steps"] for run in read_runs(file)), default=0)
+    horizons: dict[int, Any] = defaultdict(lambda: defaultdict(dict))
+    for run in read_runs(file):
+        if run["arm"] in ARMS and run["settings"]["steps"] == longest and run.get("on_the_way"):
+            for step, measures in run["on_the_way"].items():
+                horizons[int(step)][run["arm"]][run["seed"]] = {"measures": measures}
+            horizons[longest][run["arm"]][run["seed"]] = run
+    return dict(sorted(horizons.items()))
+
+
 def write_page(file: Path, docs: Path) -> Path:
     """
     Write `reproduction.md` and its pictures.
@@ -58,11 +70,17 @@ def write_page(file: Path, docs: Path) -> Path:
     results = read_results(file)
     pictures = plot_all(results, docs / "reproduction")
     page = docs / "reproduction.md"
-    page.write_text(page_text(results, pictures, os.path.relpath(file, docs)))
+    where = os.path.relpath(file, docs)
+    page.write_text(page_text(results, pictures, where, read_horizons(file)))
     return page
 
 
-def page_text(results: Results, pictures: Sequence[str], where: str) -> str:
+def page_text(
+    results: Results,
+    pictures: Sequence[str],
+    where: str,
+    horizons: Mapping[int, Results] | None = None,
+) -> str:
     """The page as Markdown."""
     notes = Path(__file__).with_name("notes.md").read_text()
     parts = [
@@ -79,6 +97,8 @@ def page_text(results: Results, pictures: Sequence[str], where: str) -> str:
         "good as each other. Claims marked *ours* are not in the paper.",
         _picture(pictures, "claims.png", "Intervals of all parts of all claims"),
         "## The differences behind the answers\n\n" + _differences_table(results),
+        _horizons_table(horizons or {}),
+        _better_table(horizons or {}),
         notes.strip(),
         "## Arms\n\n" + _arms_tables(results),
         _picture(pictures, "views.png", "Precision, recall, linguistic and b-CapScore per arm"),
@@ -185,6 +205,40 @@ def _differences_table(results: Results) -> str:
                 )
             )
     return table(("claim", "difference", "sampled", "greedy", "seeds"), rows)
+
+
+def _horizons_table(horizons: Mapping[int, Results]) -> str:
+    """Every part of every claim that the longer runs have both arms of, by step."""
+    rows = []
+    for claim in CLAIMS:
+        for part in claim.parts:
+            found = [difference(part, results, "sampled") for results in horizons.values()]
+            if found and all(one.n for one in found):
+                cells = [f"{_interval(one)} {answer(one, margin(part.measure))}" for one in found]
+                told = f"{part.measure}: {part.more} - {part.less}"
+                rows.append((claim.number, told, *cells, str(found[-1].n)))
+    if not rows:
+        return ""
+    return "## The same differences later\n\nOne set of longer runs, sampled.\n\n" + table(
+        ("claim", "difference", *(f"step {step}" for step in horizons), "seeds"), rows
+    )
+
+
+def _better_table(horizons: Mapping[int, Results]) -> str:
+    """What was tried to beat the full method: differences in b-CapScore, by step."""
+    rows = []
+    for name in BETTER:
+        for decoding in ("sampled", "greedy"):
+            part = Part("b_capscore", name, "full")
+            found = [difference(part, results, decoding) for results in horizons.values()]
+            if found and all(one.n for one in found):
+                title = f"{name}: {ARMS[name].title}"
+                rows.append((title, decoding, *map(_interval, found), str(found[-1].n)))
+    if not rows:
+        return ""
+    return "## Better than the paper?\n\nb-CapScore minus the full method's.\n\n" + table(
+        ("arm", "", *(f"step {step}" for step in horizons), "seeds"), rows
+    )
 
 
 def _arms_tables(results: Results) -> str:

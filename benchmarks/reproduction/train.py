@@ -21,8 +21,10 @@ from transformers import (
 )
 
 from benchmarks.reproduction.arms import NOISE, Arm
-from benchmarks.reproduction.measure import held_out, measure
+from benchmarks.reproduction.credit import token_values
+from benchmarks.reproduction.measure import HeldOut, held_out, measure
 from benchmarks.reproduction.sampling import FastSampler, share_images
+from benchmarks.reproduction.variants import VARIANTS, token_credit
 from trl_balcap import BalCapConfig, BalCapTrainer
 from trl_balcap.advantages import dead_groups, group_normalize
 from trl_balcap.rewards import AgreedRecallReward
@@ -36,6 +38,8 @@ __all__ = ["Settings", "base_digest", "train_arm"]
 REWARDS = ("precision", "recall", "linguistic")
 POOR = Faults(wrong=0.3, vague=0.2, omit=0.35, invent=0.25, meta=0.2)
 """The author of the poor references."""
+HORIZONS = (40, 120, 300)
+"""Steps after which a longer run is measured on its way."""
 
 
 @dataclass(frozen=True)
@@ -85,25 +89,39 @@ def train_arm(
         model.generate = FastSampler(model)
         share_images(model)
     rows = held_out(settings.test_scenes)
+    shown = [row.scene for row in rows]
+    count_tokens = _token_counter(processor)
+    on_the_way: dict[int, dict[str, Any]] = {}
+
+    def write() -> dict[str, list[str]]:
+        return {
+            kind: write_captions(model, processor, shown, settings, seed, do_sample=sample)
+            for kind, sample in (("greedy", False), ("sampled", True))
+        }
+
+    def look(step: int) -> None:
+        report(step)
+        if step in HORIZONS and step < settings.steps:
+            with torch.random.fork_rng(devices=[]):
+                on_the_way[step] = _measured(write(), rows, count_tokens)
+            model.train()
+
     steps: list[dict[str, float]] = []
     if arm.trained:
-        steps = _train(arm, seed, settings, model, processor, report)
+        steps = _train(arm, seed, settings, model, processor, look)
     trained = time.monotonic()
-    shown = [row.scene for row in rows]
-    captions = {
-        "greedy": write_captions(model, processor, shown, settings, seed, do_sample=False),
-        "sampled": write_captions(model, processor, shown, settings, seed, do_sample=True),
-    }
+    captions = write()
+    measures = _measured(captions, rows, count_tokens)
+    if not arm.trained:
+        on_the_way = {step: measures for step in HORIZONS if step < settings.steps}
     return {
         "arm": arm.name,
         "changes": arm.changes(),
         "seed": seed,
         "settings": {**asdict(settings), "base": base_digest(base)},
         "steps": steps,
-        "measures": {
-            kind: measure(texts, rows, _token_counter(processor))
-            for kind, texts in captions.items()
-        },
+        "measures": measures,
+        "on_the_way": on_the_way,
         "captions": {
             kind: [
                 {"caption": text, "reference": row.reference}
@@ -116,6 +134,12 @@ def train_arm(
             "all": round(time.monotonic() - started, 1),
         },
     }
+
+
+def _measured(
+    captions: dict[str, list[str]], rows: Sequence[HeldOut], count_tokens: Callable[[str], int]
+) -> dict[str, Any]:
+    return {kind: measure(texts, rows, count_tokens) for kind, texts in captions.items()}
 
 
 def _train(
@@ -154,7 +178,7 @@ def _train(
             logging_strategy="no",
             save_strategy="no",
             max_steps=settings.steps,
-            learning_rate=settings.learning_rate,
+            learning_rate=settings.learning_rate * arm.rate,
             lr_scheduler_type="constant_with_warmup",
             warmup_steps=3,
             per_device_train_batch_size=settings.prompts_per_step * settings.num_generations,
@@ -175,21 +199,26 @@ def _train(
             processing_class=processor,
             callbacks=[_Progress(report)],
         )
+        trainer.arm, trainer.scenes = arm, scenes
         trainer.train()
     return trainer.steps
 
 
 class _Watched(BalCapTrainer):
-    """[`BalCapTrainer`] that keeps, per step, what the plots and tables show. It changes
-    nothing."""
+    """[`BalCapTrainer`] that keeps, per step, what the plots and tables show. It changes nothing
+    but the advantages, where the arm has its own."""
 
     steps: list[dict[str, float]]
+    arm: Arm
+    scenes: Sequence[Scene]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
         rewards = self._rewards_per_func  # (B, K)
         group = self.num_generations
         assert group is not None
+        if self.arm.advantages:
+            output["advantages"] = VARIANTS[self.arm.advantages](rewards, group)  # (B,)
         dead = dead_groups(rewards, num_generations=group)  # (P, K)
         each = group_normalize(rewards, num_generations=group)  # (B, K)
         spread = rewards.view(len(dead), -1, len(REWARDS)).double()  # (P, G, K)
@@ -205,6 +234,16 @@ class _Watched(BalCapTrainer):
             row[f"{name}/dead"] = dead[:, k].double().mean().item()
             row[f"{name}/correlation"] = _correlation(each[:, k], output["advantages"].double())
         self.__dict__.setdefault("steps", []).append(row)
+        if self.arm.credit:
+            processor: Any = self.processing_class
+            pieces = [
+                [processor.tokenizer.decode([token], skip_special_tokens=True) for token in ids]
+                for ids in self._completion_ids
+            ]
+            seen = [self.scenes[row["row"]] for row in inputs]
+            values, known = token_values(pieces, seen, length=output["completion_ids"].shape[1])
+            credit = token_credit(values, known, group)  # (B, T)
+            output["advantages"] = output["advantages"][:, None] + self.arm.credit * credit
         return output
 
 

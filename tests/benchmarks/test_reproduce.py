@@ -1,5 +1,6 @@
 """The reproduction on scenes: its generation, its measures, its rule, its files."""
 
+import doctest
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from benchmarks import reproduce
-from benchmarks.reproduction import arms, claims, measure, report, sampling, train
+from benchmarks.reproduction import arms, claims, measure, report, sampling, train, variants
+from benchmarks.reproduction import credit as credit_of_tokens
 from trl_balcap.scenes.captioner import PROMPT, captioner_path
 from trl_balcap.scenes.parsing import parse_caption
 from trl_balcap.scenes.world import Scene, Thing, draw
@@ -300,13 +303,45 @@ def test_noise_of_one_kind_leaves_the_other_verdicts_alone():
         assert any(one[spoilt] != plain[spoilt] for one in noisy)
 
 
-@pytest.mark.parametrize("name", ["vanilla", "no_linguistic", "noise_large", "agreed_base"])
+@pytest.mark.parametrize(
+    "name",
+    ["vanilla", "no_linguistic", "noise_large", "agreed_base", "credit", *variants.VARIANTS],
+)
 def test_an_arm_trains_and_is_measured(name, tiny_qwen):
     result = train.train_arm(arms.ARMS[name], 0, TINY, tiny_qwen)
     assert len(result["steps"]) == TINY.steps
     assert set(result["measures"]["sampled"]) == set(measure.MEASURES)
     assert all(math.isfinite(value) for step in result["steps"] for value in step.values())
     json.dumps(result)
+
+
+def test_credit_of_tokens_changes_what_is_learned_and_none_leaves_it():
+    """Next to no weight in shape (B, T) is the full method; 1/2 is not."""
+    full, credit = (replace(arms.ARMS[name], rate=20.0) for name in ("full", "credit"))
+    room = replace(TINY, steps=3, max_completion_length=40)  # the first step has rate 0
+    plain = train.train_arm(full, 3, room, captioner_path())
+    same = train.train_arm(replace(credit, credit=1e-9), 3, room, captioner_path())
+    other = train.train_arm(credit, 3, room, captioner_path())
+    assert reproduce.rounded(same["steps"]) == reproduce.rounded(plain["steps"])
+    assert other["steps"][0] == plain["steps"][0]  # before the first update
+    assert other["steps"][2] != plain["steps"][2]
+
+
+def test_a_look_on_the_way_changes_nothing(monkeypatch):
+    monkeypatch.setattr(train, "HORIZONS", (1, 2))
+    looked = train.train_arm(arms.ARMS["full"], 3, TINY, captioner_path())
+    assert list(looked["on_the_way"]) == [1]
+    assert 0 < looked["on_the_way"][1]["greedy"]["length"] <= TINY.max_completion_length
+    monkeypatch.setattr(train, "HORIZONS", ())
+    plain = train.train_arm(arms.ARMS["full"], 3, TINY, captioner_path())
+    assert (looked["steps"], looked["measures"]) == (plain["steps"], plain["measures"])
+
+
+@pytest.mark.parametrize("module", [variants, credit_of_tokens])
+def test_examples_of_the_advantages_that_were_tried(module):
+    found = doctest.testmod(module, extraglobs={"torch": torch})
+    assert found.attempted > 2
+    assert found.failed == 0
 
 
 def test_same_seed_same_result(tiny_qwen):
@@ -344,6 +379,23 @@ def test_full_order_is_claims_first_then_seeds():
     assert len(jobs) == 5 * len(arms.ARMS) == len(set(jobs))
     assert [name for name, seed in jobs[: len(arms.TIERS[0])]] == list(arms.TIERS[0])
     assert {seed for _, seed in jobs[: len(arms.TIERS[0])]} == {0}
+
+
+def test_longer_runs_get_tables_of_their_own(tmp_path):
+    """Two seeds of 120 steps, looked at after 40: +0.1 there, +0.2 at the end."""
+    file = tmp_path / "runs.jsonl"
+    for seed in (0, 1):
+        for name, early, late in (("full", 0.5, 0.6), ("credit", 0.6, 0.8)):
+            measures = [
+                {"sampled": {"b_capscore": v}, "greedy": {"b_capscore": v}} for v in (early, late)
+            ]
+            run = {"arm": name, "seed": seed, "settings": {"steps": 120}}
+            looks = {"on_the_way": {40: measures[0]}, "measures": measures[1]}
+            reproduce.write_result(file, {**run, **looks})
+    horizons = report.read_horizons(file)
+    assert list(horizons) == [40, 120]
+    row = report._better_table(horizons).splitlines()[-1]
+    assert "| greedy | +0.100 [+0.100, +0.100] | +0.200 [+0.200, +0.200] | 2 |" in row
 
 
 def test_page_of_no_results_and_of_some(tmp_path, tiny_qwen):
