@@ -83,7 +83,7 @@ def test_the_page_from_top_to_bottom(folder, monkeypatch, capsys):
             shown.append(capsys.readouterr().out)
     written, best, looked = shown
     # At an address of one's own no price is known, whatever the model is called.
-    assert "9 images, 0 done already: 9 captions by openai/gpt-5-mini, price unknown" in written
+    assert "9 images, 0 already done: 9 captions by openai/gpt-5-mini, price unknown" in written
     assert "refs.jsonl: 9 references written" in written
     # 9 images x 3 samples: split, look, grade; 9 x 3 x 2 coverages.
     assert "27 captions by openai/gpt-5-mini, 135 questions to openai/gpt-4o-mini" in best

@@ -29,10 +29,9 @@ COMMANDS = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line. It imports nothing slow: what a command needs is
-    imported when it runs."""
+    """Build the parser of the whole command line. Slow imports wait until a command runs."""
     parser = Parser(
-        prog="trl-balcap", description="Reinforcement learning of image captioners under judges."
+        prog="trl-balcap", description="Train image captioners with rewards from a judge."
     )
     parser.add_argument("--version", action="version", version=f"trl-balcap {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -47,11 +46,10 @@ def main(argv: list[str] | None = None) -> int:
 
     Args:
         argv (`list[str]`, *optional*):
-            Arguments without the program's name; defaults to the process's.
+            Arguments without the program's name. Defaults to `sys.argv[1:]`.
 
     Returns:
-        `int`: exit status; 1 for input that cannot be used, which is said in one line; 130 after
-        Ctrl-C.
+        `int`: exit status: 1 for unusable input, with a one-line message; 130 after Ctrl-C.
     """
     try:
         args = build_parser().parse_args(dashed(sys.argv[1:] if argv is None else argv))
@@ -62,8 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write("\ntrl-balcap: stopped by Ctrl-C.\n")
         return 130
     except (ValueError, OSError) as error:
-        # What the user typed or gave is at fault, and the message says how; a traceback would hide
-        # it.
+        # The user's input is at fault and the message explains it; a traceback would bury it.
         sys.stderr.write(f"trl-balcap: {error}\n")
         sys.exit(1)
 

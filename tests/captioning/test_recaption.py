@@ -74,10 +74,10 @@ def test_a_folder_of_photos_becomes_a_file_to_train_on(photos, tmp_path, capsys)
         assert main(command(photos, out, server, "--words", "80")) == 0
     assert len(writer.asked) == 5
     assert writer.asked[0].startswith("Describe this image in about 80 words")
-    assert "5 images, 0 done already: 5 captions by openai/writer, price unknown" in shown
+    assert "5 images, 0 already done: 5 captions by openai/writer, price unknown" in shown
     assert "broken.png: the file is empty" in shown
-    assert "4 references written, 0 there already, 1 images without" in shown
-    assert "1 references written, 3 there already" in capsys.readouterr().out
+    assert "4 references written, 0 already there, 1 images without one" in shown
+    assert "1 references written, 3 already there" in capsys.readouterr().out
     loaded = load_captions(out, references=True)
     assert sorted(loaded["reference"]) == sorted(row["reference"] for row in scene_rows(4))
     assert loaded[0]["prompt"][0]["content"] == "Describe the image in detail."
@@ -144,7 +144,7 @@ def test_a_budget_ends_the_run_and_another_goes_on(photos, tmp_path, capsys):
     ("more", "message"),
     [
         (["--samples", "3"], "--samples 3 needs --judge MODEL"),
-        (["--judge", "scenes/oracle"], "give --samples, such as 4"),
+        (["--judge", "scenes/oracle"], "pass --samples too, such as 4"),
         (["--samples", "0"], "samples must be 1 or more, got 0"),
         (["--words", "0"], "A reference has 1 word or more, got 0"),
         (

@@ -65,7 +65,7 @@ def test_lengths_are_held_against_the_recipe(references, capsys):
     shown = capsys.readouterr().out
     assert "too long" in shown
     assert "longer than 5 tokens" in shown
-    assert "(estimated; --tokenizer counts them)" in shown
+    assert "(estimated; pass --tokenizer to count them)" in shown
 
 
 def test_a_row_whose_image_cannot_be_read_is_left_out(references, tmp_path, capsys):
@@ -80,4 +80,4 @@ def test_a_file_without_references_names_the_way_out(tmp_path, capsys):
     file = write_scenes(tmp_path / "scenes", 1)
     with pytest.raises(SystemExit):
         main(["references", str(file.parent / "images")])
-    assert "has no references: write some with trl-balcap recaption" in capsys.readouterr().err
+    assert "has no references. Write some with `trl-balcap recaption`" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def test_a_model_captions_a_folder(tiny_qwen, scenes_folder, tmp_path, capsys):
     assert [row["id"] for row in made] == [f"00{i}.png" for i in range(5)]
     assert (out.parent / made[0]["image"]).is_file()
     assert made[0]["reference"].startswith(("There", "One", "Two", "Three", "Four", "In", "At"))
-    assert "5 captions written, 0 there already" in capsys.readouterr().out
+    assert "5 captions written, 0 already there" in capsys.readouterr().out
 
     # Greedy: batches of 2 and of 5 say the same.
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -68,7 +68,7 @@ def test_a_trained_model_is_asked_as_in_training(tiny_qwen, scenes_folder, tmp_p
     assert main([*command, "--out", str(trained)]) == 0
     assert {row["prompt"] for row in rows(trained)} == {"What do you see?"}
     assert main([*command, "--out", str(trained)]) == 0
-    assert "0 captions written, 5 there already" in capsys.readouterr().out
+    assert "0 captions written, 5 already there" in capsys.readouterr().out
     assert main([*command, "--out", str(given), "--prompt", "Say."]) == 0
     assert {row["prompt"] for row in rows(given)} == {"Say."}
     with pytest.raises(SystemExit):
@@ -141,7 +141,7 @@ def test_a_server_captions_and_bad_images_are_told_and_skipped(tmp_path, capsys)
         assert main([*command, "--api-base", server.url]) == 0
         shown = capsys.readouterr().out
         assert "broken.png: it is not an image that Pillow can read" in shown
-        assert "2 captions written, 0 there already, 1 images skipped" in shown
+        assert "2 captions written, 0 already there, 1 images skipped" in shown
         assert {row["caption"] for row in rows(out)} == {"Caption 1.", "Caption 2."}
         content = asked[0][0]["content"]
         assert [m["role"] for m in asked[0]] == ["user"]
@@ -152,7 +152,7 @@ def test_a_server_captions_and_bad_images_are_told_and_skipped(tmp_path, capsys)
         kept, lost = out.read_text().splitlines()
         out.write_text(f"{kept}\n{lost[:30]}")
         assert main([*command, "--api-base", server.url]) == 0
-        assert "1 captions written, 1 there already" in capsys.readouterr().out
+        assert "1 captions written, 1 already there" in capsys.readouterr().out
         assert (len(asked), out.read_text().splitlines()[0]) == (3, kept)
 
         command[command.index("Say.")] = "Tell."

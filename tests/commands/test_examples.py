@@ -19,4 +19,4 @@ def test_the_examples_are_written_and_never_over_files(tmp_path, capsys):
 
     with pytest.raises(SystemExit, match="1"):
         main(["examples", "--out", str(out)])
-    assert f"{out} holds files already" in capsys.readouterr().err
+    assert f"{out} already contains files" in capsys.readouterr().err

@@ -22,9 +22,9 @@ def test_scenes_are_written_as_a_dataset(tmp_path, capsys):
     [
         ("--faults", '{"stall": 2}', "add up to 2"),
         ("--faults", '{"earthquake": 1}', "JSON object with keys from"),
-        ("--faults", "stall", "--faults is no JSON"),
+        ("--faults", "stall", "--faults is not valid JSON"),
         ("--noise", '{"flip": 2}', "got 2"),
-        ("--noise", '{"flip": "much"}', "--noise takes numbers"),
+        ("--noise", '{"flip": "much"}', "--noise takes numbers as values"),
         ("--port", "99999", "port is a number from 0 (a free one) to 65535, got 99999"),
         ("--latency", "-1", "latency is a number of seconds, 0 or more, got -1"),
     ],

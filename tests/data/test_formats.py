@@ -235,7 +235,7 @@ def test_an_image_that_is_stored_as_a_url_is_not_fetched():
     "name", ["photoes", "./photos", "/nowhere/photos", "a/b/c", "owner/photo.jpg", "gone.jsonl"]
 )
 def test_a_mistyped_folder_is_no_question_to_the_hub(name, caplog):
-    with pytest.raises(FileNotFoundError, match="There is no file or folder"):
+    with pytest.raises(FileNotFoundError, match="File or folder not found:"):
         load_captions(name)
     assert not caplog.records
 
@@ -243,7 +243,7 @@ def test_a_mistyped_folder_is_no_question_to_the_hub(name, caplog):
 def test_a_mistyped_sub_folder_is_no_question_to_the_hub(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    with pytest.raises(FileNotFoundError, match="There is no file or folder data/photoes"):
+    with pytest.raises(FileNotFoundError, match="File or folder not found: data/photoes"):
         load_captions("data/photoes")
     assert not caplog.records
 

@@ -43,8 +43,8 @@ def test_battles_are_rated_and_compared_with_people(tmp_path, capsys):
     assert command(tmp_path, battles) == 0
     shown = capsys.readouterr().out
     assert "Spearman 1.0000" in shown
-    assert "Agreement on captions: 0.750 (0.301 to 0.954) over 4 battles, ties included." in shown
-    assert "Agreement on captions: 1.000 (0.439 to 1.000) over 3 battles, without ties." in shown
+    assert "Caption-level agreement: 0.750 (0.301 to 0.954) over 4 battles, ties included." in shown
+    assert "Caption-level agreement: 1.000 (0.439 to 1.000) over 3 battles, without ties." in shown
 
 
 def test_a_ranking_of_ones_own(tmp_path, capsys):
@@ -75,7 +75,7 @@ def test_ties_are_no_agreement(tmp_path, capsys):
     """Seven equal scores say nothing; two equal ones of three share a rank."""
     assert command(tmp_path, dict.fromkeys(MODELS[:7], 0.5)) == 0
     shown = capsys.readouterr().out
-    assert "All models have the same score: there is nothing to correlate." in shown
+    assert "All models have the same score, so there is no ranking to correlate." in shown
     assert "Spearman" not in shown
     # Ranks 1, 2.5, 2.5 against 1, 2, 3: rho = 1.5 / sqrt(1.5 * 2).
     tied = agreement({MODELS[0]: 3.0, MODELS[1]: 1.0, MODELS[2]: 1.0})
@@ -140,9 +140,9 @@ def test_rows_of_a_metric_agree_with_people(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "Kendall 1.0000" in shown
     # The second battle is a tie by the metric; the third model has no rows.
-    assert "Agreement on captions: 0.500" in shown
+    assert "Caption-level agreement: 0.500" in shown
     assert "over 2 battles, ties included" in shown
-    assert "Agreement on captions: 1.000" in shown
+    assert "Caption-level agreement: 1.000" in shown
 
 
 def test_files_that_are_no_json(tmp_path, capsys):

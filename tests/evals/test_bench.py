@@ -132,7 +132,7 @@ def test_a_score_over_repeats_is_their_mean():
 def test_judges_by_metric(folder, capsys):
     with pytest.raises(SystemExit):
         command(folder, "exact", more=["--judge", "bleu=openai/x"])
-    assert "there is no metric 'bleu'" in capsys.readouterr().err
+    assert "unknown metric 'bleu'" in capsys.readouterr().err
     # The general one is of no use here, and is not asked.
     more = ["--judge", "b-capscore=scenes/oracle", "--judge", "openai/nobody"]
     assert command(folder, "exact", more=more) == 0

@@ -120,7 +120,7 @@ def test_the_command_prints_a_floor_for_the_config(tmp_path, capsys):
     arguments = ["calibrate", str(path), "--judge", "scenes/oracle", "--out", str(tmp_path / "o")]
     assert cli.main([*arguments, "--against", "scenes/oracle", "--yes"]) == 0
     shown = capsys.readouterr().out
-    assert "What will be asked" in shown
+    assert "Planned judge calls" in shown
 
 
 def test_nothing_is_spent_without_a_yes(tmp_path, capsys):

@@ -526,7 +526,7 @@ def test_two_captioners_are_compared_in_pairs(folder, questions, capsys):
     assert "+36.25" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["score", "--compare", pair[0], str(better)])
-    assert "must both be captions, or both scored rows" in capsys.readouterr().err
+    assert "must both contain captions, or both scored rows" in capsys.readouterr().err
 
 
 def test_both_sides_of_a_comparison_share_one_cache(tmp_path):

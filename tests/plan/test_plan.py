@@ -330,7 +330,7 @@ def test_what_a_recipe_may_not_say(tmp_path):
         read_recipe(recipe, [])
     with pytest.raises(ValueError, match=r"There are no flags --groups 4"):
         read_recipe(None, ["--groups", "4"])
-    with pytest.raises(FileNotFoundError, match=r"There is no file .*gone\.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"File not found: .*gone\.yaml"):
         read_recipe(tmp_path / "gone.yaml", [])
     with pytest.raises(ValueError, match=r"holds a list, not settings"):
         read_recipe(write(tmp_path / "l.yaml", "- 1\n"), [])

@@ -206,7 +206,7 @@ def test_the_command_writes_the_page(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["missing"], "nothing to report at missing"),
-        (["missing", "--watch"], "--watch belongs to --serve"),
+        (["missing", "--watch"], "--watch needs --serve"),
         (["missing", "--max-rollouts", "0"], "must be 1 or more, got 0"),
     ],
 )

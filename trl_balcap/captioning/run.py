@@ -87,7 +87,7 @@ def list_images(source: str | Path, *, image_folder: str | Path | None = None) -
     """
     source = Path(source)
     if not source.exists():
-        raise FileNotFoundError(f"There is no file or folder {source}.")
+        raise FileNotFoundError(f"File or folder not found: {source}.")
     if image_folder is not None and not Path(image_folder).is_dir():
         raise FileNotFoundError(f"There is no folder {image_folder} to look for images in.")
     listed = source if source.suffix.lower() in TABLE_SUFFIXES else None

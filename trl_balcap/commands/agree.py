@@ -1,4 +1,4 @@
-"""`trl-balcap agree`: does a metric rank captioners as people do?"""
+"""`trl-balcap agree`: whether a metric ranks captioners the way people do."""
 
 import argparse
 import json
@@ -16,20 +16,19 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "agree",
         help="rank correlation of a metric with CapArena's human ranking",
-        description="Spearman's and Kendall's correlation of a metric with the human ranking of "
-        "captioners, and for judged battles the share of battles in which it agrees with people.",
+        description="Spearman and Kendall correlation of a metric with the human ranking of "
+        "captioners and, for judged battles, the share in which it agrees with people.",
     )
     parser.add_argument(
         "metric",
         nargs="+",
-        help="JSON: {model: score}, a list of models (best first), or CapArena's list of battles "
-        "with a "
-        '"judge" in each; or MODEL=ROWS for each model, with the rows that score wrote',
+        help="JSON file with {model: score}, a list of models (best first), or CapArena's list of "
+        'battles with a "judge" in each; or MODEL=ROWS per model, with rows written by score',
     )
     parser.add_argument(
         "--battles",
         type=Path,
-        help="with MODEL=ROWS: CapArena's battles, to compare captions by their scores",
+        help="with MODEL=ROWS: CapArena's battles, to also compare single captions by score",
     )
     parser.add_argument(
         "--human-ranking",
@@ -37,9 +36,9 @@ def add_parser(subparsers: Any) -> None:
         help="JSON list of models, best first (default: CapArena's 15 captioners)",
     )
     parser.add_argument(
-        "--lower-is-better", action="store_true", help="{model: score} where a low score is good"
+        "--lower-is-better", action="store_true", help="for {model: score}: low scores are good"
     )
-    parser.add_argument("--out", type=Path, help="write the result here as JSON")
+    parser.add_argument("--out", type=Path, help="output JSON file")
     parser.set_defaults(run=run)
 
 
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     Print the agreement.
 
     Raises:
-        `ValueError`: if the file is of none of the three forms, or names a model that people did
+        `ValueError`: if the file has none of the three forms, or contains a model that people did
             not rank.
     """
     from trl_balcap.evals.agree import agreement, agreement_of_rows
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         found = agreement(_read(path), human, lower_is_better=args.lower_is_better, name=path)
     else:
         raise ValueError(
-            "agree takes one file, or MODEL=ROWS for each model (with --battles FILE)."
+            "agree takes either one file, or MODEL=ROWS per model (optionally with --battles FILE)."
         )
     console = make_console()
     table = make_table(title, ("model", "metric", "human", "score"))
@@ -80,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         table.add_row(model, str(place), position, "-" if score is None else f"{score:.6g}")
     console.print(table)
     if found["spearman"] is None:
-        say(console, "All models have the same score: there is nothing to correlate.")
+        say(console, "All models have the same score, so there is no ranking to correlate.")
     else:
         say(
             console,
@@ -93,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         if captions is not None:
             say(
                 console,
-                f"Agreement on captions: {captions['overall']:.3f} ({captions['low']:.3f} to "
+                f"Caption-level agreement: {captions['overall']:.3f} ({captions['low']:.3f} to "
                 f"{captions['high']:.3f}) over {captions['n']} battles, {ties}.",
             )
     if args.out is not None:
@@ -103,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise FileNotFoundError(f"File not found: {path}.")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""`trl-balcap bench`: captioners by benchmarks, with intervals and significance, in one table."""
+"""`trl-balcap bench`: several captioners on several benchmarks, in one table with intervals."""
 
 import argparse
 import asyncio
@@ -26,32 +26,32 @@ def add_parser(subparsers: Any) -> None:
     """Add `bench` to the command line."""
     parser = subparsers.add_parser(
         "bench",
-        help="captioners by benchmarks in one table, for a paper",
-        description="Captions with each model, scores on each suite, and writes one table of all "
-        "runs in the folder: Markdown, CSV, LaTeX and JSON. A run that was stopped goes on; "
-        "another model or suite is added.",
+        help="compare captioners on several benchmarks in one table, for a paper",
+        description="Captions each suite with each model, scores the captions, and writes one "
+        "table of everything in the folder as Markdown, CSV, LaTeX and JSON. An interrupted run "
+        "resumes, and models or suites can be added later.",
     )
     parser.add_argument(
         "--models",
         nargs="+",
         default=(),
         metavar="[NAME=]MODEL[@URL]",
-        help="checkpoints, adapters, or litellm model strings with a server",
+        help="checkpoints, adapters, or litellm model strings (with a server's URL)",
     )
     parser.add_argument(
         "--captions",
         nargs="+",
         default=(),
         metavar="NAME=PATH",
-        help="captions made elsewhere: a file, or a folder with SUITE.jsonl or SUITE.json",
+        help="existing captions: a file, or a folder with SUITE.jsonl or SUITE.json",
     )
-    parser.add_argument("--suite", nargs="+", required=True, help=f"of {', '.join(SUITES)}")
+    parser.add_argument("--suite", nargs="+", required=True, help=f"any of {', '.join(SUITES)}")
     parser.add_argument(
         "--images",
         nargs="+",
         default=(),
         metavar="SUITE=PATH",
-        help="images of each suite (a folder, or JSONL with references for b-capscore)",
+        help="images of each suite: a folder, or JSONL (with references for b-capscore)",
     )
     parser.add_argument(
         "--data",
@@ -61,38 +61,43 @@ def add_parser(subparsers: Any) -> None:
         help="data of the published benchmarks, as for score",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder of captions, rows and table"
+        "--out", type=Path, required=True, help="output folder for captions, rows and table"
     )
     parser.add_argument(
-        "--baseline", help="model that the others are compared with (default: first)"
+        "--baseline", help="model to compare the others with (default: the first one)"
     )
     parser.add_argument(
-        "--repeats", type=int, default=1, help="ask the judge so often: its noise in the intervals"
+        "--repeats",
+        type=int,
+        default=1,
+        help="times to ask the judge, so that intervals include its noise (default: 1)",
     )
     parser.add_argument(
         "--mode",
         choices=("official", "strict"),
         default="official",
-        help="the published scripts' numbers, or corrected ones, as for score (default: official)",
+        help="same numbers as the published scripts, or corrected ones (default: official)",
     )
     parser.add_argument(
         "--official-prompts",
         nargs="+",
         default=(),
         metavar="PATH",
-        help="checkouts whose prompts are used, as for score",
+        help="clones of the benchmarks' repositories, to use their prompts, as for score",
     )
-    parser.add_argument("--split", default="all", help="domain of CaptionQA (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="shuffles and coins (default: 0)")
-    parser.add_argument("--yes", action="store_true", help="do not ask before spending")
-    for flag, text in (("--judge", "the judge"), ("--vision-judge", "who is shown images")):
+    parser.add_argument("--split", default="all", help="CaptionQA domain (default: all)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of shuffles and coin flips (default: 0)"
+    )
+    parser.add_argument("--yes", action="store_true", help="skip the cost confirmation")
+    for flag, text in (("--judge", "judge model"), ("--vision-judge", "model that sees images")):
         parser.add_argument(
             flag,
             nargs="+",
             action="extend",
             default=[],
             metavar="[METRIC=]MODEL[@URL]",
-            help=f"{text}, of all metrics or of one",
+            help=f"{text}, for all metrics or for one",
         )
     add_judge_flags(parser, without=("model", "vision_model", "cache"))
     parser.set_defaults(run=run)
@@ -100,14 +105,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """
-    Bench, and show the table.
+    Run the benchmarks and show the table.
 
     Returns:
         `int`: 0; 1 if a model got no score on a suite; 2 if the cost was declined; 130 after
         Ctrl-C.
 
     Raises:
-        `ValueError`: if the arguments do not fit together, or captions cannot be scored.
+        `ValueError`: if the arguments contradict each other, or captions cannot be scored.
     """
     from trl_balcap.evals.bench import bench, read_bill
     from trl_balcap.evals.bench_tables import bill_line, standings_grid, write_tables
@@ -119,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     console = make_console()
     models = _models(args)
     if not models:
-        raise ValueError("bench needs --models MODEL ... or --captions NAME=PATH ....")
+        raise ValueError("bench needs --models MODEL ... or --captions NAME=PATH ..., or both.")
 
     def agree(plans: "Mapping[tuple[str, str], tuple[ScorePlan, Judge]]") -> bool:
         table, usd = _plan_table(plans)
@@ -151,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
         say(console, str(declined))
         return 2
     except KeyboardInterrupt:
-        say(console, f"Stopped. What is done is in {args.out}; the same command goes on there.")
+        say(console, f"Stopped. Finished work is in {args.out}; rerun the command to continue.")
         return 130
     unscored = False
     for one in done:
@@ -163,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
     known = {model for of_metric in rows.values() for model in of_metric}
     if args.baseline is not None and args.baseline not in known:
         raise ValueError(
-            f"There is no model {args.baseline!r} in {args.out}, only {sorted(known)}."
+            f"--baseline {args.baseline!r} is not in {args.out}, which has {sorted(known)}."
         )
     baseline = args.baseline or models[0].name
     found = standings(rows, baseline=baseline, seed=args.seed)
@@ -190,24 +195,28 @@ def _models(args: argparse.Namespace) -> "list[BenchModel]":
 
 
 def _judge(args: argparse.Namespace, metric: str, cache: Path) -> "Judge":
-    """The judge of a metric: its own flag's, else the one of all metrics."""
+    """The judge of a metric: the one given for it, else the one given for all metrics."""
     from trl_balcap.evals.metrics.registry import METRICS
 
     def of(flag: str, given: list[str]) -> tuple[str, str | None] | None:
         found: dict[str, tuple[str, str | None]] = {}
         for entry in given:
             name, equals, rest = entry.partition("=")
-            if not equals or "/" in name:  # a model string may have a "=" of its own
+            if not equals or "/" in name:  # a model string may itself contain "="
                 name, rest = "", entry
             elif name not in METRICS:
-                raise ValueError(f"{flag} {entry!r}: there is no metric {name!r}.")
+                raise ValueError(
+                    f"{flag} {entry!r}: unknown metric {name!r}, must be one of {sorted(METRICS)}."
+                )
             model, _, url = rest.partition("@")
             found[name] = (model, url or None)
         return found.get(metric, found.get(""))
 
     text, vision = of("--judge", args.judge), of("--vision-judge", args.vision_judge)
     if text is None:
-        raise ValueError(f"No judge is named for {metric}: give --judge MODEL, or {metric}=MODEL.")
+        raise ValueError(
+            f"No judge given for {metric}: pass --judge MODEL or --judge {metric}=MODEL."
+        )
     settings: dict[str, Any] = {"model": text[0], "cache": str(cache)}
     if text[1] is not None:
         settings["api_base"] = text[1]
@@ -223,7 +232,7 @@ def _plan_table(
     from trl_balcap.evals.asking import cost
 
     table = make_table(
-        "What will be asked (estimate, without retries)",
+        "Planned judge calls (estimate, without retries)",
         ("model", "metric", "captions", "calls", "dollars"),
         left=2,
     )

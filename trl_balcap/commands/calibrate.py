@@ -24,33 +24,35 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "calibrate",
         help="a judge's test-retest spread per reward, and its agreement with another judge",
-        description="Scores captions twice with one judge, and once with another if --against "
-        "names one. Rows and calibration.json go to --out; a run that was stopped goes on where it "
-        "stopped.",
+        description="Scores captions twice with one judge, and once with the judge given by "
+        "--against, if any. Rows and calibration.json go to --out. An interrupted run resumes "
+        "where it stopped.",
     )
     parser.add_argument("captions", help='JSONL with "image", "caption" and "reference"')
     parser.add_argument("--out", type=Path, required=True, help="folder for rows and results")
-    parser.add_argument("--n", type=int, default=100, help="captions to score (default: 100)")
+    parser.add_argument(
+        "--n", type=int, default=100, help="number of captions to score (default: 100)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
     parser.add_argument("--images", help="folder that image paths are relative to")
-    parser.add_argument("--yes", action="store_true", help="do not ask before spending")
-    other = parser.add_argument_group("the judge to compare with; its other settings are --judge's")
+    parser.add_argument("--yes", action="store_true", help="skip the cost confirmation")
+    other = parser.add_argument_group("second judge (other settings as for --judge)")
     other.add_argument("--against", help="litellm model string")
-    other.add_argument("--against-vision", help="its model for images (default: --against)")
-    other.add_argument("--against-api-base", help="its server")
+    other.add_argument("--against-vision", help="model for images (default: --against)")
+    other.add_argument("--against-api-base", help="URL of its server")
     add_judge_flags(parser, required=True, without=("cache",))
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """
-    Calibrate, and say what to write into a config.
+    Calibrate, and print the tables.
 
     Returns:
         `int`: 0; 2 if the cost was declined.
 
     Raises:
-        `ValueError`: if the arguments do not fit together, or captions cannot be scored.
+        `ValueError`: if the arguments contradict each other, or captions cannot be scored.
     """
     from trl_balcap.evals.asking import cost
     from trl_balcap.evals.calibration import METRIC, calibrate
@@ -119,7 +121,7 @@ def _plan_table(plans: "Mapping[str, tuple[ScorePlan, Judge]]") -> Table:
     from trl_balcap.evals.calibration import METRIC
 
     table = make_table(
-        "What will be asked (estimate, without retries)",
+        "Planned judge calls (estimate, without retries)",
         ("round", "judge", "captions", "done", "calls", "dollars"),
         left=2,
     )
@@ -142,7 +144,7 @@ def _plan_table(plans: "Mapping[str, tuple[ScorePlan, Judge]]") -> Table:
 
 def _retest_table(found: "Calibration") -> Table:
     return make_table(
-        "The judge asked twice",
+        "Same judge, asked twice",
         (
             "reward",
             "captions",
@@ -166,7 +168,7 @@ def _retest_table(found: "Calibration") -> Table:
 
 def _against_table(found: "Calibration", judge: str, other: str) -> Table:
     table = make_table(
-        f"{other} beside {judge}", ("reward", "captions", "bias", "within 0.1", "rank correlation")
+        f"{other} against {judge}", ("reward", "captions", "bias", "within 0.1", "rank correlation")
     )
     for row in found.rewards:
         if row.against is not None:

@@ -1,4 +1,4 @@
-"""`trl-balcap caption`: captions of images, by any model."""
+"""`trl-balcap caption`: caption images with any model."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from trl_balcap.commands.showing import make_console, make_progress, say
 
 __all__ = ["add_parser", "run"]
 
-# Those of `caption_images`, which is slow to import; a test holds them together.
+# Copied from `caption_images`, which is slow to import; a test keeps them equal.
 PROMPT = "Describe the image in detail."
 MAX_PIXELS = 512 * 28 * 28
 
@@ -18,23 +18,23 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "caption",
         help="caption images with any image-text-to-text model or adapter",
-        description="Captions images into a JSONL file that `trl-balcap score` reads. A run that "
-        "was stopped goes on where it stopped.",
+        description="Captions images into a JSONL file for `trl-balcap score`. An interrupted run "
+        "resumes where it stopped.",
     )
     parser.add_argument(
-        "model", help="checkpoint or PEFT adapter; for an API, a litellm model string"
+        "model", help="checkpoint or PEFT adapter, or a litellm model string for an API"
     )
     parser.add_argument("images", help='folder, JSONL with "image", or one image')
-    parser.add_argument("--out", type=Path, required=True, help="JSONL file to write")
-    parser.add_argument("--image-folder", help="folder that image paths in a list are relative to")
+    parser.add_argument("--out", type=Path, required=True, help="output JSONL file")
+    parser.add_argument("--image-folder", help="folder that listed image paths are relative to")
     parser.add_argument(
-        "--prompt", help=f"default: the one that the folder's model was trained with, or {PROMPT!r}"
+        "--prompt", help=f"prompt (default: the one the model was trained with, else {PROMPT!r})"
     )
     parser.add_argument(
         "--engine",
         choices=("auto", "transformers", "vllm", "api"),
         default="auto",
-        help="auto: api with --api-base, vLLM where installed, else transformers",
+        help="auto: api with --api-base, else vllm if installed, else transformers",
     )
     parser.add_argument("--api-base", help="URL of an OpenAI-compatible server")
     parser.add_argument("--max-new-tokens", type=int, default=512, help="default: 512")
@@ -44,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
         "--max-pixels",
         type=int,
         default=MAX_PIXELS,
-        help=f"larger images are made smaller (default: {MAX_PIXELS})",
+        help=f"larger images are scaled down (default: {MAX_PIXELS})",
     )
     parser.set_defaults(run=run)
 
@@ -57,13 +57,13 @@ def run(args: argparse.Namespace) -> int:
         `int`: 0, or 1 if no image has a caption.
 
     Raises:
-        `ValueError`: if there is nothing to caption, or the arguments do not fit together.
+        `ValueError`: if there is nothing to caption, or the arguments contradict each other.
     """
     from transformers.utils import logging as transformers_logging
 
     from trl_balcap.captioning.run import caption_images, list_images
 
-    transformers_logging.disable_progress_bar()  # ours is enough
+    transformers_logging.disable_progress_bar()  # we show our own
     console = make_console()
     with make_progress(console) as progress:
         bar = progress.add_task("captioning", total=None)
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         say(console, f"skipped {message}")
     say(
         console,
-        f"{done.out}: {done.written} captions written, {done.kept} there already, "
+        f"{done.out}: {done.written} captions written, {done.kept} already there, "
         f"{len(done.skipped)} images skipped.",
     )
     return 0 if done.written + done.kept else 1

@@ -1,4 +1,4 @@
-"""`trl-balcap demo`: the tiny captioner trained on drawn scenes, before and after."""
+"""`trl-balcap demo`: train the tiny captioner on drawn scenes, with scores before and after."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "demo", help="train the tiny captioner on drawn scenes and compare before and after"
     )
-    parser.add_argument("--out", default="runs/demo", help="run folder (default: runs/demo)")
+    parser.add_argument("--out", default="runs/demo", help="output folder (default: runs/demo)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--steps", type=int, default=120, help="optimizer steps (default: 120)")
     parser.set_defaults(run=run)
@@ -32,12 +32,12 @@ def run(args: argparse.Namespace) -> int:
     Train the demo's captioner, and show its scores before and after.
 
     Raises:
-        `FileExistsError`: where `--out` holds a run already.
-        `ValueError`: for fewer steps than one.
+        `FileExistsError`: if `--out` already contains a run.
+        `ValueError`: if `--steps` is less than one.
     """
     console = make_console()
     say(console, f"Training a tiny Qwen2.5-VL to caption drawn scenes, {args.steps} steps, on CPU.")
-    say(console, "First it loads PyTorch and TRL, which takes some seconds.")
+    say(console, "Loading PyTorch and TRL takes a few seconds.")
 
     from transformers.utils import logging as transformers_logging
 
@@ -63,13 +63,13 @@ def run(args: argparse.Namespace) -> int:
     console.print(_table(results))
     say(console, f"Checkpoint, captions, reward curves and this table are in {args.out}")
     say(
-        console, f"Every caption with what the judge saw: open {args.out}/report.html in a browser."
+        console, f"Open {args.out}/report.html in a browser to see every caption with its verdicts."
     )
     return 0
 
 
 def _reward_bar(progress: Progress) -> "TrainerCallback":
-    """A progress bar that shows the three rewards of the step."""
+    """A progress bar that shows the three mean rewards of the step."""
     from transformers import TrainerCallback
 
     class RewardBar(TrainerCallback):

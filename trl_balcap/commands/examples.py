@@ -1,4 +1,4 @@
-"""`trl-balcap examples`: the example scripts and recipes as files of one's own."""
+"""`trl-balcap examples`: copy the example scripts and recipes into a folder."""
 
 import argparse
 import shutil
@@ -14,25 +14,27 @@ __all__ = ["add_parser", "run"]
 def add_parser(subparsers: Any) -> None:
     """Add `examples` to the command line."""
     parser = subparsers.add_parser(
-        "examples", help="write the training scripts, recipes and accelerate files into a folder"
+        "examples", help="copy the training scripts, recipes and accelerate configs into a folder"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("examples"), help="folder to write (default: examples)"
+        "--out", type=Path, default=Path("examples"), help="output folder (default: examples)"
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """
-    Copy the examples that came with the package.
+    Copy the examples that ship with the package.
 
     Raises:
-        `FileExistsError`: where `--out` holds files already.
+        `FileExistsError`: if `--out` already contains files.
     """
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise FileExistsError(f"{args.out} holds files already. Name another folder with --out.")
+        raise FileExistsError(
+            f"{args.out} already contains files. Choose another folder with --out."
+        )
     package = Path(trl_balcap.__file__).parent
-    # In the wheel they are part of the package; a clone has them beside it.
+    # The wheel has them inside the package, a clone next to it.
     inside, beside = package / "examples", package.parent / "examples"
     source = inside if inside.is_dir() else beside
     shutil.copytree(

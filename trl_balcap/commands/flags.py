@@ -1,4 +1,4 @@
-"""One manner for every subcommand's flags: dashes, underscores accepted, errors in one line."""
+"""How every subcommand parses its flags: dashes or underscores, and one-line errors."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,18 +8,18 @@ __all__ = ["Parser", "dashed"]
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that says what is wrong in one line, without the usage above it."""
+    """An argument parser that reports an error in one line, without printing the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """End the process with status 2 and one line."""
+        """Exit with status 2 and a one-line message."""
         self.exit(2, f"{self.prog}: {message.rstrip('.')}. See `{self.prog} --help`.\n")
 
 
 def dashed(words: Sequence[str]) -> list[str]:
     """
-    The command line with `--gpu-memory` for `--gpu_memory`, as TRL's own parser takes both.
+    Replace underscores with dashes in flag names, since TRL's own parser accepts both.
 
-    Values stay as they are, and so does everything after a bare `--`, which is for TRL's parser.
+    Values are left unchanged, as is everything after a bare `--`, which goes to TRL's parser.
 
     ```python
     >>> dashed(["plan", "--gpu_memory", "a_b", "--out=x_y", "--", "--max_steps"])

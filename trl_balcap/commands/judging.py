@@ -1,4 +1,4 @@
-"""The judge's flags, the same in every command, from the one table of settings."""
+"""The judge's flags, generated from the table of settings, the same in every command."""
 
 import argparse
 from collections.abc import Collection
@@ -25,7 +25,7 @@ def add_judge_flags(
         required (`bool`, *optional*, defaults to `False`):
             Whether `--judge` must be given.
         without (`Collection[str]`, *optional*):
-            Settings that the command chooses itself.
+            Settings that get no flag because the command sets them itself.
     """
     group = parser.add_argument_group("judge")
     for one in SETTINGS.values():
@@ -54,16 +54,16 @@ def add_judge_flags(
 
 
 def judge_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the flags of [`add_judge_flags`] gave, to call [`Judge`] with."""
+    """The settings from the flags of [`add_judge_flags`], as keyword arguments of [`Judge`]."""
     given = {name: getattr(args, f"judge_{name}", None) for name in SETTINGS}
     return {name: given[name] for name in given if hasattr(args, f"judge_{name}")}
 
 
 def judge_from(args: argparse.Namespace, **settings: Any) -> Judge:
-    """The judge that the flags describe; `settings` overrules them.
+    """Build the judge that the flags describe; `settings` override them.
 
     Raises:
-        `JudgeConfigError`: if no model is named, or a setting breaks its rule.
+        `JudgeConfigError`: if no model is given, or a setting is invalid.
 
     Example:
 
@@ -77,7 +77,7 @@ def judge_from(args: argparse.Namespace, **settings: Any) -> Judge:
     """
     given = judge_settings(args) | settings
     if given.get("model") is None:
-        raise JudgeConfigError("no judge is named: give --judge MODEL, such as openai/gpt-4o-mini")
+        raise JudgeConfigError("no judge given: pass --judge MODEL, such as openai/gpt-4o-mini")
     return Judge(**given)
 
 

@@ -1,4 +1,4 @@
-"""`trl-balcap plan`: memory, judge calls and cost of a recipe before it runs."""
+"""`trl-balcap plan`: estimate a recipe's memory, judge calls and cost before running it."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -18,45 +18,47 @@ GIB = 2**30
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds `plan` to the command line."""
+    """Add `plan` to the command line."""
     parser = subparsers.add_parser(
         "plan",
-        help="memory, batches and judge calls of a recipe, before it is run",
-        description="Checks a recipe without a GPU and without the network: parameters, memory of "
-        "one GPU, batch arithmetic, tokens per image, judge calls. Exit status 1: it does not fit.",
+        help="estimate a recipe's memory, batches and judge calls before running it",
+        description="Checks a recipe without a GPU or network: parameters, memory per GPU, batch "
+        "sizes, tokens per image, judge calls. Exits with status 1 if the recipe does not fit.",
     )
-    parser.add_argument("--config", help="the recipe, e.g. examples/configs/qwen2.5-vl-3b.yaml")
+    parser.add_argument("--config", help="recipe, e.g. examples/configs/qwen2.5-vl-3b.yaml")
     parser.add_argument(
-        "--accelerate-config", help="accelerate file, instead of the one that the recipe names"
+        "--accelerate-config", help="accelerate config (default: the one named in the recipe)"
     )
-    parser.add_argument("--num-processes", type=int, help="GPUs, instead of the file's number")
+    parser.add_argument(
+        "--num-processes", type=int, help="number of GPUs (default: from the accelerate config)"
+    )
     parser.add_argument(
         "--gpu-memory",
         type=float,
-        help="GiB of one GPU; by default this machine's GPU, or 80",
+        help="memory of one GPU in GiB (default: this machine's GPU, else 80)",
     )
     parser.add_argument(
-        "--image-tokens", type=int, help="tokens of an image, for a model unknown here"
+        "--image-tokens", type=int, help="tokens per image, for models that plan does not know"
     )
     parser.add_argument(
         "--judge-price",
         type=float,
         nargs=2,
         metavar=("PROMPT", "COMPLETION"),
-        help="dollars per million tokens of the judge, instead of litellm's table",
+        help="judge's price in dollars per million tokens (default: from litellm)",
     )
     parser.add_argument(
-        "--network", action="store_true", help="let the Hub be asked for a model's configuration"
+        "--network", action="store_true", help="allow downloading the model's config from the Hub"
     )
     parser.add_argument(
         "--without-data",
         action="store_true",
-        help="plan by images and captions of the usual size, not by the recipe's dataset",
+        help="assume images and captions of typical size instead of reading the dataset",
     )
     parser.add_argument(
         "flags",
         nargs="*",
-        help="after `--`: flags of the training script, which override the recipe",
+        help="after `--`: training script flags that override the recipe",
     )
     parser.set_defaults(run=run)
 
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     Print the plan.
 
     Returns:
-        `int`: 0 where it fits, 1 where it does not.
+        `int`: 0 if the recipe fits, else 1.
 
     Raises:
         `FileNotFoundError`, `ValueError`: as for [`make_plan`].
@@ -106,12 +108,12 @@ def _print(plan: "RunPlan", console: Console) -> None:
         say(console, line)
     need, have = plan.memory.peak / GIB, plan.gpu_memory
     if plan.fits:
-        say(console, f"fits: {need:.1f} of {have:.0f} GiB per GPU, {HEADROOM:.0%} kept free")
+        say(console, f"fits: {need:.1f} of {have:.0f} GiB per GPU, with {HEADROOM:.0%} kept free")
         return
     say(
         console,
-        f"does not fit: needs {need:.1f} GiB and {HEADROOM:.0%} of {have:.0f} GiB kept free. "
-        "Change one of:",
+        f"does not fit: needs {need:.1f} GiB, plus {HEADROOM:.0%} of {have:.0f} GiB kept free. "
+        "Change one of these:",
     )
     for change in ways_out(plan):
         say(console, f"  - {change}")
@@ -147,7 +149,7 @@ def _facts(plan: "RunPlan") -> Table:
 
 
 def _memory_table(plan: "RunPlan") -> Table:
-    table = make_table("memory of one GPU", ("term", "formula", "GiB"), left=2)
+    table = make_table("memory per GPU", ("term", "formula", "GiB"), left=2)
 
     def rows(terms: "tuple[Term, ...]") -> None:
         for term in terms:
@@ -169,7 +171,7 @@ def _judging_table(plan: "RunPlan") -> Table:
     judging = plan.judging
     run = judging.run
     table = make_table(
-        "judging, at most", ("question", "calls a batch", "prompt tokens", "reply tokens")
+        "judging, at most", ("question", "calls per batch", "prompt tokens", "reply tokens")
     )
     for question in judging.batch.questions:
         table.add_row(
@@ -182,7 +184,7 @@ def _judging_table(plan: "RunPlan") -> Table:
         if estimate is not None:
             cost = "" if estimate.usd is None else f": ${estimate.usd:,.2f}"
             if estimate.usd_cached != estimate.usd:
-                cost += f" (${estimate.usd_cached:,.2f} where the judge caches prefixes)"
+                cost += f" (${estimate.usd_cached:,.2f} if the judge caches prefixes)"
             table.add_section()
             table.add_row(
                 f"{name}{cost}",

@@ -1,4 +1,4 @@
-"""`trl-balcap recaption`: reference captions for images, by a strong model."""
+"""`trl-balcap recaption`: write reference captions for images with a strong model."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ from trl_balcap.commands.showing import confirm, make_console, make_progress, sa
 
 __all__ = ["add_parser", "run"]
 
-# What the writer chooses itself, or is no matter of recaptioning.
+# Settings that recaptioning fixes itself or does not use.
 _WITHOUT = ("profile", "max_unscored", "batch_deadline", "structured", "max_pixels", "extra")
 
 
@@ -18,49 +18,53 @@ def add_parser(subparsers: Any) -> None:
     """Add `recaption` to the command line."""
     parser = subparsers.add_parser(
         "recaption",
-        help="write reference captions for images by a strong model",
+        help="write reference captions for images with a strong model",
         description="Writes a reference caption for each image into a JSONL file to train on. The "
-        "cost is shown first; a run that was stopped goes on where it stopped.",
+        "cost is shown first. An interrupted run resumes where it stopped.",
     )
     parser.add_argument("photos", help="folder, list of images, or one image")
-    parser.add_argument("--model", required=True, help="litellm model string of who writes")
+    parser.add_argument(
+        "--model", required=True, help="litellm model string of the model that writes"
+    )
     parser.add_argument(
         "--model-api-base",
-        help="URL of the server of --model, where it is not that of --judge; a budget then holds "
-        "for each of the two",
+        help="URL of the server of --model, if it differs from that of --judge; each of the two "
+        "then has its own budget",
     )
-    parser.add_argument("--out", type=Path, required=True, help="JSONL file to write")
-    parser.add_argument("--words", type=int, default=150, help="length asked for (default: 150)")
-    parser.add_argument("--prompt", help="what to ask in place of our prompt")
+    parser.add_argument("--out", type=Path, required=True, help="output JSONL file")
+    parser.add_argument(
+        "--words", type=int, default=150, help="words asked for per reference (default: 150)"
+    )
+    parser.add_argument("--prompt", help="prompt to use instead of the built-in one")
     parser.add_argument(
         "--max-reference-tokens",
         type=int,
         default=1024,
-        help="bound on a reference; one that reaches it is left out (default: 1024)",
+        help="token limit; references that reach it are left out (default: 1024)",
     )
     parser.add_argument(
-        "--samples", type=int, default=1, help="captions of each image, the best is kept"
+        "--samples", type=int, default=1, help="captions per image, of which the best is kept"
     )
     parser.add_argument(
         "--pick",
         choices=("b-capscore-free", "precision"),
         default="b-capscore-free",
-        help="how --judge finds the best: precision, language and what most samples agree on, or "
-        "the first two (default: b-capscore-free)",
+        help="how --judge picks the best: by precision, language and agreement with the other "
+        "samples, or by the first two only (default: b-capscore-free)",
     )
     parser.add_argument(
         "--sampling-temperature",
         type=float,
-        help="of the writer (default: 0; 0.8 with several samples)",
+        help="temperature of --model (default: 0, or 0.8 with several samples)",
     )
     parser.add_argument(
         "--image-pixels",
         type=int,
         default=512 * 28 * 28,
-        help="larger images are made smaller, as for the policy (default: 401408)",
+        help="larger images are scaled down, as for the policy (default: 401408)",
     )
-    parser.add_argument("--image-folder", help="folder that image paths in a list are relative to")
-    parser.add_argument("--yes", action="store_true", help="do not ask before spending")
+    parser.add_argument("--image-folder", help="folder that listed image paths are relative to")
+    parser.add_argument("--yes", action="store_true", help="skip the cost confirmation")
     add_judge_flags(parser, without=_WITHOUT)
     parser.set_defaults(run=run)
 
@@ -73,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         `int`: 0; 1 if no image has a reference; 2 if the cost was declined.
 
     Raises:
-        `ValueError`: if there is nothing to caption, or the arguments do not fit together.
+        `ValueError`: if there is nothing to caption, or the arguments contradict each other.
     """
     from trl_balcap.captioning.recaption import (
         Recaption,
@@ -97,13 +101,15 @@ def run(args: argparse.Namespace) -> int:
         max_pixels=args.image_pixels,
     )
     if args.judge_model is not None and args.samples == 1:
-        raise ValueError("--judge picks the best of several captions: give --samples, such as 4.")
+        raise ValueError(
+            "--judge picks the best of several captions: pass --samples too, such as 4."
+        )
     if args.judge_model is None and args.samples > 1:
-        raise ValueError(f"--samples {args.samples} needs --judge MODEL, which picks the best.")
+        raise ValueError(f"--samples {args.samples} needs --judge MODEL to pick the best.")
     rows = list_images(args.photos, image_folder=args.image_folder)
     settings = judge_settings(args)
     judge = Judge(**settings) if args.judge_model is not None else None
-    # One engine for both where that can be, so that limits, budget and cache are the run's.
+    # One engine for both if possible, so that limits, budget and cache are shared.
     writer = judge
     if judge is None or args.model_api_base is not None:
         own = {"model": args.model, "vision_model": None}
@@ -124,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
             asked = f", {cost.judge_calls} questions to {args.judge_model}"
             say(
                 console,
-                f"{total} images, {there} done already: {cost.writer_calls} captions by "
+                f"{total} images, {there} already done: {cost.writer_calls} captions by "
                 f"{args.model}{asked if cost.judge_calls else ''}, {price} (estimate, without "
                 "retries).",
             )
@@ -153,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
     spent = f" ${sum(engine.stats.usd for engine in engines):.2f} spent." if priced else ""
     say(
         console,
-        f"{done.out}: {done.written} references written, {done.kept} there already, "
-        f"{len(rows) - done.written - done.kept} images without.{spent}",
+        f"{done.out}: {done.written} references written, {done.kept} already there, "
+        f"{len(rows) - done.written - done.kept} images without one.{spent}",
     )
     return 0 if done.written + done.kept else 1

@@ -1,4 +1,4 @@
-"""`trl-balcap references`: what is wrong with reference captions, and a cleaned file."""
+"""`trl-balcap references`: check reference captions, and write a cleaned file."""
 
 import argparse
 import asyncio
@@ -28,45 +28,47 @@ def add_parser(subparsers: Any) -> None:
     """Add `references` to the command line."""
     parser = subparsers.add_parser(
         "references",
-        help="say what is wrong with reference captions, and write a cleaned file",
+        help="check reference captions, and write a cleaned file",
         description="Looks for refusals, openers such as 'in this image', duplicates, other "
-        "languages and lengths that the gate cannot meet; with --judge, for units that are wrong "
-        "or cannot be pointed at.",
+        "languages and lengths that the gate cannot match and, with --judge, for units that are "
+        "wrong or cannot be pointed at.",
     )
     parser.add_argument("file", help="JSONL, CSV or JSON with images and references, or a folder")
-    parser.add_argument("--out", type=Path, help="JSONL file for the rows that are sound")
-    parser.add_argument("--tokenizer", help="model whose tokens are counted (default: estimated)")
+    parser.add_argument("--out", type=Path, help="output JSONL file for the good rows")
     parser.add_argument(
-        "--max-completion-length", type=int, default=512, help="of the recipe (default: 512)"
+        "--tokenizer", help="model whose tokenizer counts tokens (default: estimate from words)"
     )
     parser.add_argument(
-        "--length-gate-lower", type=float, default=0.5, help="of the recipe (default: 0.5)"
+        "--max-completion-length", type=int, default=512, help="as in the recipe (default: 512)"
     )
     parser.add_argument(
-        "--sample", type=int, default=100, help="references shown to --judge (default: 100)"
+        "--length-gate-lower", type=float, default=0.5, help="as in the recipe (default: 0.5)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
+    parser.add_argument(
+        "--sample", type=int, default=100, help="references to judge (default: 100)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
     parser.add_argument(
         "--max-unsound",
         type=float,
         default=0.5,
-        help="a judged reference with a greater share of unsound units is left out (default: 0.5)",
+        help="leave out judged references with a larger share of unsound units (default: 0.5)",
     )
-    parser.add_argument("--image-folder", help="folder that image paths in a list are relative to")
-    parser.add_argument("--yes", action="store_true", help="do not ask before spending")
+    parser.add_argument("--image-folder", help="folder that listed image paths are relative to")
+    parser.add_argument("--yes", action="store_true", help="skip the cost confirmation")
     add_judge_flags(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """
-    Look at the references.
+    Check the references.
 
     Returns:
         `int`: 0; 2 if the cost was declined.
 
     Raises:
-        `ValueError`: if there are no references to look at.
+        `ValueError`: if there are no references to check.
     """
     from trl_balcap.captioning.judged import unit_share
     from trl_balcap.captioning.run import list_images
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     rows = list_images(args.file, image_folder=args.image_folder)
     references = [row.reference or "" for row in rows]
     if not any(text.strip() for text in references):
-        raise ValueError(f"{args.file} has no references: write some with trl-balcap recaption.")
+        raise ValueError(f"{args.file} has no references. Write some with `trl-balcap recaption`.")
     gate = LengthGate(args.max_completion_length, args.length_gate_lower)
     found = find_problems(
         references,
@@ -99,15 +101,15 @@ def run(args: argparse.Namespace) -> int:
     counts.append((f"longer than {gate.max_completion_length} tokens", str(over)))
     console.print(make_table(f"{len(rows)} references", ("problem", "rows"), counts))
     shown = [lengths[int(share * (len(lengths) - 1))] for share in (0.0, 0.05, 0.5, 0.95, 1.0)]
-    estimated = "" if args.tokenizer else " (estimated; --tokenizer counts them)"
+    estimated = "" if args.tokenizer else " (estimated; pass --tokenizer to count them)"
     say(
         console,
-        "Tokens: least {}, 5% {}, median {}, 95% {}, most {}".format(*shown) + f"{estimated}.",
+        "Tokens: min {}, 5% {}, median {}, 95% {}, max {}".format(*shown) + f"{estimated}.",
     )
     spoken = sorted(found.languages.items(), key=lambda item: -item[1])
     say(
         console,
-        "Languages: " + (", ".join(f"{name} {n}" for name, n in spoken) or "not told") + ".",
+        "Languages: " + (", ".join(f"{name} {n}" for name, n in spoken) or "unknown") + ".",
     )
     if judged:
         verdicts = list(judged.values())
@@ -120,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         )
     worst = _worst(found.problems, judged)
     if worst:
-        table = make_table(f"The worst {len(worst)}", ("id", "what", "reference"), left=3)
+        table = make_table(f"The worst {len(worst)}", ("id", "problem", "reference"), left=3)
         for place in worst:
             table.add_row(
                 rows[place].id,
@@ -148,7 +150,7 @@ def _counter(tokenizer: str | None):
 def _judge(
     args: argparse.Namespace, rows: "Sequence[ImageRow]", console: Console
 ) -> "dict[int, JudgedReference] | None":
-    """Verdicts on a sample of the rows, by their places; `None` where the cost was declined."""
+    """Verdicts on a sample of the rows, by row index; `None` if the cost was declined."""
     from trl_balcap.captioning.judged import judge_references
     from trl_balcap.judge.cost import estimate_calls_and_cost
     from trl_balcap.judge.prices import price_of
@@ -191,7 +193,7 @@ def _said(place: int, problems: Any, judged: "dict[int, JudgedReference]") -> li
 
 
 def _worst(problems: Any, judged: "dict[int, JudgedReference]") -> list[int]:
-    """Places of the worst rows: by what is dropped, then by the judge, then by the rest."""
+    """Indices of the worst rows: by problems that drop a row, then the judge's, then others."""
 
     def badness(place: int) -> tuple[float, float, int]:
         said = problems.get(place, ())

@@ -1,4 +1,4 @@
-"""`trl-balcap report`: what the judge saw, as one page."""
+"""`trl-balcap report`: what the judge saw, on one HTML page."""
 
 import argparse
 from pathlib import Path
@@ -10,48 +10,48 @@ __all__ = ["add_parser", "run"]
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds `report` to the command line."""
+    """Add `report` to the command line."""
     parser = subparsers.add_parser(
         "report",
-        help="curves, captions and verdicts of runs and scores, as one page to look at",
-        description="Makes one HTML page of the verdicts that training and scoring have kept: "
-        "curves, every caption with its sentences by verdict, two runs side by side. The page "
-        "needs no network and opens from disk.",
+        help="show the curves, captions and verdicts of runs and scores on one page",
+        description="Builds one HTML page from the verdicts kept by training and scoring: "
+        "curves, every caption with its verdict sentence by sentence, and two runs side by side. "
+        "The page needs no network and opens from disk.",
     )
     parser.add_argument(
         "paths",
         nargs="+",
         metavar="RUN_OR_SCORES",
         help="output_dir of a training run, --out folder of `score` or `calibrate`, or a folder "
-        "with such folders in it",
+        "containing such folders",
     )
-    parser.add_argument("--out", help="the page (default: report.html in the first folder)")
-    parser.add_argument("--title", help="title of the page (default: the folders' names)")
+    parser.add_argument("--out", help="output file (default: report.html in the first folder)")
+    parser.add_argument("--title", help="page title (default: the folders' names)")
     parser.add_argument(
         "--max-rollouts",
         type=int,
         default=2000,
-        help="rollouts shown of each run, spread over it (default: 2000)",
+        help="rollouts shown per run, evenly spaced (default: 2000)",
     )
     parser.add_argument(
         "--serve", action="store_true", help="serve the page on this machine instead of writing it"
     )
     parser.add_argument(
-        "--watch", action="store_true", help="with --serve: an open page tells of newer rows"
+        "--watch", action="store_true", help="with --serve: the open page announces new rows"
     )
-    parser.add_argument("--port", type=int, default=8321, help="with --serve (default: 8321)")
+    parser.add_argument("--port", type=int, default=8321, help="port for --serve (default: 8321)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the page, or serves it until Ctrl-C."""
+    """Write the page, or serve it until Ctrl-C."""
     from trl_balcap.report.page import report_page
     from trl_balcap.report.runs import find_runs
     from trl_balcap.report.serve import report_server
 
     if args.watch and not args.serve:
         raise ValueError(
-            "--watch belongs to --serve: a page on disk has nobody to ask. Add --serve."
+            "--watch needs --serve: a page on disk cannot ask for new rows. Add --serve."
         )
     if args.max_rollouts < 1:
         raise ValueError(f"--max-rollouts must be 1 or more, got {args.max_rollouts}.")
@@ -62,14 +62,14 @@ def run(args: argparse.Namespace) -> int:
 
     console = make_console()
     if args.serve:
-        find_runs(args.paths)  # what is missing is said here, not in a browser
+        find_runs(args.paths)  # report missing folders here, not in the browser
         with report_server(make_page, args.paths, port=args.port, watch=args.watch) as server:
             address = f"http://127.0.0.1:{server.server_address[1]}/"
-            say(console, f"The report is at {address} until Ctrl-C.")
+            say(console, f"Serving the report at {address}. Press Ctrl-C to stop.")
             server.serve_forever()
     out = Path(args.out or Path(args.paths[0]) / "report.html")
     page = make_page(None)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
-    say(console, f"{out} ({len(page.encode()) / 1e6:.1f} MB): open it in a browser.")
+    say(console, f"{out} ({len(page.encode()) / 1e6:.1f} MB). Open it in a browser.")
     return 0

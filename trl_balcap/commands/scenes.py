@@ -1,5 +1,4 @@
-"""`trl-balcap scenes`: the drawn world as files, its exact judge as a server, its captioner
-built."""
+"""`trl-balcap scenes`: write drawn scenes, serve their exact judge, train their captioner."""
 
 import argparse
 import json
@@ -15,52 +14,52 @@ _Kind = TypeVar("_Kind")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `scenes` and its parts to the command line."""
-    scenes = subparsers.add_parser("scenes", help="the embedded world and its exact judge")
+    """Add `scenes` and its subcommands to the command line."""
+    scenes = subparsers.add_parser("scenes", help="drawn scenes and their exact judge")
     parts = scenes.add_subparsers(required=True, metavar="PART")
 
     make = parts.add_parser("make", help="draw scenes and write them with their captions")
     make.add_argument("--n", type=int, required=True, help="number of scenes")
-    make.add_argument("--out", type=Path, required=True, help="folder to write")
+    make.add_argument("--out", type=Path, required=True, help="output folder")
     make.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
     make.add_argument(
         "--benchmarks",
         action="store_true",
-        help="also DCScore's, CaptionQA's and CapArena's data, and captions to score",
+        help="also write DCScore, CaptionQA and CapArena data, and captions to score",
     )
     make.set_defaults(run=run_make)
 
     serve = parts.add_parser(
         "serve",
         help="serve the exact judge of scenes over HTTP",
-        description="Serve the exact judge of scenes over HTTP, in the OpenAI chat format. "
-        "Clients use the model `openai/oracle` with the printed address as api_base.",
+        description="Serves the exact judge of scenes over HTTP, in the OpenAI chat format. "
+        "Clients use the model `openai/oracle` with the printed URL as api_base.",
     )
-    serve.add_argument("--port", type=int, default=8000, help="0 picks a free one (default: 8000)")
+    serve.add_argument("--port", type=int, default=8000, help="0 picks a free port (default: 8000)")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
-    serve.add_argument("--latency", type=float, default=0.0, help="seconds an answer takes")
-    serve.add_argument("--api-key", help="the only key that is let in; everyone by default")
+    serve.add_argument("--latency", type=float, default=0.0, help="seconds per answer (default: 0)")
+    serve.add_argument("--api-key", help="the only key accepted (default: no key needed)")
     serve.add_argument(
         "--model",
         action="append",
-        help="a model name that exists (repeatable); oracle and scenes/oracle by default",
+        help="model name to serve, repeatable (default: oracle and scenes/oracle)",
     )
     serve.add_argument(
         "--faults",
         default="{}",
-        help='JSON object of fault rates, such as \'{"stall": 0.1, "seed": 1}\'',
+        help='fault rates as a JSON object, such as \'{"stall": 0.1, "seed": 1}\'',
     )
     serve.add_argument(
         "--noise",
         default="{}",
-        help='JSON object of the judge\'s noise, such as \'{"linguistic": 0.5, "flip": 0.1}\'',
+        help='judge noise as a JSON object, such as \'{"linguistic": 0.5, "flip": 0.1}\'',
     )
     serve.set_defaults(run=run_serve)
 
     captioner = parts.add_parser(
-        "captioner", help="train the shipped captioner from scratch, ten minutes on one core"
+        "captioner", help="train the bundled captioner from scratch (ten minutes on one core)"
     )
-    captioner.add_argument("--out", type=Path, required=True, help="folder to write")
+    captioner.add_argument("--out", type=Path, required=True, help="output folder")
     captioner.add_argument("--seed", type=int, default=0, help="default: 0")
     captioner.add_argument("--clean-steps", type=int, default=700, help="default: 700")
     captioner.add_argument("--weak-steps", type=int, default=600, help="default: 600")
@@ -68,7 +67,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run_make(args: argparse.Namespace) -> int:
-    """Write the scenes that `trl-balcap scenes make` asks for."""
+    """Write the scenes."""
     from trl_balcap.scenes.benchmarks import write_benchmarks
     from trl_balcap.scenes.make import write_scenes
 
@@ -84,11 +83,12 @@ def run_make(args: argparse.Namespace) -> int:
 
 def run_serve(args: argparse.Namespace) -> int:
     """
-    Serve until interrupted. The first line on stdout is the address.
+    Serve until interrupted. The first line on stdout is the URL.
 
     Raises:
-        `ValueError`: for a port, `--faults` or `--noise` that cannot be; the message says what can.
-        `OSError`: where the port is taken.
+        `ValueError`: if the port, `--faults` or `--noise` is invalid; the message says what is
+            allowed.
+        `OSError`: if the port is taken.
     """
     from trl_balcap.scenes.noise import Noise
     from trl_balcap.scenes.server import serve_forever
@@ -113,17 +113,17 @@ def _from_json(kind: type[_Kind], text: str, flag: str) -> _Kind:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{flag} is no JSON ({error.msg}): {text!r}.") from error
+        raise ValueError(f"{flag} is not valid JSON ({error.msg}): {text!r}.") from error
     if not isinstance(values, dict) or not set(values) <= set(known):
-        raise ValueError(f"{flag} is a JSON object with keys from {known}, got {text!r}.")
+        raise ValueError(f"{flag} must be a JSON object with keys from {known}, got {text!r}.")
     try:
         return kind(**values)
     except TypeError as error:
-        raise ValueError(f"{flag} takes numbers, got {text!r}.") from error
+        raise ValueError(f"{flag} takes numbers as values, got {text!r}.") from error
 
 
 def run_captioner(args: argparse.Namespace) -> int:
-    """Build the captioner and write it in half precision."""
+    """Train the captioner and save it in half precision."""
     from trl_balcap.scenes.build_captioner import build_captioner
 
     console = make_console()

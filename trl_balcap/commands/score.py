@@ -1,4 +1,4 @@
-"""`trl-balcap score`: captions in, the paper's table out."""
+"""`trl-balcap score`: score captions and print the paper's table."""
 
 import argparse
 import asyncio
@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
         "score",
         help="score captions: b-CapScore, DCScore, CaptionQA, CapArena-Auto",
         description="Scores captions with a judge. Rows, summary.json and summary.md go to "
-        "--out; a run that was stopped goes on where it stopped.",
+        "--out. An interrupted run resumes where it stopped.",
     )
     parser.add_argument(
         "captions",
@@ -39,38 +39,39 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--metrics",
         default="b-capscore",
-        help="comma-separated, of b-capscore, dcscore, captionqa, caparena (default: b-capscore)",
+        help="comma-separated: b-capscore, dcscore, captionqa, caparena (default: b-capscore)",
     )
-    parser.add_argument("--out", type=Path, help="folder for rows and summary")
+    parser.add_argument("--out", type=Path, help="output folder for rows and summary")
     parser.add_argument(
         "--compare",
         nargs=2,
         metavar=("A", "B"),
-        help="paired differences, B minus A: two caption files (scored first), or two files of "
-        "scored rows (no judge is asked)",
+        help="paired differences, B minus A, of two caption files (which are scored first) or two "
+        "files of scored rows (no judge needed)",
     )
     parser.add_argument("--images", help="folder that image paths are relative to")
     parser.add_argument(
         "--empty-captions",
         choices=("error", "score"),
         default="error",
-        help="what to do with an empty caption (default: error)",
+        help="how to treat an empty caption (default: error)",
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask before spending")
+    parser.add_argument("--yes", action="store_true", help="skip the cost confirmation")
     add_judge_flags(parser)
     benchmarks = parser.add_argument_group("published benchmarks")
     benchmarks.add_argument(
         "--mode",
         choices=("official", "strict"),
         default="official",
-        help="official: the published scripts' numbers, quirks included; strict: corrected",
+        help="official: same numbers as the published scripts, quirks included; strict: corrected "
+        "(default: official)",
     )
     benchmarks.add_argument(
         "--official-prompts",
         nargs="+",
         default=(),
         metavar="PATH",
-        help="checkouts of the benchmarks' repositories, whose prompts are used in place of ours",
+        help="clones of the benchmarks' repositories, to use their prompts instead of ours",
     )
     benchmarks.add_argument(
         "--data",
@@ -80,12 +81,15 @@ def add_parser(subparsers: Any) -> None:
         help="dcscore=human_annotated_oracle_facts.jsonl, captionqa=Borise/CaptionQA (or a file, "
         "or a folder), caparena=caparena_auto_600.json",
     )
-    benchmarks.add_argument("--split", default="all", help="domain of CaptionQA (default: all)")
+    benchmarks.add_argument("--split", default="all", help="CaptionQA domain (default: all)")
     benchmarks.add_argument(
-        "--model-name", default="captions", help="name of the tested model in CapArena-Auto"
+        "--model-name", default="captions", help="name of your model in CapArena-Auto"
     )
     benchmarks.add_argument(
-        "--seed", type=int, default=0, help="CaptionQA's shuffle, CapArena's coin (default: 0)"
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of CaptionQA's shuffle and CapArena's coin flips (default: 0)",
     )
     parser.set_defaults(run=run)
 
@@ -99,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         Ctrl-C.
 
     Raises:
-        `ValueError`: if the arguments do not fit together, or rows cannot be scored.
+        `ValueError`: if the arguments contradict each other, or rows cannot be scored.
     """
     from trl_balcap.evals.jobs import DeclinedError
 
@@ -108,19 +112,19 @@ def run(args: argparse.Namespace) -> int:
         if args.compare is not None:
             return _compare(args, console)
         if args.captions is None or args.out is None:
-            raise ValueError("score needs a file of captions, --judge MODEL and --out DIR.")
+            raise ValueError("score needs a caption file, --judge MODEL and --out DIR.")
         judge = _judge(args)
         return 0 if _score(args, args.captions, args.out, judge, console) else 1
     except DeclinedError as declined:
         say(console, str(declined))
         return 2
     except KeyboardInterrupt:
-        say(console, f"Stopped. The rows so far are in {args.out}; the same command goes on there.")
+        say(console, f"Stopped. The rows so far are in {args.out}; rerun the command to continue.")
         return 130
 
 
 def _judge(args: argparse.Namespace) -> "Judge":
-    """The judge of the whole command, so that nothing is asked twice."""
+    """One judge for the whole command, so that nothing is asked twice."""
     if args.judge_cache is not None:
         return judge_from(args)
     return judge_from(args, cache=str(args.out / "judge-cache"))
@@ -129,7 +133,7 @@ def _judge(args: argparse.Namespace) -> "Judge":
 def _score(
     args: argparse.Namespace, captions: str, out: Path, judge: "Judge", console: Console
 ) -> bool:
-    """Score one file and show the table; whether every metric scored some caption."""
+    """Score one file and show the table. True if every metric scored at least one caption."""
     from trl_balcap.evals.asking import cost
     from trl_balcap.evals.metrics.protocol import Benchmarks
     from trl_balcap.evals.run import score_captions
@@ -184,7 +188,7 @@ def _score(
 
 
 def pairs_of(flag: str, given: Sequence[str]) -> dict[str, str]:
-    """`NAME=VALUE` arguments by name."""
+    """Parse `NAME=PATH` arguments into a dictionary."""
     pairs = [entry.partition("=") for entry in given]
     for name, equals, value in pairs:
         if not (name and equals and value):
@@ -193,7 +197,7 @@ def pairs_of(flag: str, given: Sequence[str]) -> dict[str, str]:
 
 
 def grid_table(grid: "Grid", n_columns: int | None = None) -> Table:
-    """A grid for a terminal, its first `n_columns` columns."""
+    """The first `n_columns` columns of a grid, for the terminal."""
     table = make_table(grid.title, grid.head[:n_columns], left=grid.n_left)
     for place, row in enumerate(grid.rows):
         if place in grid.breaks:
@@ -206,7 +210,7 @@ def _plan_table(plan: "ScorePlan", judge: "Judge") -> Table:
     from trl_balcap.evals.asking import cost
 
     table = make_table(
-        "What will be asked (estimate, without retries)",
+        "Planned judge calls (estimate, without retries)",
         ("metric", "captions", "done", "calls", "prompt tokens", "reply tokens", "dollars"),
     )
     total, known = 0.0, True
@@ -236,16 +240,18 @@ def _compare(args: argparse.Namespace, console: Console) -> int:
 
     first, second = args.compare
     if args.captions is not None:
-        raise ValueError(f"--compare takes its two files itself; leave {args.captions} out.")
+        raise ValueError(f"--compare already names both files; remove {args.captions}.")
     scored = [is_scored(path) for path in (first, second)]
     if any(scored) and not all(scored):
-        raise ValueError(f"{first} and {second} must both be captions, or both scored rows.")
+        raise ValueError(f"{first} and {second} must both contain captions, or both scored rows.")
     complete = True
     if all(scored):
         pairs: Sequence[tuple[Path, Path]] = [(Path(first), Path(second))]
     else:
         if args.out is None:
-            raise ValueError("Comparing captions needs --out DIR, where both are scored.")
+            raise ValueError(
+                "Comparing captions needs --out DIR, where the scores of both are written."
+            )
         sides = [args.out / side for side in ("a", "b")]
         judge = _judge(args)
         for path, side in zip((first, second), sides, strict=True):
@@ -259,7 +265,7 @@ def _compare(args: argparse.Namespace, console: Console) -> int:
         console.print(grid_table(comparison_grid(found)))
         say(
             console,
-            f"{found.second} minus {found.first}, on the {found.n_common} captions that both have "
+            f"{found.second} minus {found.first}, over the {found.n_common} captions in both files "
             f"({found.n_second} and {found.n_first}).",
         )
     if args.out is not None:

@@ -1,4 +1,4 @@
-"""What every subcommand shows alike: tables, progress bars, the question before money is spent."""
+"""Output shared by all subcommands: tables, progress bars, and the cost confirmation."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,13 +15,13 @@ WIDTH = 80
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console of the terminal's width; 80 columns, without colours, where there is none."""
+    """A console as wide as the terminal; without a terminal, 80 columns and no colours."""
     console = Console(stderr=stderr, highlight=False)
     return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=WIDTH)
 
 
 def say(console: Console, line: str) -> None:
-    """Prints a line as it stands: no markup is read in it, and the terminal breaks it."""
+    """Print a line verbatim: no markup is interpreted, and the terminal does the wrapping."""
     console.print(line, markup=False, soft_wrap=True)
 
 
@@ -33,17 +33,17 @@ def make_table(
     left: int = 1,
 ) -> Table:
     """
-    A table that fits 80 columns: heads and cells wrap, nothing is cut off.
+    A table that fits into 80 columns: headers and cells wrap, nothing is cut off.
 
     Args:
         title (`str`, *optional*):
             Line above the table.
         columns (`Sequence[str]`):
-            Heads.
+            Column headers.
         rows (`Iterable[Sequence[str]]`, *optional*):
-            Cells; more can be added with `add_row`.
+            Cells. More rows can be added with `add_row`.
         left (`int`, *optional*, defaults to `1`):
-            How many of the first columns hold text, set left; the others hold numbers, set right.
+            Number of leading text columns, aligned left. The others hold numbers, aligned right.
 
     Returns:
         `rich.table.Table`.
@@ -58,7 +58,7 @@ def make_table(
 
 
 def make_progress(console: Console) -> Progress:
-    """Progress bars with what is done and the time left; silent where there is no terminal."""
+    """Progress bars with counts and the time left; silent without a terminal."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -78,27 +78,29 @@ def confirm(
     progress: Progress | None = None,
 ) -> bool:
     """
-    Whether the user agrees to a cost that was shown. What is free is not asked about.
+    Ask the user to accept the cost shown. If it is zero, nothing is asked.
 
     Args:
         question (`str`):
-            What to agree to.
+            Question to ask.
         usd (`float`, *optional*):
-            Dollars; `None` where no price is known.
+            Cost in dollars; `None` if the price is unknown.
         yes (`bool`):
             Whether `--yes` was given.
         console (`Console`):
-            Where to ask.
+            Console to ask on.
         progress (`Progress`, *optional*):
-            Bars that rest meanwhile.
+            Progress bars to pause while asking.
 
     Raises:
-        `ValueError`: where nobody can be asked.
+        `ValueError`: if there is no terminal to ask on.
     """
     if yes or usd == 0.0:
         return True
     if not sys.stdin.isatty():
-        raise ValueError("There is no terminal to confirm the cost on. Agree to it with --yes.")
+        raise ValueError(
+            "Cannot ask to confirm the cost without a terminal. Pass --yes to accept it."
+        )
     if progress is not None:
         progress.stop()
     try:

@@ -98,7 +98,7 @@ def read_table(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise FileNotFoundError(f"File not found: {path}.")
     suffix = path.suffix.lower()
     if suffix not in TABLE_SUFFIXES:
         raise ValueError(
@@ -240,7 +240,7 @@ def read_text(path: str | Path) -> str:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise FileNotFoundError(f"File not found: {path}.")
     if not path.is_file():
         raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}.")
     content = path.read_bytes()

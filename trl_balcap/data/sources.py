@@ -174,19 +174,19 @@ class _Reader:
     def hub(self, repo: str, split: str, name: str | None) -> tuple[datasets.Dataset, Rows]:
         """A dataset of the Hub, asked for only where the name can be one and no path was meant."""
         nothing = (
-            f"There is no file or folder {repo}. Give a JSONL file, a folder with images and "
+            f"File or folder not found: {repo}. Give a JSONL file, a folder with images and "
             "captions, or the name of a dataset on the Hub (owner/name)."
         )
         owner = repo.partition("/")[0]
         is_name = repo.count("/") == 1 and not repo.startswith((".", "/", "~"))
         if not is_name or Path(repo).suffix in _KNOWN_SUFFIXES or Path(owner).is_dir():
             raise FileNotFoundError(nothing)
-        logger.warning("There is no folder %s here; asking the Hub for a dataset %s.", repo, repo)
+        logger.warning("No local folder %s; looking for a dataset %s on the Hub.", repo, repo)
         try:
             dataset = datasets.load_dataset(repo, name, split=split)
         except (OSError, ValueError) as error:  # no such dataset, no network, no such split or name
             said = str(error).strip().partition("\n")[0]
-            raise FileNotFoundError(f"{nothing} The Hub gave none: {said}") from error
+            raise FileNotFoundError(f"{nothing} The Hub answered: {said}") from error
         return self.named(dataset, repo, None)
 
     def given(self, source: Any, split: str | None) -> tuple[datasets.Dataset, Rows]:

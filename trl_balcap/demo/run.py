@@ -157,7 +157,7 @@ def run_demo(
     check_out_folder(output_dir)
     if output_dir.exists() and any(output_dir.iterdir()):
         raise FileExistsError(
-            f"{output_dir} holds files already. Name another folder with --out, or remove it."
+            f"{output_dir} already contains files. Choose another folder with --out, or remove it."
         )
     train = demo_scenes(output_dir, seed=seed)
     held_out = load_captions(

@@ -68,7 +68,7 @@ def _rows_of_file(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".jsonl":
         return [row for _, row in read_jsonl(path)]
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise FileNotFoundError(f"File not found: {path}.")
     try:
         content = json.loads(read_text(path))
     except json.JSONDecodeError as error:

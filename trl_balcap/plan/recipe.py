@@ -153,7 +153,7 @@ def read_launch(file: str | Path | None, recipe: str | Path | None = None) -> La
 
 def _yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise FileNotFoundError(f"File not found: {path}.")
     try:
         values = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:

@@ -50,8 +50,8 @@ def sample_dataset(
     """
     if not Path(path).exists():
         raise FileNotFoundError(
-            f"There is no file or folder {path} to look at. Correct the path (`dataset`), or plan "
-            "without the data, by images and captions of the usual size: --without-data."
+            f"File or folder not found: {path}. Correct the path (`dataset`), or plan for images "
+            "and captions of typical size with --without-data."
         )
     dataset = load_captions(path, split=split, max_pixels=max_pixels, references=references)
     step = max(1, len(dataset) // count)

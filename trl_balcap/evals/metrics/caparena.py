@@ -69,7 +69,7 @@ def load_references(path: str | Path) -> dict[str, dict[str, Any]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise FileNotFoundError(f"File not found: {path}.")
     try:
         content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
