@@ -348,5 +348,5 @@ def test_a_list_may_lie_elsewhere_than_its_images(picture, tmp_path):
     file.write_text(json.dumps(coco))
     [row] = list_images(file, image_folder=tmp_path)
     assert (row.id, row.path, row.reference) == ("1", picture, "A red square.")
-    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"Image folder not found: .*nowhere"):
         list_images(file, image_folder=tmp_path / "nowhere")

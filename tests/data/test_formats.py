@@ -252,10 +252,10 @@ def test_a_name_that_may_be_a_dataset_says_what_is_asked(caplog):
     """The tests are offline, so the Hub gives none."""
     with (
         caplog.at_level(logging.WARNING),
-        pytest.raises(FileNotFoundError, match="The Hub gave none"),
+        pytest.raises(FileNotFoundError, match="The Hub answered"),
     ):
         load_captions("my/photos")
-    assert "There is no folder my/photos here; asking the Hub" in caplog.text
+    assert "No local folder my/photos; looking for a dataset my/photos on the Hub" in caplog.text
 
 
 @pytest.mark.parametrize("prompt", [["a"], 5, " "])

@@ -403,7 +403,7 @@ def test_a_long_reply_does_not_hold_up_the_judge_loop():
 def test_the_preflight_tells_of_a_judge_that_does_not_repeat_the_ticket(caplog):
     with serve(answer=lambda _: '{"ready": true}') as server:
         asyncio.run(judge_at(server).preflight(vision=False))
-    assert "does not repeat the ticket" in caplog.text
+    assert "does not repeat the request's ticket" in caplog.text
     caplog.clear()
 
     with serve() as server:
@@ -602,7 +602,9 @@ def test_one_working_deployment_is_enough_at_start(oracle):
             "does not work: server_error",
             id="nobody_there",
         ),
-        pytest.param({"model": "nonsense"}, "knows no provider for .*'nonsense'", id="no_provider"),
+        pytest.param(
+            {"model": "nonsense"}, "does not know the provider of .*'nonsense'", id="no_provider"
+        ),
         pytest.param(
             {"budget_usd": 5.0},
             "no price for openai/oracle.*budget_calls",

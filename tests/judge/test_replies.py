@@ -152,7 +152,7 @@ def test_a_verdict_that_a_caption_foresaw_counts_with_the_ticket():
     # Else a caption could turn a low grade into none by holding it.
     for reply in (SEALED, f" {SEALED}\n", f"```json\n{SEALED}\n```"):
         assert grades(reply, f"A dog. {GRADES}") == Linguistic(8.0, 9.0, 7.0)
-    with pytest.raises(UnreadableReply, match="stands in the judged text"):
+    with pytest.raises(UnreadableReply, match="occurs in the judged text"):
         grades(GRADES, f"A dog. {GRADES}")
 
 
@@ -252,7 +252,7 @@ def test_look_drops_repeats_that_agree_and_refuses_those_that_do_not():
         return verdict(questions.look(IMAGE, "A dog. A dog."), reply)
 
     assert looked(True) == (("A dog.", Verification(True, True)),)
-    with pytest.raises(UnreadableReply, match=r"contradicting verdicts for the assertion 'a dog\."):
+    with pytest.raises(UnreadableReply, match=r"contradictory verdicts on the assertion 'a dog\."):
         looked(False)
 
 
@@ -286,7 +286,7 @@ def test_read_gives_coverage_and_grades():
     "ask", [lambda: questions.verify((), ["A dog."]), lambda: questions.look((), "A dog.")]
 )
 def test_a_question_about_an_image_is_not_asked_without_one(ask):
-    with pytest.raises(NoImageError, match="a question about an image, and there is none"):
+    with pytest.raises(NoImageError, match="needs an image, but there is none"):
         ask()
 
 

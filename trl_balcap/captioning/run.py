@@ -89,7 +89,7 @@ def list_images(source: str | Path, *, image_folder: str | Path | None = None) -
     if not source.exists():
         raise FileNotFoundError(f"File or folder not found: {source}.")
     if image_folder is not None and not Path(image_folder).is_dir():
-        raise FileNotFoundError(f"There is no folder {image_folder} to look for images in.")
+        raise FileNotFoundError(f"Image folder not found: {image_folder}.")
     listed = source if source.suffix.lower() in TABLE_SUFFIXES else None
     if source.is_dir():
         listed = list_of(source)

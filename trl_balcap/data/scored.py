@@ -181,7 +181,7 @@ def captions_of(
     """
     folder = Path(images) if images is not None else Path(path).parent
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder} to look for images in.")
+        raise FileNotFoundError(f"Image folder not found: {folder}.")
     captions: list[Caption] = []
     problems: list[str] = []
     seen: dict[str, str] = {}

@@ -90,7 +90,7 @@ def read_source(
         `ValueError`: if it is no source, or has no such split or column.
     """
     if image_folder is not None and not Path(image_folder).is_dir():
-        raise FileNotFoundError(f"There is no folder {image_folder} to look for images in.")
+        raise FileNotFoundError(f"Image folder not found: {image_folder}.")
     reader = _Reader(image_columns, image_folder, allow_urls)
     if not isinstance(source, str | PathLike):
         return reader.given(source, split)

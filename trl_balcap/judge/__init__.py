@@ -1,4 +1,4 @@
-"""One question to one model: the only room that talks to litellm."""
+"""The judge: asks models about captions. Only this package calls litellm."""
 
 from trl_balcap.judge.errors import INFRASTRUCTURE_REASONS as INFRASTRUCTURE_REASONS
 from trl_balcap.judge.errors import REASONS as REASONS

@@ -1,9 +1,9 @@
 """One background thread with one event loop per process, where all judging happens.
 
-TRL runs async rewards on a loop of its own, evaluations use `asyncio.run`, scripts call from
-threads. litellm keeps its connections per event loop, so judging on the caller's loop would open a
-new set of connections for each and leave the old ones unclosed. Here every caller's coroutine is
-sent to the same loop, and what lives on it (limits, flights, statistics) needs no lock.
+TRL runs async rewards on its own loop, evaluations use `asyncio.run`, scripts call from threads.
+litellm keeps its connections per event loop, so judging on the caller's loop would open new
+connections each time and leave the old ones open. Here every caller's coroutine is sent to the same
+loop, and what lives on it (limits, flights, statistics) needs no lock.
 """
 
 import asyncio
@@ -21,23 +21,22 @@ T = TypeVar("T")
 
 
 in_place: ContextVar[bool] = ContextVar("in_place", default=False)
-"""Whether this task's `run_in_executor` of a partial runs at once, on the judge loop itself.
+"""Whether `run_in_executor` of a partial runs in place in this task, on the judge loop itself.
 
-litellm hands the preparation of each request to a thread. Where that is half a millisecond of
-Python and waits for nothing, the thread costs more than it frees: it contends for the interpreter
-with the loop that waits for it.
+litellm prepares each request in a thread. If that is half a millisecond of Python without I/O, the
+thread costs more than it saves: it competes for the interpreter with the loop that waits for it.
 """
 
 
 class _InPlace(ThreadPoolExecutor):
-    """A thread pool that lets tasks with `in_place` set keep their work."""
+    """A thread pool that runs the work of tasks with `in_place` set in the calling thread."""
 
     def submit(self, fn, /, *args, **kwargs):
-        # Only partials: a look-up of a host's address comes as a plain function, and waits.
+        # Only partials: a DNS lookup comes as a plain function, and blocks.
         if not (in_place.get() and isinstance(fn, partial)):
             return super().submit(fn, *args, **kwargs)
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        future.set_result(fn(*args, **kwargs))  # what it raises, it raises where it was asked for
+        future.set_result(fn(*args, **kwargs))  # an exception propagates to the caller
         return future
 
 
@@ -55,14 +54,14 @@ class _Background:
 
     def close(self) -> None:
         async def close_all():
-            # What nobody waits for any more is called off, or Python tells of each at exit.
+            # Cancel tasks that nobody awaits any more, or Python warns about each at exit.
             pending = asyncio.all_tasks() - {asyncio.current_task()}
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
             for closer in _closers:
                 await closer()
-            # Transports close some turns of the loop after the session that owns them.
+            # Transports close a few loop iterations after their session.
             await asyncio.sleep(0.1)
 
         asyncio.run_coroutine_threadsafe(close_all(), self.loop).result(timeout=10)
@@ -79,7 +78,7 @@ _lock = threading.Lock()
 def _current() -> _Background:
     global _background
     with _lock:
-        # A forked child inherits the object but not the thread, so it makes its own.
+        # A forked child inherits the object but not the thread, so it starts its own.
         if _background is None or _background.pid != os.getpid():
             _background = _Background()
             if not _closers:
@@ -88,12 +87,12 @@ def _current() -> _Background:
 
 
 def judge_loop() -> asyncio.AbstractEventLoop:
-    """The event loop on which all judging of this process happens; made at the first call."""
+    """The event loop for all judging in this process, created at the first call."""
     return _current().loop
 
 
 def submit(coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-    """Start `coroutine` on the judge loop and return at once; safe from any thread."""
+    """Start `coroutine` on the judge loop and return immediately; safe from any thread."""
     return asyncio.run_coroutine_threadsafe(coroutine, judge_loop())
 
 
@@ -105,9 +104,9 @@ async def on_judge_loop(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def call_at_close(closer: Callable[[], Awaitable[None]]) -> None:
-    """Have `closer` awaited on the judge loop before the process ends, if there is a loop by then.
+    """Await `closer` on the judge loop before the process exits, if there is a loop by then.
 
-    It runs before whatever was registered with `atexit` so far: a library that closes its own
+    It runs before anything registered with `atexit` so far: a library that closes its own
     connections at exit would do so on another loop, where they cannot be closed.
     """
     if closer not in _closers:
@@ -126,7 +125,7 @@ def _close_at_exit() -> None:
 def _forget_in_child() -> None:
     global _background, _lock
     _background = None
-    _lock = threading.Lock()  # the parent may have held it at the fork
+    _lock = threading.Lock()  # the parent may have held it when forking
 
 
 os.register_at_fork(after_in_child=_forget_in_child)

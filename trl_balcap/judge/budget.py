@@ -1,4 +1,4 @@
-"""The budget: what was spent, what is under way and what the next question may cost."""
+"""The budget: what was spent, what is in flight, and what the next question may cost."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,24 +12,24 @@ from trl_balcap.judge.ranks import world_size
 from trl_balcap.judge.settings import JudgeSettings
 from trl_balcap.judge.stats import JudgeStats
 
-_TOKENS_PER_BYTE = 0.5  # at most, of a prompt, before the judge has counted one
-_TOKENS_PER_IMAGE = 2600  # likewise; 1,280 visual tokens of a Qwen2.5-VL, some providers take twice
-_REPLY = 2048  # tokens, where nothing bounds them
-_LEARNED = 8  # answers to questions of a kind, after which the dearest of them is the estimate
+_TOKENS_PER_BYTE = 0.5  # an upper bound for prompts, until the judge has counted one
+_TOKENS_PER_IMAGE = 2600  # likewise; 1,280 visual tokens of Qwen2.5-VL, twice that elsewhere
+_REPLY = 2048  # tokens, if there is no limit
+_LEARNED = 8  # answers to a kind of question, after which the dearest of them is the estimate
 
 
 @dataclass
 class _Seen:
-    """The most that questions of a kind took so far."""
+    """The most that questions of a kind have used so far."""
 
     answers: int = 0
-    prompt_share: float = 0.0  # of the first estimate
+    prompt_share: float = 0.0  # as a fraction of the first estimate
     completion: int = 0
 
 
 @dataclass
 class Reservation:
-    """What a question under way may take: tokens and dollars. Settled by its answer."""
+    """What a question in flight may use: tokens and dollars. Settled by its answer."""
 
     tag: str
     usage: Usage
@@ -39,14 +39,15 @@ class Reservation:
 
 
 class Budget:
-    """Holds `budget_calls` and `budget_usd`: nothing is sent that might go beyond them.
+    """Enforces `budget_calls` and `budget_usd`: nothing is sent that might exceed them.
 
-    Each question under way has a reservation, at first by its size and the bound on its reply, then
-    by the dearest answers to questions of its kind. A question that does not fit beside what is
-    under way waits for those answers, which are mostly cheaper; one that does not fit beside what
-    is spent is refused. An answer without token counts costs its reservation.
+    Each question in flight has a reservation, at first from its size and the maximum length of its
+    reply, later from the dearest answers to questions of its kind. A question that does not fit
+    next to those in flight waits for their answers, which usually cost less than reserved; one that
+    does not fit next to what is already spent is refused. An answer without token counts costs its
+    reservation.
 
-    Each rank may spend its share.
+    Each rank may spend an equal share.
     """
 
     def __init__(self, settings: JudgeSettings, stats: JudgeStats):
@@ -77,7 +78,7 @@ class Budget:
         max_tokens: int | None,
         n: int,
     ) -> Reservation:
-        """Set aside what a question may take, as soon as it fits.
+        """Reserve what a question may use, as soon as it fits.
 
         Raises:
             `JudgeError`: if it can no longer fit.
@@ -99,7 +100,7 @@ class Budget:
             await waiter
 
     def settle(self, held: Reservation, usage: Usage | None) -> Usage:
-        """Give a reservation back for what was taken; returns the tokens to count."""
+        """Replace a reservation by what was used; returns the tokens to count."""
         taken = usage or held.usage
         if usage is not None:
             seen = self._seen.setdefault(held.tag, _Seen())
@@ -112,7 +113,7 @@ class Budget:
         return taken
 
     def release(self, held: Reservation) -> None:
-        """Give a reservation back; where there was no answer, nothing is counted."""
+        """Cancel a reservation; without an answer, nothing is counted."""
         self._reserved -= held.usd
         self._open -= 1
         settled, self._settled = self._settled, []

@@ -1,4 +1,4 @@
-"""Replies on disk: shared by all processes and runs, bounded in size, never paid for twice."""
+"""Replies on disk: shared by all processes and runs, limited in size, never paid for twice."""
 
 import asyncio
 import json
@@ -20,14 +20,14 @@ from trl_balcap.judge.questions import prompts_hash
 logger = logging.getLogger(__name__)
 
 _LOCK_TIMEOUT = 2  # seconds
-_LOCKED_OUT = 3  # times in a row, after which the cache is left alone
+_LOCKED_OUT = 3  # times in a row before the cache is abandoned
 
-# What diskcache raises where its file is locked, broken, full or gone.
+# What diskcache raises if its file is locked, broken, full or gone.
 _BROKEN = (OSError, sqlite3.Error, diskcache.Timeout)
 
 
 class CachedReply(NamedTuple):
-    """A reply with the stamp that it was stored under."""
+    """A reply with the stamp it was stored under."""
 
     text: str
     prompts: str
@@ -38,17 +38,17 @@ class ReplyCache:
     """Replies by key in a folder ([diskcache](https://grantjenks.com/docs/diskcache/): SQLite).
 
     A reply is on disk before its question counts as answered, so a killed run asks nothing again.
-    What is stored is the reply, the judge's model string and the hash of the prompt files; the
-    question is there as a hash only. All access runs in one thread, off the judge loop.
+    Each entry holds the reply, the judge's model string and the hash of the prompt files; the
+    question is stored only as a hash. All access runs in one thread, off the judge loop.
 
-    A cache that fails costs its own use and nothing else: locked for two seconds three times in a
-    row, corrupt or full, it is left alone with one warning.
+    A failing cache harms nothing else: if it is locked for two seconds three times in a row,
+    corrupt or full, it is abandoned with one warning.
 
     Args:
         folder (`str`):
-            Where; made if missing.
+            Folder, created if missing.
         size (`int`):
-            Bound in bytes. What was used least recently goes first.
+            Maximum size in bytes. Least recently used entries go first.
     """
 
     def __init__(self, folder: str, size: int):
@@ -60,10 +60,10 @@ class ReplyCache:
         self._locked_out = 0
 
     async def open(self) -> None:
-        """Open the cache, so that a folder that cannot be used is known at start.
+        """Open the cache, so that an unusable folder is reported before training.
 
         Raises:
-            `JudgeConfigError`: if the folder cannot be made or written.
+            `JudgeConfigError`: if the folder cannot be created or written.
         """
 
         def open_now() -> None:
@@ -73,7 +73,7 @@ class ReplyCache:
             except OSError as error:
                 raise JudgeConfigError(self._unusable(str(error))) from error
             if not writable:
-                raise JudgeConfigError(self._unusable("it cannot be written"))
+                raise JudgeConfigError(self._unusable("it is not writable"))
             self._opened()
 
         await self._run(open_now)
@@ -101,10 +101,10 @@ class ReplyCache:
             locked = isinstance(error, diskcache.Timeout) or "locked" in str(error)
             self._locked_out = self._locked_out + 1 if locked else _LOCKED_OUT
             if self._locked_out >= _LOCKED_OUT:
-                # Verdicts that are already paid for must not be lost; the cache is.
+                # Losing the cache is fine; losing verdicts already paid for is not.
                 self._broken = True
                 logger.warning(
-                    "The verdict cache in %s cannot be used (%s). This process goes on without it.",
+                    "The verdict cache in %s cannot be used (%s). Continuing without it.",
                     self.folder,
                     str(error) or type(error).__name__,
                 )
@@ -127,7 +127,7 @@ class ReplyCache:
     def _unusable(self, why: str) -> str:
         return (
             f"Judge(cache={str(self.folder)!r}) cannot be used as a folder for verdicts: {why}. "
-            "Give a folder that can be written, or cache=None"
+            "Pass a writable folder, or cache=None"
         )
 
     def _get(self, key: str) -> CachedReply | None:
@@ -135,7 +135,7 @@ class ReplyCache:
         try:
             return CachedReply(**json.loads(stored)) if isinstance(stored, str) else None
         except (ValueError, TypeError):
-            return None  # someone else's row
+            return None  # not one of our rows
 
     def _set(self, key: str, reply: str, model: str) -> None:
         stored = json.dumps(CachedReply(reply, prompts_hash(), model)._asdict())
@@ -145,7 +145,7 @@ class ReplyCache:
 class _Database(diskcache.Cache):
     @property
     def _sql_retry(self) -> Callable[..., Any]:
-        # diskcache's own tries for a minute to open a file that is locked.
+        # diskcache itself would try for a minute to open a locked file.
         def execute(*arguments: Any) -> Any:
             end = time.monotonic() + _LOCK_TIMEOUT
             while True:
@@ -160,10 +160,10 @@ class _Database(diskcache.Cache):
 
 
 class _PlainDisk(diskcache.Disk):
-    """Texts by text keys. Nothing is unpickled, and no file outside of the folder is touched.
+    """Stores strings by string keys. Nothing is unpickled, and no file outside the folder is used.
 
-    diskcache's own disks (JSONDisk too) unpickle what a row says is pickled, so that a file planted
-    in a shared folder would run code.
+    diskcache's own disks (even JSONDisk) unpickle any row marked as pickled, so a file planted in a
+    shared folder could run code.
     """
 
     def get(self, key: Any, raw: bool) -> Any:

@@ -1,6 +1,6 @@
 """The one place that calls litellm: one attempt at one question.
 
-No retry happens here or below (`max_retries=0`): they have one owner, `dispatch`.
+Nothing is retried here or below (`max_retries=0`): all retries belong to `dispatch`.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from trl_balcap.judge.litellm_module import litellm_module, unobserved
 
 
 class Choice(NamedTuple):
-    """One text that a judge replied, and what is wrong with it, if something is."""
+    """One text of a judge's reply, and what is wrong with it, if anything."""
 
     text: str
     failure: Failure | None = None
 
 
 class Usage(NamedTuple):
-    """Tokens as the judge counts them. `cached` are those of the prompt that it had read before."""
+    """Tokens as the judge counts them. `cached` prompt tokens came from its prefix cache."""
 
     prompt: int
     completion: int
@@ -31,7 +31,7 @@ class Usage(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A judge's reply: its choices (one, or as many as were asked for) and what it took."""
+    """A judge's reply: its choices (one, or as many as requested) and what it used."""
 
     choices: tuple[Choice, ...]
     usage: Usage | None
@@ -68,10 +68,10 @@ async def ask_once(
     if provider in _PREPARED_IN_PLACE:
         options.setdefault("client", _http_handler(options.get("ssl_verify"), os.getpid()))
     token = in_place.set(provider in _PREPARED_IN_PLACE)
-    # Raised outside of the handlers: litellm's exceptions hold the request, and what a traceback
-    # shows of them is not scrubbed.
+    # Raised outside the handlers: litellm's exceptions contain the request, and tracebacks are not
+    # scrubbed of secrets.
     try:
-        # litellm's own timeout starts anew with each byte; this one bounds the whole answer.
+        # litellm's own timeout restarts with each byte; this one bounds the whole answer.
         with unobserved(deployment.model, messages) as spared:
             async with asyncio.timeout(timeout):
                 response = await litellm.acompletion(
@@ -84,7 +84,7 @@ async def ask_once(
                     timeout=timeout,
                     num_retries=0,
                     max_retries=0,
-                    drop_params=True,  # a reasoning model has no temperature, some have no schema
+                    drop_params=True,  # reasoning models take no temperature, some models no schema
                     **spared,
                     **options,
                 )
@@ -92,9 +92,9 @@ async def ask_once(
     except TimeoutError:
         response, problem = None, Failure("timeout", f"no answer within {timeout:g} s", again=True)
     except ImportError as error:
-        missing = f"litellm needs a package for {deployment.model!r} that is not installed: {error}"
+        missing = f"{deployment.model!r} needs a package that is not installed: {error}"
         response, problem = None, JudgeConfigError(missing)
-    except openai.OpenAIError as error:  # the base of all that litellm raises
+    except openai.OpenAIError as error:  # base class of litellm's errors
         response, problem = None, failure_of(error)
     finally:
         in_place.reset(token)
@@ -104,14 +104,14 @@ async def ask_once(
     return _reply(response)
 
 
-# Providers whose requests litellm prepares without a look at disk or network. Others may fetch a
-# token there, or even wait for the reply.
+# Providers whose requests litellm prepares without disk or network access. Others may fetch a
+# token, or even wait for the reply.
 _PREPARED_IN_PLACE = {"openai", "hosted_vllm"}
 
 
 @cache
 def _http_handler(ssl_verify: Any, process: int) -> Any:
-    """litellm's HTTP handler, but one that follows no redirect: it would take the headers along."""
+    """litellm's HTTP handler without redirects, which would forward the headers (and the key)."""
     if litellm_module().aclient_session is not None or not _own_handler():
         return None  # the user's own session, or the openai package
     from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
@@ -127,13 +127,13 @@ def _own_handler() -> bool:
 
 @cache
 def _close_connections_at_exit() -> None:
-    # Called after the first request, because litellm registers a handler of its own with it.
+    # Called after the first request, because that is when litellm registers its own handler.
     call_at_close(litellm_module().close_litellm_async_clients)
 
 
 def _key(deployment: Deployment) -> str | None:
     if deployment.api_key is None and deployment.api_base and "OPENAI_API_KEY" not in os.environ:
-        return "none"  # a server of one's own asks for none, but the client insists on some
+        return "none"  # self-hosted servers need no key, but the client insists on one
     return deployment.api_key
 
 
@@ -153,7 +153,7 @@ def _choice(choice: Any) -> Choice:
     text = choice.message.content or ""
     refusal = choice.message.get("refusal")
     failure = None
-    # The finish reason comes before the text: half a JSON object may parse by chance.
+    # Check the finish reason before the text: half a JSON object may parse by chance.
     if choice.finish_reason == "length":
         failure = Failure("truncated", "the reply was cut off", again=False, reply=text)
     elif refusal or choice.finish_reason == "content_filter":

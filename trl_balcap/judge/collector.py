@@ -1,9 +1,9 @@
-"""Python's cycle collector, slowed down while questions are under way.
+"""Slows down Python's cycle collector while questions are in flight.
 
-A batch of questions under way is some hundred thousand objects that live for a latency. Python's
-default collector runs every 700 of them, takes them for objects that stay, and so comes to search
-the whole heap, 0.3 s where torch and litellm are loaded, every second batch. The setting is the
-process's, so it is raised only for that time, and only where it is lower.
+A batch of questions in flight is about a hundred thousand objects that live until their answers.
+By default, the collector runs every 700 objects, mistakes them for long-lived ones, and ends up
+searching the whole heap every second batch, which takes 0.3 s with torch and litellm loaded. The
+threshold belongs to the process, so it is raised only for that time, and only if it is lower.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _before: tuple[int, int, int] | None = None
 
 @contextlib.contextmanager
 def fewer_collections() -> Iterator[None]:
-    """Collect young objects every 20,000 for as long as any such block is open.
+    """Collect young objects only every 20,000 while any such block is open.
 
     ```python
     >>> with fewer_collections():
@@ -32,7 +32,7 @@ def fewer_collections() -> Iterator[None]:
     with _lock:
         _under_way += 1
         now = gc.get_threshold()
-        if _under_way == 1 and 0 < now[0] < _THRESHOLD:  # 0 is a collector turned off
+        if _under_way == 1 and 0 < now[0] < _THRESHOLD:  # 0: the collector is off
             _before = now
             gc.set_threshold(_THRESHOLD, *now[1:])
     try:
@@ -41,6 +41,9 @@ def fewer_collections() -> Iterator[None]:
         with _lock:
             _under_way -= 1
             if _under_way == 0 and _before is not None:
-                if gc.get_threshold() == (_THRESHOLD, *_before[1:]):  # else someone else set it
+                if gc.get_threshold() == (
+                    _THRESHOLD,
+                    *_before[1:],
+                ):  # else somebody else changed it
                     gc.set_threshold(*_before)
                 _before = None

@@ -1,6 +1,6 @@
-"""What a training run will ask of its judges, before it is run: calls, tokens, dollars.
+"""Estimates the judge calls, tokens and dollars of a training run before it starts.
 
-Pure arithmetic on sample texts; nothing is asked of the network.
+Pure arithmetic on sample texts, without network access.
 """
 
 import json
@@ -12,15 +12,15 @@ from trl_balcap.judge.prices import given_price
 from trl_balcap.judge.questions import prompt
 from trl_balcap.judge.settings import Price, Profile
 
-CHARS_PER_TOKEN = 4.0  # UTF-8 bytes of English for a token of common tokenizers, about
-WORDS_PER_ASSERTION = 6.0  # "The umbrella is red.": short sentences that stand alone
-ASSERTIONS_PER_WORD = 1 / 3  # of a caption; dense captions state something every three words
+CHARS_PER_TOKEN = 4.0  # about; UTF-8 bytes of English per token of common tokenizers
+WORDS_PER_ASSERTION = 6.0  # "The umbrella is red.": short, self-contained sentences
+ASSERTIONS_PER_WORD = 1 / 3  # dense captions make a statement every three words
 TOKENS_PER_VERDICT = 14.0  # {"id": 12, "correct": true, "pointable": true},
 TOKENS_PER_ITEM = 10.0  # {"id": 12, "text": ""}, around an assertion's own text
 TOKENS_PER_TICKET = 10.0  # , "ticket": "bcdfghjk", in each request and each reply
-TOKENS_PER_IMAGE = 1000.0  # at about a megapixel; providers differ by a factor of two
+TOKENS_PER_IMAGE = 1000.0  # for about a megapixel; providers differ by a factor of two
 
-MIN_CACHED_PREFIX = 1024  # tokens; what OpenAI caches at least, and more than vLLM's blocks of 16
+MIN_CACHED_PREFIX = 1024  # tokens; the minimum OpenAI caches, and more than vLLM's blocks of 16
 
 _TOKENS_PER_WORD = 1.35
 _GRADES = 24.0  # {"clarity": 8.5, "fluency": 9, "coherency": 8}
@@ -28,10 +28,10 @@ _GRADES = 24.0  # {"clarity": 8.5, "fluency": 9, "coherency": 8}
 
 @dataclass(frozen=True)
 class QuestionCost:
-    """What one question takes over the whole run.
+    """What one question uses over the whole run.
 
-    `cached_tokens` are those of the prompt that a judge with a prefix cache has read before: the
-    system prompt and the image of all rollouts of an image but the first.
+    `cached_tokens` are the prompt tokens that a prefix cache would save: the system prompt and the
+    image, for all rollouts of an image except the first.
     """
 
     question: str
@@ -44,10 +44,9 @@ class QuestionCost:
 
 @dataclass(frozen=True)
 class JudgeEstimate:
-    """What judging takes over the whole run, by question and in all.
+    """What judging uses over the whole run, by question and in total.
 
-    `usd` is `None` where a price is not known; `usd_cached` is the same with a judge that caches
-    prefixes.
+    `usd` is `None` if a price is unknown; `usd_cached` is the cost if the judge caches prefixes.
     """
 
     questions: tuple[QuestionCost, ...]
@@ -81,24 +80,25 @@ def estimate_calls_and_cost(
 ) -> JudgeEstimate:
     """Estimate a run's judge calls, tokens and cost from a sample of its reference captions.
 
-    An upper estimate of the calls: equal captions, closed length gates and cached verdicts make
-    them fewer, retries make them more. Tokens are estimated from characters, to a third or so.
+    The number of calls is an upper estimate: equal captions, closed length gates and cached
+    verdicts reduce it; retries add to it. Tokens are estimated from characters, to within about a
+    third.
 
     Args:
         references (`Sequence[str]`):
             A sample of the dataset's reference captions.
         rollouts (`int`):
-            Completions that will be judged: steps x completions of a step, over all ranks.
+            Completions to judge: steps x completions per step, over all ranks.
         distinct_references (`int`):
-            Different references that the run will see; each is decomposed once.
+            Distinct references in the run; each is decomposed once.
         rewards (`Sequence[str]`, *optional*):
             Names of the judge rewards in use.
         profile (`"questions"` or `"fused"`, defaults to `"questions"`):
             As in [`Judge`].
         length_ratio (`float`, defaults to `1.0`):
-            Expected length of a caption, in lengths of its reference.
+            Expected ratio of caption length to reference length.
         tokens_per_image (`float`, defaults to `1000.0`):
-            What the vision model takes for one image.
+            Tokens of one image for the vision model.
         price, vision_price (`tuple[float, float]`, *optional*):
             Dollars per million prompt and per million completion tokens (and per million cached
             prompt tokens) of the text model and the vision model (default: the text model's).
@@ -205,5 +205,5 @@ def total_usd(
 
 
 def _tokens(text: str) -> float:
-    # As it is sent: quoted and escaped JSON in UTF-8. Bytes, since other scripts take more tokens.
+    # As sent: quoted and escaped JSON in UTF-8. Bytes, since other scripts need more tokens.
     return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "replace")) / CHARS_PER_TOKEN

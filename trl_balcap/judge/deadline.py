@@ -1,4 +1,4 @@
-"""How long the batch that a question belongs to will wait for it."""
+"""How long a question's batch will wait for its answer."""
 
 import contextlib
 import time
@@ -10,7 +10,7 @@ _ends: ContextVar[float | None] = ContextVar("ends", default=None)
 
 @contextlib.contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Questions that are begun in this block are of no use after so many seconds.
+    """Questions started in this block are useless after this many seconds.
 
     ```python
     >>> with within(10.0):
@@ -29,6 +29,6 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def seconds_left(default: float) -> float:
-    """Seconds until the end of the block that this question was begun in; `default` outside."""
+    """Seconds left in the block in which this question was started; `default` outside any."""
     ends = _ends.get()
     return default if ends is None else max(0.0, ends - time.monotonic())

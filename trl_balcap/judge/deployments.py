@@ -1,4 +1,4 @@
-"""Deployments: where a judge answers, and how it is reached."""
+"""Deployments: where a judge runs, and how to reach it."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ class Deployment:
         return f"Deployment({self.where()!r})"
 
     def where(self) -> str:
-        """The model and its endpoint, without what may be a secret there."""
+        """The model and its endpoint, without anything that may be secret."""
         if not self.api_base:
             return self.model
         url = urlsplit(self.api_base)
@@ -38,22 +38,22 @@ class Deployment:
         return f"{self.model} at {shown}"
 
     def base(self) -> str | None:
-        """The base URL that litellm will use, its own settings and the environment included."""
+        """The base URL that litellm will use, including its own settings and the environment."""
         litellm = litellm_module()
         names = _BASE_VARIABLES.get(provider_of(self), ())
         given = (self.api_base, litellm.api_base, *(os.environ.get(name) for name in names))
         return next((base for base in given if base), None)
 
     def check(self) -> None:
-        """Whether litellm knows the model and has a key for it; asks nothing of the network.
+        """Check, offline, that litellm knows the model and has a key for it.
 
         Raises:
-            `JudgeConfigError`: if not, naming the way out.
+            `JudgeConfigError`: if not, with a fix.
         """
         provider = provider_of(self)
         if self.api_key is None and self.api_base is None:
             missing = litellm_module().validate_environment(self.model)
-            # For providers that it does not know, litellm reports no missing key.
+            # litellm reports no missing key for providers that it does not know.
             if not missing["keys_in_environment"] and missing["missing_keys"]:
                 raise JudgeConfigError(
                     f"the judge {self.model!r} needs a key: set "
@@ -62,11 +62,11 @@ class Deployment:
                 )
 
     def headers(self) -> dict[str, str]:
-        """Headers of one's own, sent with each question."""
+        """Custom headers sent with each question."""
         return {**self.extra.get("headers", {}), **self.extra.get("extra_headers", {})}
 
     def secrets(self) -> list[str]:
-        """What no message may show: keys, headers, and the query of the base URL."""
+        """What messages must not show: keys, headers, and the query of the base URL."""
         return [secret for secret in self._secrets() if isinstance(secret, str)]
 
     def _secrets(self) -> Iterator[Any]:
@@ -96,7 +96,7 @@ _BASE_VARIABLES = {
 
 
 def is_secret(name: str) -> bool:
-    """Whether a parameter or header of this name holds a secret.
+    """Whether a parameter or header with this name is a secret.
 
     ```python
     >>> [name for name in ("Authorization", "X-Api-Key", "X-Tenant") if not is_secret(name)]
@@ -115,13 +115,13 @@ def deployments(
     api_key: str | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> tuple[Deployment, ...]:
-    """The deployments that a model setting names.
+    """Parse a model setting into deployments.
 
     Args:
         model (`str`, `dict`, or a list of them):
             A litellm model string; a dict with `model` and other litellm parameters (`api_base`,
-            `api_key`, …); an entry of a litellm Router's `model_list`; or several of these, which
-            are then deployments of one judge.
+            `api_key`, …); an entry of a litellm Router's `model_list`; or a list of these, for
+            several deployments of one judge.
 
     Example:
 
@@ -133,7 +133,7 @@ def deployments(
     """
     given = [model] if isinstance(model, str | Mapping) else list(model)
     if not given:
-        raise JudgeConfigError("Judge(model=[]) names no model: give at least one deployment")
+        raise JudgeConfigError("Judge(model=[]) is empty: give at least one deployment")
     found = []
     for one in given:
         entry: Mapping[str, Any] = {"model": one} if isinstance(one, str) else one
@@ -147,8 +147,8 @@ def deployments(
         base = parameters.pop("api_base", api_base)
         if base and "@" in urlsplit(base).netloc:
             raise JudgeConfigError(
-                f"the api_base of {name!r} holds a user or password, which HTTP clients refuse "
-                "beside a key. Give them as Judge(extra={'extra_headers': {'Authorization': ...}})"
+                f"the api_base of {name!r} contains a user or password, which HTTP clients reject "
+                "next to a key. Use Judge(extra={'extra_headers': {'Authorization': ...}})"
             )
         found.append(
             Deployment(
@@ -174,12 +174,12 @@ def provider_of(deployment: Deployment) -> str:
         return litellm.get_llm_provider(deployment.model, api_base=deployment.api_base)[1]
     except litellm.exceptions.BadRequestError as error:
         raise JudgeConfigError(
-            f"litellm knows no provider for the judge model {deployment.model!r}. Write "
+            f"litellm does not know the provider of the judge model {deployment.model!r}. Write "
             "'provider/model', such as 'openai/gpt-4o-mini', "
             "'hosted_vllm/Qwen/Qwen2.5-VL-7B-Instruct' (with api_base) or 'scenes/oracle'"
         ) from error
 
 
 def supports_schema(deployment: Deployment) -> bool:
-    """Whether litellm's table says that the provider holds replies to a JSON schema."""
+    """Whether litellm's table says that the provider can constrain replies to a JSON schema."""
     return litellm_module().supports_response_schema(deployment.model, provider_of(deployment))

@@ -1,4 +1,4 @@
-"""From messages to a reply: budget, limit, attempt, retry. The one owner of retries."""
+"""Gets a reply to messages: budget, limit, attempt, retry. All retries happen here."""
 
 import asyncio
 import random
@@ -20,11 +20,11 @@ from trl_balcap.judge.settings import JudgeSettings
 from trl_balcap.judge.stats import BatchMetrics, JudgeStats
 
 _BACKOFF_START, _BACKOFF_MAX = 0.5, 30.0  # seconds
-_TIMEOUTS = 2  # after which a timeout is asked again no more: each holds the batch up
+_TIMEOUTS = 2  # after this many, give up: each one holds up the batch
 
 
 class Dispatcher:
-    """Sends questions to endpoints and counts what that takes."""
+    """Sends questions to endpoints and counts what they use."""
 
     def __init__(self, settings: JudgeSettings, stats: JudgeStats):
         self._settings = settings
@@ -44,9 +44,9 @@ class Dispatcher:
         keep_truncated: bool = False,
         **how: Any,
     ) -> str:
-        """The text of a complete reply, after as many tries as it takes and is allowed.
+        """The text of a complete reply, after as many retries as needed and allowed.
 
-        `keep_truncated` takes one that was cut off, too.
+        `keep_truncated` also accepts a reply that was cut off.
 
         Raises:
             `JudgeError`: if there is none.
@@ -68,8 +68,7 @@ class Dispatcher:
         keep_truncated: bool = False,
         **how: Any,
     ) -> list[str | JudgeError]:
-        """The texts of one reply with up to `n` samples, an error in place of one that is not
-        whole.
+        """The texts of one reply with up to `n` samples, with an error for each incomplete one.
 
         Raises:
             `JudgeError`: if there is no reply.
@@ -79,7 +78,7 @@ class Dispatcher:
         return [_text(choice, endpoint, keep_truncated) for choice in reply.choices[:n]]
 
     def metrics(self, limit: float) -> dict[str, float]:
-        """The numbers of what happened since the last call of this method, for TRL's log."""
+        """Metrics since the last call of this method, for TRL's log."""
         taken = self._batch.take(self._stats, self._latencies, limit, world_size())
         self._latencies.clear()
         return taken
@@ -93,7 +92,7 @@ class Dispatcher:
         max_retries: int | None,
         how: Mapping[str, Any],
     ) -> tuple[Endpoint, Reply]:
-        """The reply to a question and who gave it; retries happen here and nowhere else."""
+        """The reply to a question and its endpoint; retries happen here and nowhere else."""
         if max_retries is None:
             max_retries = self._settings.max_retries
         end = time.monotonic() + batch_deadline(self._settings.batch_deadline)
@@ -102,7 +101,7 @@ class Dispatcher:
         while True:
             self._budget.check()
             endpoint = pick(endpoints, tried)
-            # Those who have waited for the judge do not wait again behind those who have not.
+            # A question that has already waited for the judge goes ahead of new ones.
             epoch = await endpoint.limit.acquire(priority if not tries else -tries)
             try:
                 reply = await self._attempt(endpoint, tag, messages, how)
@@ -125,7 +124,7 @@ class Dispatcher:
                 raise failure.as_error(endpoint.deployment)
             self._stats.retries += 1
             if not elsewhere:
-                # Outside of the limit, so that a waiting question keeps no slot.
+                # Outside the limit, so that a waiting question holds no slot.
                 tried.clear()
                 await asyncio.sleep(wait)
 
@@ -168,8 +167,8 @@ def _text(choice: Choice, endpoint: Endpoint, keep_truncated: bool) -> str | Jud
 def _backoff(tries: int, retry_after: float | None) -> float:
     """Seconds before the next try: exponential backoff with equal jitter, at least `retry_after`.
 
-    Half of the doubling and a quarter on top of the judge's wish are random, so that questions that
-    failed together do not come back together.
+    Half of the backoff is random, as is up to a quarter added to `retry_after`, so that questions
+    that failed together do not come back together.
     """
     longest = min(_BACKOFF_MAX, _BACKOFF_START * 2.0 ** (tries - 1))
     backoff = longest * random.uniform(0.5, 1.0)

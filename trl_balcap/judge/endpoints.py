@@ -1,4 +1,4 @@
-"""Deployments with what has been learned about them: a limit each, and a circuit breaker."""
+"""Deployments with their state: a concurrency limit and a circuit breaker each."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,15 +13,14 @@ from trl_balcap.judge.settings import JudgeSettings
 
 OPENS_AFTER = 3  # failures in a row
 _OPEN_MAX = 60.0  # seconds
-_PAUSE = 30.0  # seconds, where the judge asks for more than the batch has
+_PAUSE = 30.0  # seconds, if the judge asks for more than the batch has left
 
 
 class CircuitBreaker:
-    """Keeps questions away from a deployment that fails: closed, open for a while, half-open.
+    """Keeps questions away from a failing deployment: closed, open for a while, then half-open.
 
-    It opens after three failures in a row, for twice as long at each further one, up to a minute.
-    Half-open, one question at a time tries whether the deployment is back; its answer closes the
-    breaker.
+    It opens after three failures in a row, for twice as long after each further one, up to a
+    minute. When half-open, it lets through one question at a time; an answer closes it.
 
     Args:
         clock (`Callable`, *optional*):
@@ -52,7 +51,7 @@ class CircuitBreaker:
         self._open_until = 0.0
 
     def lets_through(self, under_way: float) -> bool:
-        """Whether one more question may be sent beside those under way."""
+        """Whether one more question may be sent besides those in flight."""
         if self._clock() < self._open_until:
             return False
         return self._failures < OPENS_AFTER or under_way == 0
@@ -61,7 +60,7 @@ class CircuitBreaker:
         self._failures = 0
 
     def failed(self, weight: int = 1) -> None:
-        """A failure; one that no later question can escape weighs `OPENS_AFTER`."""
+        """Record a failure; one that would hit every later question counts `OPENS_AFTER` times."""
         self._failures += weight
         if self._failures >= OPENS_AFTER:
             rest = min(_OPEN_MAX, 2.0 ** min(10, self._failures - OPENS_AFTER + 1))
@@ -79,26 +78,26 @@ class Endpoint:
 
     @cached_property
     def has_schema(self) -> bool:
-        """Whether replies are held to a JSON schema by the provider."""
+        """Whether the provider constrains replies to a JSON schema."""
         structured = self._settings.structured
         return supports_schema(self.deployment) if structured is None else structured
 
     @cached_property
     def price(self) -> TokenPrice | None:
-        """What its tokens cost, where that is known."""
+        """The price of its tokens, if known."""
         given = self._settings.price
         return price_of(self.deployment) if given is None else given_price(given)
 
     @cached_property
     def takes_n(self) -> bool:
-        """Whether one request may ask for several samples; set to False where that was refused."""
+        """Whether one request may ask for several samples; set to False if that was refused."""
         supported = litellm_module().get_supported_openai_params(
             self.deployment.model, provider_of(self.deployment)
         )
         return "n" in (supported or ())
 
     def works(self) -> bool:
-        """Whether to send a question there."""
+        """Whether questions can be sent here."""
         return self._breaker.lets_through(self.limit.load())
 
     def worked(self) -> None:
@@ -106,10 +105,10 @@ class Endpoint:
         self.limit.answered()
 
     def failed(self, failure: Failure, epoch: int, left: float) -> None:
-        """A question failed whose batch waits for `left` seconds more."""
+        """Record a failure of a question whose batch has `left` seconds left."""
         if failure.reason in ("timeout", "rate_limited"):
             wait = failure.retry_after
-            # A wish beyond the batch's end is no measure of the judge: the next batch asks anew.
+            # A wait beyond the batch's end says little about the judge: the next batch tries again.
             self.limit.push_back(epoch, wait if wait is None or wait <= left else _PAUSE)
         if failure.fatal:
             self._breaker.failed(OPENS_AFTER)
@@ -118,7 +117,7 @@ class Endpoint:
 
 
 def pick(endpoints: Sequence[Endpoint], tried: Sequence[Endpoint]) -> Endpoint:
-    """The emptiest endpoint that works and has not just failed at this question."""
+    """The least loaded working endpoint that has not just failed at this question."""
     if len(endpoints) == 1:
         return endpoints[0]
     return min(

@@ -1,8 +1,8 @@
-"""Where questions become verdicts: shared, limited, retried, validated, counted.
+"""Turns questions into verdicts: shared, limited, retried, validated and counted.
 
-A question passes, in this order: single-flight (an equal question is remembered or joined), the
-disk cache, the dispatcher (budget, limit, litellm, retries), and the check of its reply. One
-`JudgeEngine` per judge and process; everything in it happens on the judge loop.
+A question passes through, in this order: single-flight (an equal question is remembered or joined),
+the disk cache, the dispatcher (budget, limit, litellm, retries), and the validation of its reply.
+There is one `JudgeEngine` per judge and process, and everything in it runs on the judge loop.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _READ_IN_PLACE = 16_384  # characters of question and reply, a millisecond or tw
 
 
 class JudgeEngine:
-    """Asks one judge (a text model and a vision model, each perhaps at several endpoints)."""
+    """Asks one judge: a text model and a vision model, each possibly with several endpoints."""
 
     def __init__(self, settings: JudgeSettings):
         self.settings = settings
@@ -57,7 +57,7 @@ class JudgeEngine:
             self._cache = ReplyCache(str(settings.cache), settings.cache_size)
 
     async def ask(self, question: Question[Verdict]) -> Verdict:
-        """The verdict on a question, from memory, a flight under way, or the judge."""
+        """The verdict on a question: from memory, from a call in flight, or from the judge."""
         endpoints = self.vision if question.images else self.text
         key = self._keys.question(_deployments(endpoints), question, schema=endpoints[0].has_schema)
 
@@ -79,10 +79,12 @@ class JudgeEngine:
         keep_truncated: bool,
         tag: str,
     ) -> list[str]:
-        """`n` replies to arbitrary messages, under the same limit, budget, retries and cache."""
+        """`n` replies to arbitrary messages, with the same limit, budget, retries and cache."""
         endpoints = self.text if model is None else self._endpoints_of(model)
         how = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
-        kept = how | ({"keep_truncated": True} if keep_truncated else {})  # other replies count
+        kept = how | (
+            {"keep_truncated": True} if keep_truncated else {}
+        )  # accepts other replies, so has its own key
         common = self._keys.messages(_deployments(endpoints), messages, kept)
 
         keys = [f"{common}-{first_sample + i}" for i in range(n)]
@@ -109,7 +111,7 @@ class JudgeEngine:
 
         async def one(key: str) -> str:
             async def fly() -> str:
-                # One request for all samples that nobody has asked for yet.
+                # One request for all samples not asked for yet.
                 together = f"{common}-{fresh}"
                 sample = (await self._together.result(together, ask_fresh))[key]
                 if isinstance(sample, JudgeError):
@@ -121,17 +123,17 @@ class JudgeEngine:
         return list(await asyncio.gather(*map(one, keys)))
 
     async def preflight(self, *, vision: bool) -> None:
-        """Ask every deployment one question; raise if a model has none that works."""
+        """Ask every deployment one question; raise if a model has no working one."""
         if self._cache is not None:
             await self._cache.open()
         await self._preflight.run(self.text, self.vision if vision else None)
 
     async def encode(self, image: Any) -> tuple[EncodedImage, ...]:
-        """The image (or list of images) as sent, encoded once however many rollouts show it."""
+        """The image (or list of images) as sent, encoded once for all rollouts that share it."""
         return await self._images.encode(image)
 
     def metrics(self) -> dict[str, float]:
-        """The numbers of what happened since the last call of this method, for TRL's log."""
+        """Metrics since the last call of this method, for TRL's log."""
         endpoints = {id(endpoint): endpoint for endpoint in (*self.text, *self.vision)}
         limit = sum(int(endpoint.limit.limit) for endpoint in endpoints.values())
         return self._dispatcher.metrics(float(limit))
@@ -141,12 +143,12 @@ class JudgeEngine:
     ) -> Verdict:
         cached = await self._from_disk(key)
         if cached is not None:
-            with contextlib.suppress(UnreadableReply):  # stored by a release that read it
+            with contextlib.suppress(UnreadableReply):  # stored by a release that could read it
                 return question.recall(cached)
         schema = question.response_format() if endpoints[0].has_schema else None
         problem: JudgeError | None = None
         text = ""
-        for _ in range(2):  # a reply that cannot be read is asked for once more
+        for _ in range(2):  # an unreadable reply is asked for once more
             ticket = question.new_ticket()
             try:
                 async with self._prefixes.turn(question):
@@ -189,7 +191,7 @@ class JudgeEngine:
             await self._cache.set(key, text, endpoints[0].deployment.model)
 
     def _endpoints_of(self, model: str) -> list[Endpoint]:
-        """The endpoints of another model than the judge's own, reached the same way."""
+        """The endpoints of a model other than the judge's, reached with the same settings."""
         for endpoints in (self.text, self.vision, *self._others.values()):
             if endpoints[0].deployment.model == model:
                 return list(endpoints)
@@ -200,7 +202,7 @@ class JudgeEngine:
 
 
 async def _read(question: Question[Verdict], reply: str, ticket: str) -> Answer[Verdict]:
-    """The answer in a reply. Long ones are read in a thread: the judge loop has others to serve."""
+    """The answer in a reply. Long replies are parsed in a thread, to keep the judge loop free."""
     if len(reply) + len(question.text) <= _READ_IN_PLACE:
         return question.read(reply, ticket)
     return await asyncio.to_thread(question.read, reply, ticket)
@@ -211,9 +213,9 @@ def _deployments(endpoints: Sequence[Endpoint]) -> list[Deployment]:
 
 
 def reply_bound(question: Question[Any], max_tokens: int | None) -> int | None:
-    """Bound on the tokens of a reply: more than `max_tokens` where the question is long.
+    """Maximum tokens of a reply: more than `max_tokens` if the question is long.
 
-    A reply repeats what it was asked about, or gives a verdict for each item of it. A token for
-    each character of the question is room for either.
+    A reply repeats the items it was asked about or gives a verdict on each. One token per
+    character of the question leaves room for either.
     """
     return None if max_tokens is None else max(max_tokens, len(question.text))

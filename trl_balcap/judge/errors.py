@@ -1,10 +1,10 @@
-"""What can go wrong between a question and its verdict, and whose fault it is.
+"""Errors between a question and its verdict, and who is at fault.
 
-JudgeError          one question was not answered: the reward is `None` for that completion alone
-JudgeConfigError    no question can ever be answered (wrong key, unknown model): stop at start
+JudgeError          one question was not answered: the reward is `None` for that completion only
+JudgeConfigError    no question can be answered (wrong key, unknown model): stop before training
 
-A reason says why a row has no score, of the judge's making or of the row's own. Only the reasons in
-`INFRASTRUCTURE_REASONS` say that the next row will fare no better.
+A reason says why a row has no score, whether the judge or the row is at fault. Only the reasons in
+`INFRASTRUCTURE_REASONS` mean that the next row will fail too.
 """
 
 from typing import Literal, get_args
@@ -26,23 +26,23 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 INFRASTRUCTURE_REASONS: frozenset[Reason] = frozenset(
     {"timeout", "rate_limited", "server_error", "denied"}
 )
-"""Reasons that no caption can cause: the judge is not there, or not for us (key, account,
-model)."""
+"""Reasons that no caption can cause: the judge is unreachable, or rejects the key, account or
+model."""
 
 MAX_REPLY_CHARS = 400
-"""How much of a failing reply is kept: enough to see what the judge said, too little to flood."""
+"""Characters kept of a failing reply: enough to see what went wrong without flooding the log."""
 
 
 class JudgeError(Exception):
-    """A question that the judge did not answer.
+    """The judge did not answer a question.
 
     Args:
         reason (`str`):
             One of `REASONS`.
         message (`str`):
-            What happened, for people.
+            What happened, for humans.
         reply (`str`, *optional*):
-            The failing reply, cut to 400 characters. Never a key, never image bytes.
+            The failing reply, cut to 400 characters. Never contains a key or image bytes.
 
     Example:
 
@@ -65,11 +65,11 @@ class JudgeError(Exception):
 
 
 class JudgeConfigError(ValueError):
-    """The judge cannot work as it is set up: unknown model, wrong key, no endpoint there."""
+    """The judge cannot work as configured: unknown model, wrong key, no such endpoint."""
 
 
 def shorten(text: str, limit: int = MAX_REPLY_CHARS) -> str:
-    """Cut `text` to `limit` characters, saying how much is left out.
+    """Cut `text` to `limit` characters, noting how many were left out.
 
     ```python
     >>> shorten("abcdefgh", 3)

@@ -1,4 +1,4 @@
-"""What a failed attempt at a question means, and what may be shown of it."""
+"""What a failed attempt at a question means, and how much of it may be shown."""
 
 import contextlib
 import os
@@ -12,10 +12,10 @@ from trl_balcap.judge.litellm_module import litellm_module
 
 
 class Failure(Exception):
-    """One failed attempt: why, and what may be done about it.
+    """One failed attempt: why it failed, and what can be done about it.
 
-    `again` is whether the same question may be asked again, `retry_after` how many seconds the
-    judge asked to be left alone, `fatal` whether no other question can fare better.
+    `again` says whether to retry the question, `retry_after` how many seconds the judge asked to
+    wait, `fatal` whether every other question would fail too.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class Failure(Exception):
 
 
 _DENIED = (401, 402, 403, 404)  # key, account, permission, model
-_REFUSED = (400, 405, 409, 413, 415, 422)  # of this question: asking it again cannot help
+_REFUSED = (400, 405, 409, 413, 415, 422)  # this question only: a retry cannot help
 
 
 def failure_of(error: Exception) -> Failure:
-    """What an exception of litellm means: by its HTTP status, and by its kind where it has none."""
+    """Classify an exception of litellm, by its HTTP status or, if it has none, by its type."""
     known = litellm_module().exceptions
     message, status = str(error), _status(error)
     if isinstance(error, known.Timeout) or status == 408:
@@ -57,7 +57,7 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, known.UnsupportedParamsError):
         return Failure("refused", message, again=False, fatal=True, reply=message)
     if 300 <= status < 400:
-        message = f"the endpoint redirects, which is not followed: give its new URL. {message}"
+        message = f"the endpoint redirects, which is not followed: pass its new URL. {message}"
         return Failure("denied", message, again=False, fatal=True, reply=message)
     if status in _DENIED:
         return Failure("denied", message, again=False, fatal=True, reply=message)
@@ -69,7 +69,7 @@ def failure_of(error: Exception) -> Failure:
 
 def _status(error: Exception) -> int:
     status = getattr(error, "status_code", None)
-    # litellm wraps some failures as 500 and keeps the endpoint's own status beside it.
+    # litellm reports some failures as 500 and keeps the endpoint's own status separately.
     response = getattr(getattr(error, "response", None), "status_code", None)
     for given in (status, response):
         if isinstance(given, int) and given != 500:
@@ -78,7 +78,7 @@ def _status(error: Exception) -> int:
 
 
 def retry_after(error: Exception) -> float | None:
-    """Seconds that the judge asked to be left alone (`Retry-After`, in seconds or as a date)."""
+    """Seconds that the judge asked to wait (`Retry-After`, in seconds or as a date)."""
     for headers in (
         getattr(error, "litellm_response_headers", None),
         getattr(getattr(error, "response", None), "headers", None),
@@ -90,7 +90,7 @@ def retry_after(error: Exception) -> float | None:
 
 
 def seconds_of(value: str, *, now: float) -> float | None:
-    """Seconds of a `Retry-After` header, `None` where it is neither a number nor a date.
+    """Seconds of a `Retry-After` header, `None` if it is neither a number nor a date.
 
     ```python
     >>> seconds_of("1.5", now=0.0), seconds_of("Thu, 01 Jan 1970 00:01:00 GMT", now=20.0)
@@ -108,7 +108,7 @@ def seconds_of(value: str, *, now: float) -> float | None:
 
 
 def scrub(message: str, *deployments: Deployment) -> str:
-    """`message` in short, without keys and image bytes, whoever put them there.
+    """Shorten `message`, and remove keys and image bytes from it.
 
     ```python
     >>> scrub("Bad key sk-0123456789.", Deployment("openai/m", api_key="sk-0123456789"))
@@ -121,7 +121,7 @@ def scrub(message: str, *deployments: Deployment) -> str:
     )
     secrets = {*(s for d in deployments for s in d.secrets()), *named}
     for secret in sorted(secrets, key=len, reverse=True):  # "Bearer sk-..." before "sk-..."
-        if len(secret) > 5:  # shorter ones are placeholders, and parts of ordinary words
+        if len(secret) > 5:  # shorter ones are placeholders and could be parts of words
             message = message.replace(secret, "[key]")
     return shorten(_IMAGE_DATA.sub(";base64,[image]", message))
 

@@ -1,4 +1,4 @@
-"""Images of a batch, encoded once however many rollouts show them."""
+"""Encodes the images of a batch once, however many rollouts share them."""
 
 import asyncio
 import hashlib
@@ -13,21 +13,21 @@ from PIL import Image
 from trl_balcap.data.images import NoImageError, reading, stored_content
 from trl_balcap.judge.images import EncodedImage, encode_image
 
-_IMAGES_KEPT = 256  # those used least recently go first
+_IMAGES_KEPT = 256  # least recently used go first
 
 
 class ImageStore:
     """
-    Encoded images by their content. Encoding runs in threads of its own.
+    Encoded images by content. Encoding runs in its own threads.
 
-    An image is known by what it shows and not by the object that holds it: one that was painted
-    over is another image, and the G equal copies of a prompt's image are one.
+    Images are identified by their content, not by object: a modified image is a new one, and the
+    G equal copies of a prompt's image are the same one.
     """
 
     def __init__(self, max_pixels: int):
         self._max_pixels = max_pixels
         self._by_content: OrderedDict[str, asyncio.Future[EncodedImage]] = OrderedDict()
-        self._under_way: dict[int, asyncio.Future[EncodedImage]] = {}  # by id, while one waits
+        self._under_way: dict[int, asyncio.Future[EncodedImage]] = {}  # by id, while somebody waits
         self._encoders = ThreadPoolExecutor(2, "trl-balcap-images")
 
     async def encode(self, image: Any) -> tuple[EncodedImage, ...]:
@@ -47,7 +47,7 @@ class ImageStore:
         key = id(image)
         future = self._under_way.get(key)
         if future is None:
-            # The task holds the image, so its id is no other's as long as it is under way.
+            # The task keeps the image alive, so no other object can get its id meanwhile.
             future = self._under_way[key] = asyncio.ensure_future(self._encode(image))
             future.add_done_callback(lambda _: self._under_way.pop(key))
         return await asyncio.shield(future)
@@ -67,8 +67,8 @@ class ImageStore:
 
 
 def _content_digest(image: Any) -> str:
-    """A hash of all that an image's look depends on; of a file its bytes, undecoded."""
-    digest = hashlib.sha256()  # in hardware nearly everywhere, where BLAKE2 is not
+    """A hash of everything that determines an image's look; for a file, of its undecoded bytes."""
+    digest = hashlib.sha256()  # hardware-accelerated nearly everywhere, unlike BLAKE2
     with reading(image):
         content = stored_content(image)
         if isinstance(content, Image.Image):
@@ -80,7 +80,7 @@ def _content_digest(image: Any) -> str:
             digest.update(content.tobytes())
         elif isinstance(content, str | PathLike):
             path = Path(content)
-            # What is no file is named by open_image, which never waits for a pipe.
+            # open_image reports anything that is not a regular file, and never blocks on a pipe.
             digest.update(path.read_bytes() if path.is_file() else str(path).encode())
         else:
             digest.update(content if isinstance(content, bytes) else repr(content).encode())

@@ -1,7 +1,7 @@
-"""Images as a judge is sent them: what the policy saw ([`~data.images.open_image`]), encoded once.
+"""Encodes images for a judge: the image the policy saw ([`~data.images.open_image`]).
 
-Small pictures and drawings go as PNG, because JPEG blurs exactly what a judge has to see there;
-photographs go as JPEG, which is ten times smaller.
+Small pictures and drawings are sent as PNG, because JPEG would blur the details a judge has to see;
+photographs are sent as JPEG, which is ten times smaller.
 """
 
 import base64
@@ -24,7 +24,7 @@ _JPEG_QUALITY = 90
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An image as it is sent: its data URL, and the hash that stands for it everywhere else."""
+    """An image ready to send: its data URL, and a hash that identifies it everywhere else."""
 
     url: str
     digest: str
@@ -41,7 +41,7 @@ def encode_image(image: Any, max_pixels: int = MAX_PIXELS) -> EncodedImage:
         image (`PIL.Image.Image`, `str`, `PathLike`, `bytes` or `Mapping`):
             As for [`~data.images.open_image`].
         max_pixels (`int`, *optional*, defaults to `1003520`):
-            Bound on width times height.
+            Maximum width times height.
 
     Returns:
         [`EncodedImage`]

@@ -1,4 +1,4 @@
-"""[`Judge`]: what is asked, of whom, and within which limits."""
+"""[`Judge`]: the questions it asks, the models it asks them of, and its limits."""
 
 import inspect
 import logging
@@ -42,15 +42,14 @@ def _takes(
 class Judge:
     r"""A language model (and a vision-language model) that judges captions, asked through litellm.
 
-    Its methods are coroutines that may be awaited on any event loop, in any thread: the work
+    Its methods are coroutines that can be awaited on any event loop, in any thread: the work
     happens on one background loop per process. A judge can be pickled; connections, limits and
-    statistics are made anew in the process that uses it.
+    statistics are created afresh in the process that uses it.
 
-    Its arguments are the settings of [`JudgeSettings`]; `help(Judge)` lists them with their
-    meaning.
+    Its arguments are the settings of [`JudgeSettings`]; `help(Judge)` describes them.
 
     Raises:
-        `JudgeConfigError`: if a setting breaks its rule.
+        `JudgeConfigError`: if a setting is invalid.
 
     Example:
 
@@ -70,14 +69,13 @@ class Judge:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Judge":
-        """The judge that the environment variables `TRL_BALCAP_JUDGE_*` describe.
+        """Build the judge that the environment variables `TRL_BALCAP_JUDGE_*` describe.
 
-        `TRL_BALCAP_JUDGE_MODEL` is required. Each other argument of [`Judge`] has the variable of
-        its name, such as `TRL_BALCAP_JUDGE_API_BASE` or `TRL_BALCAP_JUDGE_MAX_CONCURRENCY`.
+        `TRL_BALCAP_JUDGE_MODEL` is required. Every other argument of [`Judge`] has a variable of
+        the same name, such as `TRL_BALCAP_JUDGE_API_BASE` or `TRL_BALCAP_JUDGE_MAX_CONCURRENCY`.
 
         Raises:
-            `JudgeConfigError`: if the model is not set, a variable is unknown or has no valid
-                value.
+            `JudgeConfigError`: if the model is not set, or a variable is unknown or invalid.
 
         Example:
 
@@ -109,7 +107,7 @@ class Judge:
         """Split a caption into atomic assertions. Equal assertions count once.
 
         Raises:
-            `JudgeError`: if the judge gives no readable answer.
+            `JudgeError`: if there is no readable answer.
         """
         return list(await on_judge_loop(self.engine().ask(questions.decompose(text))))
 
@@ -187,10 +185,10 @@ class Judge:
     ) -> list[str]:
         """`n` raw replies to arbitrary chat messages, with images as data URLs where needed.
 
-        The same limits, retries, budget, cache and statistics as the questions. `temperature=None`
-        leaves it to the provider. Replies are cached by their number: `first_sample` is the number
-        of the first, so that a new attempt gets new replies. `keep_truncated` takes a reply that
-        reaches `max_tokens` as far as it goes. `tag` names the calls in the statistics.
+        Limits, retries, budget, cache and statistics are those of the questions. `temperature=None`
+        uses the provider's default. Replies are cached by number: `first_sample` is the number
+        of the first one, so that a new attempt gets new replies. `keep_truncated` accepts replies
+        cut off at `max_tokens`. `tag` names the calls in the statistics.
 
         Raises:
             `JudgeError`: if the judge gives no complete reply.
@@ -210,25 +208,25 @@ class Judge:
         )
 
     async def preflight(self, *, vision: bool = True) -> None:
-        """Ask each model one cheap question, so that a judge that cannot work says so at start.
+        """Ask each model one cheap question, so that a broken set-up fails before training.
 
         Raises:
-            `JudgeConfigError`: naming the model, what it answered and the way out.
+            `JudgeConfigError`: with the model, its answer and a fix.
         """
         await on_judge_loop(self.engine().preflight(vision=vision))
 
     # ---- batches ------------------------------------------------------------------------------
 
     def enter_batch(self) -> None:
-        """A reward begins to wait for a batch's verdicts."""
+        """Called when a reward starts to wait for a batch's verdicts."""
         with _making:
             self._judging += 1
 
     def leave_batch(self) -> dict[str, float]:
-        """A reward has its verdicts: the batch's metrics for the last one of them, else nothing.
+        """Called when a reward has its verdicts. The last one gets the batch's metrics.
 
-        All rewards of a judge wait side by side, and what they share belongs to none of them. So
-        the judge's metrics are logged once, when nobody waits any more.
+        The rewards of a judge wait side by side and share its work, so its metrics are logged
+        once, when no reward is waiting any more.
         """
         with _making:
             self._judging -= 1
@@ -244,7 +242,7 @@ class Judge:
             if self._engine is None or self._engine[0] != os.getpid():
                 if self._engine is not None and self.settings.has_budget:
                     logger.warning(
-                        "%r goes on in a forked process, which counts its budget anew: what parent "
+                        "%r was forked. The child process counts its budget from zero: what parent "
                         "and child spend is not added up.",
                         self,
                     )
@@ -253,7 +251,7 @@ class Judge:
 
     @property
     def stats(self) -> JudgeStats:
-        """What this judge has taken in this process so far."""
+        """What this judge has used in this process so far."""
         return self.engine().stats
 
     async def _see(
@@ -280,9 +278,9 @@ class Judge:
         return await engine.ask(questions.look(await engine.encode(image), text))
 
 
-_making = threading.Lock()  # engines are made by whichever thread asks first
+_making = threading.Lock()  # whichever thread asks first makes the engine
 
-# Editors take the arguments from the signature; `help` and documentation tools from here.
+# Editors read the arguments from the signature; `help` and documentation tools read them here.
 _raises = "\n    Raises:\n        `JudgeConfigError`"
 _args = "\n    Args:\n" + textwrap.indent(settings_help(), " " * 8) + "\n"
 Judge.__doc__ = (Judge.__doc__ or "").replace(_raises, _args + _raises, 1)

@@ -1,4 +1,4 @@
-"""What a verdict is remembered by: a hash of all that can change it, and of nothing else."""
+"""Cache keys of verdicts: a hash of everything that can change a verdict, and nothing else."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from trl_balcap.judge.deployments import Deployment, is_secret
 from trl_balcap.judge.questions import Question
 from trl_balcap.judge.settings import JudgeSettings
 
-# litellm parameters of a deployment that say how it is reached, not what it answers.
+# litellm parameters that affect how a deployment is reached, not what it answers.
 _CHANGES_NO_ANSWER = {
     "timeout",
     "rpm",
@@ -55,21 +55,21 @@ class Keys:
         messages: list[dict[str, Any]],
         how: dict[str, Any],
     ) -> str:
-        """The key of arbitrary messages; the number of the sample is to be added."""
+        """The key of arbitrary messages, to which the sample's number is added."""
         common = [messages, how, *_identity(deployments)]
         return _digest("complete", json.dumps(common, sort_keys=True, default=str))
 
 
 def _identity(deployments: Sequence[Deployment]) -> list[Any]:
-    # Deployments of one judge give one answer by definition, so the first names them all.
+    # Deployments of one judge are interchangeable by definition, so the first represents them all.
     first = deployments[0]
     extra = {
         name: value
         for name, value in first.extra.items()
         if name not in _CHANGES_NO_ANSWER and not is_secret(name)
     }
-    # Headers may name the tenant or the model behind a gateway. Secrets are no part of who answers,
-    # and a new key must find the old verdicts.
+    # Headers may name the tenant or the model behind a gateway. Secrets do not change the answer,
+    # and verdicts must still be found after a new key.
     headers = {k.lower(): v for k, v in first.headers().items() if not is_secret(k)}
     return [first.model, _without_secrets(first.base()), extra, sorted(headers.items())]
 

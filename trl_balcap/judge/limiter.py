@@ -1,4 +1,4 @@
-"""How many questions may be under way at once, learned from how the judge answers."""
+"""Adapts the number of concurrent questions to how the judge answers."""
 
 import asyncio
 import heapq
@@ -8,22 +8,22 @@ from collections.abc import Callable
 
 
 class AdaptiveLimit:
-    """AIMD: a concurrency limit that falls when the judge pushes back and climbs when it answers.
+    """AIMD: a concurrency limit that falls when the judge pushes back and rises when it answers.
 
-    It starts at the maximum: a training batch is a burst, and a judge that takes it should get it
-    whole. Outcomes are counted in rounds, of as many answers as the limit. Up to an eighth of a
+    It starts at the maximum: a training batch is a burst, and a judge that can take it should get
+    all of it. Outcomes are counted in rounds of as many answers as the limit. Up to an eighth of a
     round may be refused without consequence: every hosted judge fails now and then, whatever its
-    load, and a limit that falls for each such failure ends near one at a time. More push-backs
-    (429, timeout) cut the limit below what was under way, once for all the questions that were sent
-    before the cut: a hundred refusals of one burst are one event. Then it climbs with each round:
-    by a quarter of the way while clearly below the limit that failed, one by one near it, a tenth
-    faster once that limit has held. A refused question waits as long as the judge says
-    (Retry-After) by itself; where even one at a time is refused, all wait.
+    load, and a limit that fell for every failure would end near one. More push-backs (429, timeout)
+    cut the limit below the number in flight, once for all questions sent before the cut: a hundred
+    refusals of one burst are one event. After that it rises with each round: by a quarter of the
+    way while clearly below the limit that failed, one by one near it, a tenth faster once that
+    limit has held. Only the refused question waits as long as the judge asks (Retry-After); if even
+    one at a time is refused, all wait.
 
-    Waiters are served by priority, then first come first served; those who come in the same turn of
-    the event loop are sorted before the first of them is served. One is served a turn: a hundred
-    requests prepared side by side would all be sent late, one after the other only the last is.
-    Lives on one event loop.
+    Waiters are served by priority, then first come, first served; those that arrive in the same
+    turn of the event loop are sorted first. One is served per turn: if a hundred requests were
+    prepared side by side, all would be sent late; one after the other, only the last one is.
+    Belongs to one event loop.
 
     Args:
         maximum (`int`):
@@ -32,9 +32,9 @@ class AdaptiveLimit:
             Seconds on a monotonic clock.
     """
 
-    _STRAY = 1 / 8  # of a round: so many push-backs say nothing of the load
-    _FEW = 64  # questions at the start of a burst, of which a share is still chance
-    _CUT = 0.8  # of what was under way
+    _STRAY = 1 / 8  # of a round: this many push-backs say nothing about the load
+    _FEW = 64  # questions at the start of a burst, too few to rule out chance
+    _CUT = 0.8  # of the number in flight
     _NEAR = 0.9  # of the limit that failed: from here on, climb carefully
 
     def __init__(self, maximum: int, clock: Callable[[], float] = time.monotonic):
@@ -45,8 +45,8 @@ class AdaptiveLimit:
         self._clock = clock
         self._failed_at = float(maximum)
         self._answers = self._refusals = 0  # in this round
-        self._peak = self._peak_before = 0  # of what was under way, in this round and the last
-        self._left = 0.0  # of what was under way at the cut, less what has been refused of it
+        self._peak = self._peak_before = 0  # most in flight, in this round and the last
+        self._left = 0.0  # in flight at the cut, less those refused since
         self._answers_since_cut = 0
         self._resume_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -55,28 +55,28 @@ class AdaptiveLimit:
         self._waiters: list[tuple[int, int, asyncio.Future[int]]] = []
 
     async def acquire(self, priority: int = 0) -> int:
-        """Wait for a place, lowest `priority` first.
+        """Wait for a slot, lowest `priority` first.
 
         Returns:
-            `int`: the epoch to hand back to [`push_back`].
+            `int`: the epoch, to pass to [`push_back`].
         """
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiters, (priority, next(self._order), waiter))
         self._wake_soon()
         try:
-            return await waiter  # the epoch in which the place was given, whenever this goes on
+            return await waiter  # the epoch in which the slot was given, whenever this resumes
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self.release()  # the place was given in the same moment
+                self.release()  # cancelled just as the slot was given
             raise
 
     def release(self) -> None:
-        """Give the place back."""
+        """Give the slot back."""
         self.in_flight -= 1
         self._wake()
 
     def answered(self) -> None:
-        """A question was answered: after a round of these the limit climbs."""
+        """A question was answered; after a round of answers the limit rises."""
         self._answers += 1
         self._answers_since_cut += 1
         if self._answers < self.limit:
@@ -94,25 +94,26 @@ class AdaptiveLimit:
         self._wake()
 
     def push_back(self, epoch: int, retry_after: float | None = None) -> None:
-        """The judge asked for less.
+        """The judge pushed back.
 
         Args:
             epoch (`int`):
                 What `acquire` returned for that question.
             retry_after (`float`, *optional*):
-                Seconds that the judge wants to be left alone.
+                Seconds that the judge asked to wait.
         """
         if retry_after and self.limit <= 1.0:
             self._resume_at = max(self._resume_at, self._clock() + retry_after)
         if epoch == self.epoch:  # sent since the last cut, so that cut may not have been enough
             self._refusals += 1
-            # A burst that is still being sent is judged by what was sent of it.
+            # A burst still being sent is judged by the part that was sent.
             sent = max(self._FEW, self._peak, self._peak_before)
             if self._refusals > int(self._STRAY * min(self.limit, sent)):
                 self._cut()
         elif epoch == self.epoch - 1:
-            # More of the burst that was cut for. What the judge took of it: what stays under way or
-            # was answered since; at the end of a batch, where that is little, what was not refused.
+            # Part of the burst that caused the cut. The judge accepted what is still in flight or
+            # was answered since; near the end of a batch, where that is little, what was not
+            # refused.
             self._left -= 1
             took = max(self._left, float(self.in_flight + self._answers_since_cut))
             self._failed_at = max(2.0, min(self._failed_at, took))
@@ -122,7 +123,7 @@ class AdaptiveLimit:
         self.epoch += 1
         under_way = min(int(self.limit), max(self._peak, self._peak_before))
         self._failed_at = max(2.0, float(under_way))
-        # The first time nothing says that what stays under way is too much: this was one too many.
+        # The first push-back does not mean that all in flight are too many: this was one too many.
         cut = self._CUT * self._failed_at if self.epoch > 1 else self._failed_at - 1.0
         self.limit = max(1.0, min(self.limit, cut))
         self._left = self._failed_at - self._refusals
@@ -134,11 +135,11 @@ class AdaptiveLimit:
         self._peak_before, self._peak = self._peak, self.in_flight
 
     def paused_for(self) -> float:
-        """Seconds until the judge may be asked again."""
+        """Seconds until the judge can be asked again."""
         return max(0.0, self._resume_at - self._clock())
 
     def load(self) -> float:
-        """How full it is, 1.0 at the limit: where there is a choice, take the emptiest."""
+        """Load relative to the limit, 1.0 when full: given a choice, take the least loaded."""
         return (self.in_flight + len(self._waiters)) / max(1, int(self.limit))
 
     def _wake(self) -> None:

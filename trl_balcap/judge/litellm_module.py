@@ -1,4 +1,4 @@
-"""litellm itself: imported late, and spared what nobody receives."""
+"""litellm: imported late, and with unused work switched off."""
 
 import contextlib
 import os
@@ -11,30 +11,30 @@ from types import ModuleType
 from typing import Any
 
 LITELLM_ENVIRONMENT = {
-    # Else the import fetches a price table from the network.
+    # Otherwise the import fetches a price table from the network.
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    # For the openai provider, litellm's own HTTP handler in place of the openai package: a third
-    # less CPU a call (benchmarks/judge.py). Set it to "False" to go back.
+    # For the openai provider, use litellm's own HTTP handler instead of the openai package: a third
+    # less CPU per call (benchmarks/judge.py). Set it to "False" to go back.
     "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER": "True",
 }
-"""What the environment is given, where it does not say otherwise, before litellm is imported."""
+"""Environment variables set before litellm is imported, unless they are already set."""
 
 
 @cache
 def litellm_module() -> ModuleType:
-    """litellm, imported at the first question: it takes seconds."""
+    """litellm, imported at the first question because it takes seconds."""
     for name, value in LITELLM_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import litellm
 
-    # litellm prints help for each error to stdout, and has no per-call switch for it.
+    # litellm prints help for each error to stdout, with no per-call switch for it.
     litellm.suppress_debug_info = True
     return litellm
 
 
 @cache
 def register_scenes() -> None:
-    """Make `scenes/oracle` a model that litellm knows."""
+    """Register `scenes/oracle` as a litellm model."""
     from trl_balcap.scenes import provider
 
     provider.register()
@@ -42,10 +42,10 @@ def register_scenes() -> None:
 
 @contextlib.contextmanager
 def unobserved(model: str, messages: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Spare litellm, per call, what nobody receives: log records, and a price looked up anew.
+    """Skip litellm's unused work per call: log records, and looking up the price.
 
-    Both together are half of its CPU. Yields what `acompletion` is given besides; nothing is spared
-    where litellm has a callback to serve, or is a release without these seams.
+    Together they are half of its CPU time. Yields extra arguments for `acompletion`. Nothing is
+    skipped if litellm has a callback to serve, or is a release without these hooks.
     """
     litellm, internal_call, record = litellm_module(), _internal_call(), _unpriced_record()
     receivers = (
@@ -67,7 +67,7 @@ def unobserved(model: str, messages: list[dict[str, Any]]) -> Iterator[dict[str,
 
 @cache
 def _internal_call() -> ContextVar[bool] | None:
-    """litellm's mark for calls that it makes itself; not public, so it may be gone one day."""
+    """litellm's marker for its own calls; not public, so it may disappear."""
     try:
         from litellm._internal_context import is_internal_call
     except ImportError:
@@ -77,8 +77,7 @@ def _internal_call() -> ContextVar[bool] | None:
 
 @cache
 def _unpriced_record() -> Callable[[str, list[dict[str, Any]]], Any] | None:
-    """Makes litellm's record of a call, without the search for its price: `prices` does that
-    once."""
+    """litellm's record of a call, without looking up its price, which `prices` does once."""
     try:
         from litellm.litellm_core_utils.litellm_logging import Logging
     except ImportError:

@@ -1,4 +1,4 @@
-"""One question of an image ahead of the others, so that a judge's prefix cache has the image."""
+"""Sends one question per image ahead of the others, to fill a judge's prefix cache."""
 
 import asyncio
 import contextlib
@@ -8,20 +8,20 @@ from collections.abc import AsyncIterator
 
 from trl_balcap.judge.questions import Question
 
-_KEPT = 300.0  # seconds; OpenAI drops a prefix that was not used for five to ten minutes
+_KEPT = 300.0  # seconds; OpenAI drops a prefix after five to ten unused minutes
 _MOST = 4096
 
 
 class PrefixTurns:
-    """Lets the first question with a prefix be answered before the others with it are sent.
+    """Holds back questions with the same prefix until the first of them is answered.
 
-    Simultaneous questions all miss a cache that counts a prefix once its first request was
-    answered. What a prefix is: the question's kind (its system prompt) and its images, which come
-    before the rest of the message. Lives on one event loop.
+    Simultaneous questions would all miss a cache that stores a prefix only when its first request
+    is answered. A prefix is the question's kind (its system prompt) and its images, which precede
+    the rest of the message. Belongs to one event loop.
 
     Args:
         on (`bool`):
-            Whether anybody waits at all.
+            Whether to hold questions back at all.
     """
 
     def __init__(self, on: bool):
@@ -31,7 +31,7 @@ class PrefixTurns:
 
     @contextlib.asynccontextmanager
     async def turn(self, question: Question) -> AsyncIterator[None]:
-        """A block in which the question may be sent."""
+        """Context in which the question may be sent."""
         if not self._on or not question.images:
             yield
             return
@@ -49,4 +49,4 @@ class PrefixTurns:
         try:
             yield
         finally:
-            answered.set()  # answered or failed: the others wait no longer
+            answered.set()  # answered or failed: let the others go

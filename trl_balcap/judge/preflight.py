@@ -1,4 +1,4 @@
-"""The trial at start: one cheap question to each deployment, once for all rewards of a judge."""
+"""The preflight: one cheap question to each deployment, once for all rewards of a judge."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Preflight:
-    """Tries the endpoints of a judge and remembers those that work."""
+    """Tries the endpoints of a judge and remembers which work."""
 
     def __init__(self, settings: JudgeSettings, dispatcher: Dispatcher, images: ImageStore):
         self._settings = settings
@@ -29,10 +29,10 @@ class Preflight:
         self._trials: dict[tuple[str, bool], asyncio.Future[str | None]] = {}
 
     async def run(self, text: Sequence[Endpoint], vision: Sequence[Endpoint] | None) -> None:
-        """Ask every endpoint one question (those of `vision` about a blank image).
+        """Ask every endpoint one question (with a blank image for those of `vision`).
 
         Raises:
-            `JudgeConfigError`: if a model has no endpoint that works.
+            `JudgeConfigError`: if a model has no working endpoint.
         """
         roles = [(text, questions.preflight())]
         if vision is not None:
@@ -44,16 +44,16 @@ class Preflight:
                 raise JudgeConfigError("; ".join(str(problem) for problem in problems))
 
     async def _tried(self, endpoint: Endpoint, question: Question[bool]) -> str | None:
-        """The trial's outcome; one trial for all rewards of a judge."""
+        """The outcome of the trial, which all rewards of a judge share."""
         key = (endpoint.deployment.where(), bool(question.images))
         if key not in self._trials:
             self._trials[key] = asyncio.ensure_future(self._trial(endpoint, question))
-        problem = "it was called off"
+        problem = "the trial was cancelled"
         try:
             problem = await asyncio.shield(self._trials[key])
         finally:
             if problem is not None:
-                self._trials.pop(key, None)  # it may be mended before the next preflight
+                self._trials.pop(key, None)  # it may work by the next preflight
         return problem
 
     async def _trial(self, endpoint: Endpoint, question: Question[bool]) -> str | None:
@@ -68,20 +68,20 @@ class Preflight:
                 return f"the judge {where} says that it is not ready"
             if not repeats_ticket(text, ticket):
                 logger.warning(
-                    "The judge %s does not repeat the ticket of a request as the last key of its "
-                    "reply. Of its replies, only those count that are one JSON object and nothing "
-                    "else, and none whose value stands in the judged text.",
+                    "The judge %s does not repeat the request's ticket as the last key of its "
+                    "reply. Its replies only count if they are one JSON object and nothing else, "
+                    "whose value does not occur in the judged text.",
                     where,
                 )
         except JudgeError as error:
             if error.reason == "rate_limited":
-                return None  # it is there, and the key is good
+                return None  # it is reachable, and the key is valid
             shown = " when it is shown an image" if question.images else ""
             return f"the judge {where} does not work{shown}: {error}"
         except UnreadableReply as error:
             shown = scrub(text, deployment)
             return f"the judge {where} does not answer in JSON as asked ({error}): {shown!r}"
-        except ImportError as error:  # litellm imports a provider's package when it needs it
+        except ImportError as error:  # litellm imports provider packages on demand
             missing = f"the judge {where} needs a package that is not installed: {error}"
             raise JudgeConfigError(missing) from error
         return None
@@ -90,7 +90,7 @@ class Preflight:
         if self._settings.budget_usd is not None and endpoint.price is None:
             raise JudgeConfigError(
                 "budget_usd is set, but litellm's table has no price for "
-                f"{endpoint.deployment.where()}. Give Judge(price=(dollars per million prompt "
+                f"{endpoint.deployment.where()}. Pass Judge(price=(dollars per million prompt "
                 "tokens, per million completion tokens)), or use budget_calls"
             )
 

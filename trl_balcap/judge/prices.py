@@ -1,4 +1,4 @@
-"""What a model's tokens cost, by litellm's own table; the network is not asked."""
+"""Token prices of models, from litellm's bundled table, without network access."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class TokenPrice(NamedTuple):
     cached: float
 
     def usd(self, usage: Usage) -> float:
-        """Dollars of a reply.
+        """Cost of a reply in dollars.
 
         ```python
         >>> TokenPrice(2.5, 10.0, 1.25).usd(Usage(prompt=1_000_000, completion=0, cached=400_000))
@@ -29,7 +29,7 @@ class TokenPrice(NamedTuple):
 
 
 def given_price(price: tuple[float, ...]) -> TokenPrice:
-    """The price that a setting gives: two numbers, and a third where cached tokens are cheaper.
+    """The price given by a setting: two numbers, and a third if cached tokens are cheaper.
 
     ```python
     >>> given_price((2.0, 8.0))
@@ -43,11 +43,11 @@ def given_price(price: tuple[float, ...]) -> TokenPrice:
 
 def price_of(deployment: Deployment) -> TokenPrice | None:
     """
-    Dollars per million prompt, completion and cached tokens, `None` where litellm's table has no
+    Dollars per million prompt, completion and cached tokens, `None` if litellm's table has no
     price.
 
-    The exact judge of scenes costs nothing. An endpoint of one's own has no known price, whatever
-    its model is called.
+    The exact judge of scenes is free. Your own endpoint has no known price, whatever its model is
+    called.
 
     Example:
 
@@ -69,7 +69,7 @@ def price_of(deployment: Deployment) -> TokenPrice | None:
     table = litellm_module().model_cost
     entry = table.get(deployment.model)
     if not entry:
-        # Under its bare name the table has a model as its maker sells it.
+        # Under its bare name, the table has the price of the model's maker.
         entry = table.get(deployment.model.partition("/")[2]) or {}
         if entry.get("litellm_provider") != provider:
             return None

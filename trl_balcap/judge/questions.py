@@ -1,8 +1,8 @@
-"""The questions: their prompt files, the JSON that carries the data, and the reply's schema.
+"""The questions: their prompt files, the JSON with the data, and the reply's schema.
 
-Text from the policy and from the dataset travels only as string values of one JSON object in the
+Text from the policy and the dataset is only ever sent as string values of one JSON object in the
 user's message. It is never part of a prompt, so no caption can close, extend or imitate one, and it
-is spelt so that no tokenizer finds a control token in it.
+is escaped so that no tokenizer finds a control token in it.
 """
 
 import hashlib
@@ -40,13 +40,13 @@ QUESTIONS = (
     "rank",
 )
 
-# Where a batch's chain of questions has the most still to come, the question goes first.
+# Questions with the longest chain still ahead of them go first.
 _PRIORITY = {"decompose": 0, "look": 0, "verify": 1, "cover": 1, "read": 1, "linguistic": 2}
 _PRIORITY |= {"rubric": 0, "meet": 1, "choose": 2, "rank": 2}
 
 
 class Answer(NamedTuple, Generic[Verdict]):
-    """A verdict, and the JSON from which it can be had again."""
+    """A verdict, and the JSON from which it can be restored."""
 
     verdict: Verdict
     stored: str
@@ -54,7 +54,7 @@ class Answer(NamedTuple, Generic[Verdict]):
 
 @dataclass(frozen=True)
 class Question(Generic[Verdict]):
-    """One question to a judge, ready to be sent.
+    """One question to a judge, ready to send.
 
     Args:
         name (`str`):
@@ -62,9 +62,9 @@ class Question(Generic[Verdict]):
         data (`dict`):
             The JSON object of the user's message, without the ticket.
         form (`type`):
-            What a reply consists of.
+            Schema of the reply.
         judge (`Callable`):
-            From a reply of that form to the verdict; raises `UnreadableReply`.
+            Turns a reply of that form into the verdict; raises `UnreadableReply`.
         images (`tuple` of `EncodedImage`):
             What the judge is shown.
         own_prompt (`str`, *optional*):
@@ -89,20 +89,21 @@ class Question(Generic[Verdict]):
 
     @cached_property
     def text(self) -> str:
-        """What is asked, as JSON: equal texts (and images) are equal questions."""
+        """The question as JSON: equal texts (and images) are equal questions."""
         return json_text(self.data)
 
     @cached_property
     def said(self) -> str:
-        """All text that the judge is to judge, or to compare, in the clear."""
+        """All text that the judge is to judge or compare, unescaped."""
         return _encodable("\n".join(_strings(self.data)))
 
     def new_ticket(self) -> str:
-        """A ticket for one request, which nothing in the question can know."""
+        """A ticket for one request, which nothing in the question can predict."""
         return tickets.new_ticket(self.text)
 
     def messages(self, ticket: str) -> list[dict[str, Any]]:
-        """The chat messages, in the OpenAI format; the image first, for it is the same for many."""
+        """The chat messages in OpenAI format. The image comes first, since many questions share it,
+        so that prefix caches can reuse it."""
         text = f'{self.text[:-1]}, "ticket": "{ticket}"}}'
         content: Any = text
         if self.images:
@@ -119,33 +120,33 @@ class Question(Generic[Verdict]):
         return {"type": "json_schema", "json_schema": schema}
 
     def read(self, reply: str, ticket: str) -> Answer[Verdict]:
-        """The judge's verdict in its reply to the request with this ticket.
+        """The verdict in the judge's reply to the request with this ticket.
 
         Raises:
-            `UnreadableReply`: if the reply holds no answer to the question.
+            `UnreadableReply`: if the reply does not answer the question.
         """
         form = replies.read(reply, self.form, ticket, self.said)
         return Answer(self.judge(form), form.model_dump_json())
 
     def recall(self, stored: str) -> Verdict:
-        """The verdict that was stored, checked against the question once more.
+        """Restore a stored verdict, validating it against the question again.
 
         Raises:
-            `UnreadableReply`: if it is no answer to the question.
+            `UnreadableReply`: if it does not answer the question.
         """
         try:
             form = self.form.model_validate_json(stored)
         except ValidationError as error:
-            raise UnreadableReply("what was stored has another form") from error
+            raise UnreadableReply("the stored verdict has another form") from error
         return self.judge(form)
 
 
 def json_text(data: dict[str, Any]) -> str:
-    """`data` as JSON that is valid UTF-8 and holds no control token, whatever its strings hold.
+    """Serialise `data` to valid UTF-8 JSON without control tokens, whatever its strings contain.
 
-    A lone surrogate is no character and cannot be sent; it becomes U+FFFD. Characters of which
-    tokenizers make control tokens (`<|im_start|>`, `[INST]`, `<start_of_turn>`, `<｜User｜>`) are
-    escaped: the same JSON, but ordinary tokens.
+    Lone surrogates cannot be sent and become U+FFFD. Characters that tokenizers turn into control
+    tokens (`<|im_start|>`, `[INST]`, `<start_of_turn>`, `<｜User｜>`) are escaped: the JSON is
+    equivalent but has only ordinary tokens.
 
     ```python
     >>> print(json_text({"text": "A [sign] says <s>."}))
@@ -154,8 +155,8 @@ def json_text(data: dict[str, Any]) -> str:
     ```
     """
     dumped = _encodable(json.dumps(data, ensure_ascii=False))
-    # Searching for nothing is far cheaper than a walk through all strings, and most captions hold
-    # no sign. As many brackets as lists are those of the lists, so no string holds one.
+    # A fast path: most captions contain none of these characters, and searching is much cheaper
+    # than walking all strings. If there are as many brackets as lists, no string contains one.
     lists = sum(isinstance(value, list) for value in data.values())
     if dumped.count("[") == dumped.count("]") == lists and not any(
         sign in dumped for sign in _SIGNS_BUT_BRACKETS
@@ -173,9 +174,8 @@ def _escaped(character: re.Match[str]) -> str:
 
 
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
-# All control tokens known begin with one of these: <...>, [...], ◁...▷, |||...|||, >>...<<. With
-# them the characters that become one of them where a tokenizer normalizes (NFKC), and
-# SentencePiece's space.
+# All known control tokens begin with one of these: <...>, [...], ◁...▷, |||...|||, >>...<<. The
+# list also has the characters that NFKC normalises to one of them, and SentencePiece's space.
 _SIGNS_BUT_BRACKETS = "<>|◁▷＜＞［］｜﹤﹥﹇﹈▁"
 _OF_TOKENS = re.compile(rf"[\[\]{_SIGNS_BUT_BRACKETS}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -229,7 +229,7 @@ def schema_of(form: type[Form]) -> dict[str, Any]:
 
 @cache
 def prompts_hash() -> str:
-    """A short hash over all prompt files: another hash means that verdicts may differ."""
+    """A short hash of all prompt files: a different hash means that verdicts may differ."""
     digest = hashlib.sha256()
     for name in sorted(QUESTIONS):
         digest.update(f"{name}\0{prompt(name)}\0".encode())
@@ -300,8 +300,8 @@ def preflight(images: tuple[EncodedImage, ...] = ()) -> Question[bool]:
 def shown(name: str, images: tuple[EncodedImage, ...]) -> tuple[EncodedImage, ...]:
     if not images:
         raise NoImageError(
-            f"{name} is a question about an image, and there is none. A completion without an "
-            "image has no verdict: score it None"
+            f"{name} needs an image, but there is none. A completion without an image has no "
+            "verdict: score it None"
         )
     return images
 

@@ -1,25 +1,25 @@
-"""What judging has to know of the other ranks: how many there are, and how long they will wait."""
+"""What judging needs to know about other ranks: how many there are, and how long they wait."""
 
 import sys
 from typing import Any
 
 
 def world_size() -> int:
-    """Number of processes that train together; 1 without a process group."""
+    """Number of training processes; 1 without a process group."""
     distributed = _distributed()
     return 1 if distributed is None else distributed.get_world_size()
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that speaks for all."""
+    """Whether this is the main process."""
     distributed = _distributed()
     return distributed is None or distributed.get_rank() == 0
 
 
 def batch_deadline(seconds: float) -> float:
-    """`seconds`, but at most 0.45 of the process group's timeout where there is one.
+    """`seconds`, but at most 0.45 of the process group's timeout, if there is a group.
 
-    The other ranks wait for a slow one in a collective, which aborts the whole job at that timeout.
+    The other ranks wait for a slow one in a collective, and its timeout aborts the whole job.
     """
     timeout = process_group_timeout()
     return seconds if timeout is None else min(seconds, 0.45 * timeout)
@@ -37,7 +37,7 @@ def process_group_timeout() -> float | None:
 
 
 def _distributed() -> Any:
-    torch = sys.modules.get("torch")  # no group without torch, and torch is slow to import
+    torch = sys.modules.get("torch")  # no torch, no group; and torch is slow to import
     if torch is None or not torch.distributed.is_available():
         return None
     return torch.distributed if torch.distributed.is_initialized() else None

@@ -1,9 +1,9 @@
-"""From a judge's reply to a verdict: the form that a reply must have, and what it then says.
+"""Turns a judge's reply into a verdict: the form a reply must have, and what it means.
 
-A reply counts only if it answers the question: exactly the keys that were asked for, one verdict
-for each id, no id invented, booleans that are booleans, grades from 0 to 10. Anything else is a
-judge failure (`UnreadableReply`), never a score. Which object of a reply is the judge's own, and
-not a quotation from the text that it judges, is told in `tickets`.
+A reply counts only if it answers the question: exactly the requested keys, one verdict for each id,
+no invented ids, booleans that are booleans, grades from 0 to 10. Anything else is a judge failure
+(`UnreadableReply`), never a score. `tickets` tells the judge's own object from quotations of the
+judged text.
 """
 
 from typing import Annotated, NamedTuple, Protocol, TypeVar
@@ -15,7 +15,7 @@ from trl_balcap.judge.tickets import UnreadableReply, own_objects
 
 
 class Verification(NamedTuple):
-    """What the vision judge says of one assertion."""
+    """The vision judge's verdict on one assertion."""
 
     correct: bool
     pointable: bool
@@ -33,10 +33,10 @@ class Linguistic(NamedTuple):
 
 
 class Form(BaseModel):
-    """What a reply consists of."""
+    """The schema of a reply."""
 
-    # "true", 1 and "8" are not verdicts. No other keys: a judge that quotes the text there, and
-    # does not escape it, would let the text write keys of the verdict.
+    # "true", 1 and "8" are not verdicts. No other keys: if a judge quoted text there without
+    # escaping it, the text could write keys of the verdict.
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
@@ -74,7 +74,7 @@ class LinguisticForm(Form):
 
 
 class LookForm(Form):
-    # The verdicts stand apart from the texts, so that no text can write one beside itself.
+    # Verdicts are kept apart from texts, so that no text can write a verdict next to itself.
     assertions: list[str]
     verdicts: list[_Verified]
 
@@ -94,17 +94,17 @@ AnyForm = TypeVar("AnyForm", bound=Form)
 
 
 def read(reply: str, form: type[AnyForm], ticket: str, said: str = "") -> AnyForm:
-    """The judge's own object in `reply`, if it has the form.
+    """Find the judge's own object in `reply`, in the given form.
 
     Args:
         reply (`str`):
             What the judge replied.
         form (`type`):
-            What was asked for.
+            The form asked for.
         ticket (`str`):
             The ticket of the request.
         said (`str`, *optional*, defaults to `""`):
-            The text that is judged.
+            The judged text.
 
     Raises:
         `UnreadableReply`: if there is no such object, or two that contradict each other.
@@ -130,7 +130,7 @@ def read(reply: str, form: type[AnyForm], ticket: str, said: str = "") -> AnyFor
     if not found:
         raise UnreadableReply(problem)
     if len(found) > 1:
-        raise UnreadableReply(f"{len(found)} verdicts that contradict each other")
+        raise UnreadableReply(f"{len(found)} contradictory verdicts")
     return found[0]
 
 
@@ -138,7 +138,7 @@ def read(reply: str, form: type[AnyForm], ticket: str, said: str = "") -> AnyFor
 
 
 def split(form: SplitForm, text: str) -> tuple[str, ...]:
-    """The assertions of `text`. An assertion that is stated twice counts once.
+    """The assertions of `text`. An assertion stated twice counts once.
 
     ```python
     >>> split(SplitForm(assertions=["A dog.", "A cat.", "a  dog."]), "A dog and a cat.")
@@ -151,7 +151,7 @@ def split(form: SplitForm, text: str) -> tuple[str, ...]:
 
 
 def verifications(form: VerifyForm, count: int) -> tuple[Verification, ...]:
-    """One verification for each of the assertions 1 to `count`, in their order."""
+    """One verification for each of the assertions 1 to `count`, in order."""
     return tuple(_verifications(form.verdicts, count))
 
 
@@ -182,7 +182,7 @@ def looked(form: LookForm, text: str) -> tuple[tuple[str, Verification], ...]:
     for assertion, verdict in zip(form.assertions, verdicts, strict=True):
         if given.setdefault(_normal(assertion), verdict) != verdict:
             raise UnreadableReply(
-                f"contradicting verdicts for the assertion {shorten(assertion, 80)!r}"
+                f"contradictory verdicts on the assertion {shorten(assertion, 80)!r}"
             )
     return tuple((assertion, given[normal]) for normal, assertion in kept.items())
 
@@ -222,7 +222,7 @@ def _check_count(assertions: list[str], text: str) -> None:
             f"{len(assertions)} assertions for a text of {len(text)} characters; at most {limit} "
             "are believed"
         )
-    # No score comes from a split that never happened.
+    # A split that never happened gives no score.
     if not any(map(_normal, assertions)) and any(map(str.isalnum, text)):
         raise UnreadableReply("no assertions for a text with words")
 

@@ -1,4 +1,4 @@
-"""What a setting may be: the kinds of values in the table of a judge's settings."""
+"""Rules for the values in the table of a judge's settings."""
 
 import json
 import math
@@ -9,22 +9,22 @@ from typing import Any, NamedTuple
 
 
 class Rule(NamedTuple):
-    """What a setting may be.
+    """The values that a setting accepts.
 
     Args:
         says (`str`):
-            The rule, to stand after "must be".
+            The rule, worded to follow "must be".
         holds (`Callable`):
-            Whether a value obeys it. `None` is allowed where it is the default, and for
+            Whether a value is valid. `None` is allowed if it is the default, and for
             `temperature`.
         read (`Callable`):
-            From a text (environment, command line) to the value; raises `ValueError`.
+            Parses text (environment, command line) into the value; raises `ValueError`.
         kind (`type`):
-            How argument parsers are told of it: `str`, `int`, `float` or `bool`.
+            Type for argument parsers: `str`, `int`, `float` or `bool`.
         several (`bool`, *optional*, defaults to `False`):
             Whether a flag takes several values.
         choices (`tuple[str, ...]`, *optional*):
-            All that it may be.
+            All valid values.
     """
 
     says: str
@@ -105,7 +105,7 @@ DOLLARS = _number("a number, 0 or more", lambda value: value >= 0)
 SHARE = _number("a share of a batch, 0 to 1", lambda value: 0 <= value <= 1)
 TEMPERATURE = _number("a number from 0 to 2, or None", lambda value: 0 <= value <= 2)
 URL = Rule("a URL that begins with http:// or https://", _is_url, str, str)
-TEXT = Rule("a text that is not empty", lambda v: isinstance(v, str) and bool(v), str, str)
+TEXT = Rule("a non-empty string", lambda v: isinstance(v, str) and bool(v), str, str)
 FLAG = Rule("True or False", lambda value: isinstance(value, bool), _read_flag, bool)
 FOLDER = Rule("a folder", _is_folder, str, str)
 PRICE = Rule(

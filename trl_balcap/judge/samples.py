@@ -1,4 +1,4 @@
-"""Several samples of one prompt: in one request where the provider can, else in several."""
+"""Several samples of one prompt: in one request if the provider supports it, else in several."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ async def ask_for_samples(
     tag: str,
     **how: Any,
 ) -> list[Sample]:
-    """`n` replies to the same messages, an error in place of each that was not given.
+    """`n` replies to the same messages, with an error for each missing one.
 
-    One request bills the prompt once. A server that refuses `n`, or takes no notice of it, is asked
-    for the samples one by one from then on.
+    One request bills the prompt once. A server that rejects or ignores `n` is asked for the
+    samples one by one from then on.
     """
     found: list[Sample] = []
     if n > 1 and all(endpoint.takes_n for endpoint in endpoints):

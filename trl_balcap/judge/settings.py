@@ -1,7 +1,7 @@
-"""The one table of a judge's settings: name, type, default, rule and help of each, once.
+"""The table of a judge's settings: each one's name, type, default, rule and help text.
 
 [`Judge`]'s arguments, the environment variables `TRL_BALCAP_JUDGE_*`, the `judge_*` keys of a
-recipe and the flags of every command are made from it. A new setting is one field here, and the
+recipe and the flags of every command are generated from it. A new setting is one field here and the
 line that uses it.
 """
 
@@ -32,10 +32,11 @@ def _about(rule: rules.Rule, help: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """The settings of a [`Judge`], checked; its arguments, with their defaults.
+    """The validated settings of a [`Judge`]: its arguments with their defaults.
 
     Raises:
-        `JudgeConfigError`: if a setting breaks its rule, with the value, the rule and the way out.
+        `JudgeConfigError`: if a setting is invalid. The message gives the value, the rule and a
+            fix.
 
     Example:
 
@@ -55,7 +56,7 @@ Or leave it out: the default is 60.0
         metadata=_about(
             rules.MODEL,
             "litellm model string of the judge, such as 'openai/gpt-4o-mini' or 'scenes/oracle'. "
-            "A list names several deployments of the same judge: load is spread over those that "
+            "A list gives several deployments of the same judge: load is spread over those that "
             "work",
         ),
     )
@@ -64,49 +65,49 @@ Or leave it out: the default is 60.0
         default=None,
         repr=False,
         metadata=_about(
-            rules.MODEL, "who is asked when an image is shown; by default the same model"
+            rules.MODEL, "model for questions with an image; by default the same model"
         ),
     )
     api_base: str | None = field(
-        default=None, repr=False, metadata=_about(rules.URL, "base URL of an endpoint of one's own")
+        default=None, repr=False, metadata=_about(rules.URL, "base URL of your own endpoint")
     )
     api_key: str | None = field(
         default=None,
         repr=False,
         metadata=_about(
             rules.TEXT,
-            "key of the endpoint, never logged, cached or shown; by default what litellm reads "
-            "from the environment, which is also where nobody reads it from a list of processes",
+            "API key of the endpoint, never logged, cached or shown; by default litellm reads it "
+            "from the environment, which also keeps it out of process listings",
         ),
     )
     temperature: float | None = field(
         default=0.0,
         metadata=_about(
-            rules.TEMPERATURE, "sampling temperature of the judge; None leaves it to the provider"
+            rules.TEMPERATURE, "sampling temperature of the judge; None for the provider's default"
         ),
     )
     max_tokens: int | None = field(
         default=2048,
         metadata=_about(
             rules.whole(1),
-            "bound on a reply's tokens, more where a question is long; None leaves it to the "
-            "provider, as a judge may need that thinks at length",
+            "maximum tokens of a reply, raised for long questions; None for the provider's limit, "
+            "which judges that think at length may need",
         ),
     )
     structured: bool | None = field(
         default=None,
         metadata=_about(
             rules.FLAG,
-            "whether the provider holds replies to a JSON schema; by default where litellm's "
-            "table says that it can",
+            "whether to constrain replies to a JSON schema; by default if litellm's table lists "
+            "the model as supporting it",
         ),
     )
     profile: Profile = field(
         default="questions",
         metadata=_about(
             rules.one_of(get_args(Profile)),
-            "'questions' asks four a rollout; 'fused' asks two (decompose and verify in one look "
-            "at the image, cover and linguistic in one reading), cheaper, and measured in "
+            "'questions' asks four questions per rollout; 'fused' asks two (decompose and verify "
+            "in one look at the image, cover and linguistic in one reading): cheaper; compared in "
             "docs/judge.md",
         ),
     )
@@ -114,15 +115,16 @@ Or leave it out: the default is 60.0
         default=False,
         metadata=_about(
             rules.FLAG,
-            "whether one question of an image is answered before the others are sent, so that a "
-            "judge that caches prefixes has read it: cheaper, and a latency later",
+            "whether to wait for an answer to the first question about an image before sending the "
+            "others, so that a judge that caches prefixes has read it: cheaper, but one latency "
+            "slower",
         ),
     )
     max_concurrency: int = field(
         default=256,
         metadata=_about(
             rules.whole(1),
-            "questions under way at once, for each deployment; it adapts below this bound",
+            "maximum concurrent questions per deployment; the actual limit adapts below this",
         ),
     )
     timeout: float = field(
@@ -131,51 +133,50 @@ Or leave it out: the default is 60.0
     max_retries: int = field(
         default=8,
         metadata=_about(
-            rules.whole(0), "further tries after a timeout, a 429, a 5xx or a lost connection"
+            rules.whole(0), "retries after a timeout, a 429, a 5xx or a lost connection"
         ),
     )
     batch_deadline: float = field(
         default=600.0,
         metadata=_about(
             rules.ABOVE_ZERO,
-            "seconds for the judging of one batch; never more than 0.45 of the process group's "
-            "timeout",
+            "seconds to judge one batch; never more than 0.45 of the process group's timeout",
         ),
     )
     max_unscored: float = field(
         default=0.5,
         metadata=_about(
             rules.SHARE,
-            "share of a batch that may stay without verdict before the trainer stops the run",
+            "share of a batch that may be left without a verdict before the trainer stops the run",
         ),
     )
     budget_usd: float | None = field(
         default=None,
-        metadata=_about(rules.DOLLARS, "dollars after which the run ends, with a checkpoint"),
+        metadata=_about(rules.DOLLARS, "dollars to spend before the run ends, with a checkpoint"),
     )
     budget_calls: int | None = field(
         default=None,
-        metadata=_about(rules.whole(0), "calls after which the run ends, with a checkpoint"),
+        metadata=_about(rules.whole(0), "calls to make before the run ends, with a checkpoint"),
     )
     price: Price | None = field(
         default=None,
         metadata=_about(
             rules.PRICE,
-            "dollars per million prompt tokens, per million completion tokens and, where they are "
-            "cheaper, per million cached prompt tokens; by default litellm's price table",
+            "dollars per million prompt tokens, per million completion tokens and, if cheaper, "
+            "per million cached prompt tokens; by default from litellm's price table",
         ),
     )
     cache: str | os.PathLike[str] | None = field(
         default=None,
         metadata=_about(
             rules.FOLDER,
-            "folder for verdicts on disk, shared by all processes and runs; by default memory only",
+            "folder to store verdicts in, shared by all processes and runs; by default memory only",
         ),
     )
     cache_size: int = field(
         default=2**30,
         metadata=_about(
-            rules.whole(1), "bound of that folder in bytes; what was used least recently goes first"
+            rules.whole(1), "maximum size of that folder in bytes; least recently used goes first"
         ),
     )
     max_pixels: int = field(
@@ -189,7 +190,7 @@ Or leave it out: the default is 60.0
         repr=False,
         metadata=_about(
             rules.PARAMETERS,
-            "further parameters of litellm.acompletion, such as {'reasoning_effort': 'low'}",
+            "other parameters of litellm.acompletion, such as {'reasoning_effort': 'low'}",
         ),
     )
 
@@ -204,17 +205,17 @@ Or leave it out: the default is 60.0
             object.__setattr__(self, "price", tuple(self.price))  # YAML has no tuples
         if self.cache is not None:
             object.__setattr__(self, "cache", os.fspath(self.cache))
-        assert self.text  # deployments that cannot be understood are an error now, not later
+        assert self.text  # reports invalid deployments now rather than later
         assert self.vision
 
     @cached_property
     def text(self) -> tuple[Deployment, ...]:
-        """The deployments that are asked about text."""
+        """The deployments for questions about text."""
         return self._deployments(self.model)
 
     @cached_property
     def vision(self) -> tuple[Deployment, ...]:
-        """The deployments that are asked about images."""
+        """The deployments for questions about images."""
         return self.text if self.vision_model is None else self._deployments(self.vision_model)
 
     @property
@@ -226,7 +227,7 @@ Or leave it out: the default is 60.0
 
 
 SETTINGS: Mapping[str, Field[Any]] = {one.name: one for one in fields(JudgeSettings)}
-"""The table: each setting's field by its name, with `help` and `rule` in its metadata."""
+"""The table: each setting's field by name, with `help` and `rule` in its metadata."""
 
 
 def rule_of(one: Field[Any]) -> rules.Rule:
@@ -238,10 +239,10 @@ def may_be_none(one: Field[Any]) -> bool:
 
 
 def read_setting(name: str, text: str) -> Any:
-    """The value of a setting that was given as text, in the environment or on a command line.
+    """Parse a setting given as text, in the environment or on the command line.
 
     Raises:
-        `JudgeConfigError`: if the text is no such value.
+        `JudgeConfigError`: if the text is not a valid value.
 
     Example:
 
@@ -261,10 +262,10 @@ def read_setting(name: str, text: str) -> Any:
 
 
 def settings_from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The settings that the variables `TRL_BALCAP_JUDGE_*` give.
+    """Read the settings from the environment variables `TRL_BALCAP_JUDGE_*`.
 
     Raises:
-        `JudgeConfigError`: if the model is not set, or a variable is unknown or has no valid value.
+        `JudgeConfigError`: if the model is not set, or a variable is unknown or invalid.
 
     Example:
 
@@ -288,12 +289,14 @@ def settings_from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     for name in given:
         if name not in SETTINGS:
             known = ", ".join(f"{prefix}{known.upper()}" for known in SETTINGS)
-            raise JudgeConfigError(f"unknown variable {prefix}{name.upper()}; known: {known}")
+            raise JudgeConfigError(
+                f"unknown variable {prefix}{name.upper()}, must be one of: {known}"
+            )
     return {name: read_setting(name, text) for name, text in given.items()}
 
 
 def settings_help() -> str:
-    """The table as the "Args" of a docstring."""
+    """Format the table as the "Args" section of a docstring."""
     lines = []
     for one in SETTINGS.values():
         kind = _MODULES.sub("", one.type.__name__ if isinstance(one.type, type) else str(one.type))

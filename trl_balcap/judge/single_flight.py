@@ -1,5 +1,5 @@
-"""Single-flight with a memo: equal questions are asked once, at the same time or one after
-another."""
+"""Single-flight with a memo: equal questions are asked only once, whether concurrent or
+successive."""
 
 import asyncio
 from collections import OrderedDict
@@ -14,14 +14,14 @@ MEMO_SIZE = 8192  # results kept in memory, least recently used go first
 
 @dataclass
 class _Flight:
-    """A call under way and how many wait for it; nobody waiting means it is called off."""
+    """A call in flight and its number of waiters; it is cancelled when there are none left."""
 
     task: asyncio.Task[Any]
     waiters: int = 0
 
 
 class SingleFlight:
-    """Results by key: remembered, joined while under way, or made. Lives on one event loop."""
+    """Results by key: remembered, joined in flight, or computed. Belongs to one event loop."""
 
     def __init__(self, stats: JudgeStats, memo_size: int = MEMO_SIZE):
         self._stats = stats
@@ -30,15 +30,15 @@ class SingleFlight:
         self._flights: dict[str, _Flight] = {}
 
     def __len__(self) -> int:
-        """How many calls are under way."""
+        """Number of calls in flight."""
         return len(self._flights)
 
     def knows(self, key: str) -> bool:
-        """Whether the result of `key` is remembered or on its way."""
+        """Whether the result of `key` is remembered or in flight."""
         return key in self._memo or key in self._flights
 
     async def result(self, key: str, make: Callable[[], Awaitable[Any]]) -> Any:
-        """The result of `make`, which runs once for all who ask for `key`."""
+        """The result of `make`, which runs once for all callers with the same `key`."""
         self._stats.questions += 1
         if key in self._memo:
             self._memo.move_to_end(key)

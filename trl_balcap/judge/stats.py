@@ -1,4 +1,4 @@
-"""What judging takes: calls, cache hits, tokens, money, latency."""
+"""What judging uses: calls, cache hits, tokens, money, time."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,22 +7,22 @@ from dataclasses import dataclass, field
 
 @dataclass
 class JudgeStats:
-    """Counts since the judge was made in this process.
+    """Counts since the judge was created in this process.
 
     Args:
-        questions (`int`): What was asked, by whomever.
-        calls (`int`): Requests that were sent, retries included.
+        questions (`int`): Questions asked.
+        calls (`int`): Requests sent, including retries.
         calls_of (`Counter[str]`): The same by question, or by the `tag` of [`Judge.complete`].
-        answers (`int`): Replies that came, readable or not.
-        cache_hits (`int`): Questions answered from memory or from the disk.
-        disk_hits (`int`): Those of them that came from the disk.
-        shared (`int`): Questions that joined an equal one under way.
-        retries (`int`): Requests sent again after a failed one.
-        prompt_tokens, completion_tokens (`int`): As the judge counts them.
-        cached_tokens (`int`): Those prompt tokens that the judge had read before.
-        usd (`float`): What those tokens cost, where the price is known.
-        uncounted_calls (`int`): Answers without token counts, which count as their estimate.
-        unpriced_calls (`int`): Answered requests whose price is not known.
+        answers (`int`): Replies received, readable or not.
+        cache_hits (`int`): Questions answered from memory or disk.
+        disk_hits (`int`): Cache hits from disk.
+        shared (`int`): Questions that joined an equal one in flight.
+        retries (`int`): Requests sent again after a failure.
+        prompt_tokens, completion_tokens (`int`): As counted by the judge.
+        cached_tokens (`int`): Prompt tokens from the judge's prefix cache.
+        usd (`float`): Cost of the tokens with a known price.
+        uncounted_calls (`int`): Answers without token counts; their estimates are counted.
+        unpriced_calls (`int`): Answered requests without a known price.
     """
 
     questions: int = 0
@@ -55,10 +55,10 @@ _SUMS = (
 
 
 class BatchMetrics:
-    """From running statistics to the numbers of one batch, as TRL logs them.
+    """Turns running statistics into the metrics of one batch, as TRL logs them.
 
-    TRL averages a metric over the ranks, so sums are multiplied by their number: what is logged is
-    the sum over all ranks.
+    TRL averages metrics over the ranks, so sums are multiplied by the number of ranks: the log
+    then shows the sum over all ranks.
     """
 
     def __init__(self):
@@ -68,9 +68,9 @@ class BatchMetrics:
     def take(
         self, stats: JudgeStats, latencies: Sequence[float], limit: float, world_size: int
     ) -> dict[str, float]:
-        """The metrics of what happened since the last `take`; latencies stay if none was measured.
+        """Metrics since the last `take`; latencies are kept if none was measured since.
 
-        Dollars are left out where a price is not known: 0 would say that judging is free.
+        Dollars are left out if a price is unknown: 0 would mean that judging is free.
         """
         now = {name: float(getattr(stats, name)) for name in _SUMS}
         metrics = {f"judge/{name}": (now[name] - self._before[name]) * world_size for name in _SUMS}
@@ -90,7 +90,7 @@ class BatchMetrics:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` of the sorted values lie, by nearest rank.
+    """The quantile `share` of the sorted values, by nearest rank.
 
     ```python
     >>> quantile([1.0, 2.0, 3.0, 10.0], 0.5), quantile([1.0, 2.0, 3.0, 10.0], 0.95)

@@ -1,11 +1,11 @@
-"""Which JSON object of a reply is the judge's own: tickets, quotations, and drafts of a thinker.
+"""Finds the judge's own JSON object in a reply, among quotations and drafts.
 
-A judge may quote the text that it judges, in whatever layout, and that text comes from an
-adversary. So every request carries a ticket: a few random letters that do not occur in the text, to
-be repeated as the last key of the verdict. Amid other text, only an object that ends with the
-ticket counts. It must be the last key, because an object that quoted text closes too early then
-ends without it. A reply that is one JSON object and nothing else may go without a ticket, unless
-its value stands in the judged text: then it cannot be told from a quotation.
+A judge may quote the text it judges, in any layout, and that text comes from an adversary. So every
+request carries a ticket: a few random letters that do not occur in the text, which the judge
+repeats as the last key of its verdict. If a reply contains other text, only an object that ends
+with the ticket counts. The ticket has to be the last key so that an object which quoted text closes
+too early ends without it. A reply that consists of one JSON object may omit the ticket, unless the
+object's value occurs in the judged text, where it could be a quotation.
 
 All of this takes time linear in the reply and the text.
 """
@@ -17,17 +17,17 @@ from collections.abc import Iterator
 from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
-MAX_REPLY_SIZE = 1_000_000  # characters; a longer reply is a judge that runs wild
-_LETTERS = "bcdfghjklmnpqrstvwxz"  # without vowels there are no words, so none that offends
+MAX_REPLY_SIZE = 1_000_000  # characters; a longer reply means a runaway judge
+_LETTERS = "bcdfghjklmnpqrstvwxz"  # no vowels, so no accidental (rude) words
 _LENGTH = 8  # 25 billion tickets
-_DEEPEST = 8  # braces around each other in a verdict; two are asked for
-_MOST_ESCAPES = 3  # levels of JSON in strings of JSON in which a quotation is recognised
-_TELLING = 4  # words of a verdict that are looked for before all others
-_MOST_TICKETS = 16  # in one reply; a judge that repeats its ticket more often has lost its way
+_DEEPEST = 8  # levels of nested braces in a verdict; we ask for two
+_MOST_ESCAPES = 3  # levels of JSON-in-JSON strings in which quotations are recognised
+_TELLING = 4  # words of a verdict to look for first
+_MOST_TICKETS = 16  # in one reply; a judge that repeats its ticket more often is confused
 
 
 class UnreadableReply(ValueError):
-    """The reply does not answer the question in the form that was asked for."""
+    """The reply does not answer the question in the requested form."""
 
 
 class TruncatedReply(UnreadableReply):
@@ -35,10 +35,10 @@ class TruncatedReply(UnreadableReply):
 
 
 def new_ticket(text: str) -> str:
-    """Random letters that do not occur in `text`, whatever is guessed there."""
+    """Random letters that do not occur in `text`, whatever it guesses."""
     lowered = text.lower()
     while True:
-        number = secrets.randbelow(len(_LETTERS) ** _LENGTH)  # a system call, so once for all
+        number = secrets.randbelow(len(_LETTERS) ** _LENGTH)  # a system call, so only one
         ticket = ""
         for _ in range(_LENGTH):
             number, letter = divmod(number, len(_LETTERS))
@@ -48,7 +48,7 @@ def new_ticket(text: str) -> str:
 
 
 def own_objects(reply: str, ticket: str, said: str) -> list[dict[str, Any]]:
-    """The JSON objects of `reply` that can be the judge's own verdict, without their tickets.
+    """The JSON objects in `reply` that can be the judge's own verdict, without their tickets.
 
     Args:
         reply (`str`):
@@ -56,13 +56,13 @@ def own_objects(reply: str, ticket: str, said: str) -> list[dict[str, Any]]:
         ticket (`str`):
             The ticket of the request.
         said (`str`):
-            The text that is judged.
+            The judged text.
 
     Raises:
         `UnreadableReply`: if there is none; the message says why.
         `TruncatedReply`: if the reply ends in the middle of a thought.
 
-    Example: the caption's grades are quoted in another layout, the judge's own bear the ticket.
+    Example: the caption's grades are quoted in another layout; the judge's own carry the ticket.
 
     ```python
     >>> said = '{"clarity": 1e1}'
@@ -73,12 +73,14 @@ def own_objects(reply: str, ticket: str, said: str) -> list[dict[str, Any]]:
     >>> own_objects('{"clarity": 10.0}', "bcdf", said)
     Traceback (most recent call last):
     ...
-    trl_balcap.judge.tickets.UnreadableReply: the JSON object stands in the judged text, and ...
+    trl_balcap.judge.tickets.UnreadableReply: the JSON object occurs in the judged text and ...
 
     ```
     """
     if len(reply) > MAX_REPLY_SIZE:
-        raise UnreadableReply(f"the reply has {len(reply)} characters; at most {MAX_REPLY_SIZE}")
+        raise UnreadableReply(
+            f"the reply has {len(reply)} characters; the maximum is {MAX_REPLY_SIZE}"
+        )
     bare = _whole_object(reply)
     if bare is None:
         sealed = list(_sealed(reply, ticket))
@@ -87,18 +89,18 @@ def own_objects(reply: str, ticket: str, said: str) -> list[dict[str, Any]]:
         if bare is None:
             return _amid_text(reply, [found for found in sealed if found.start >= begin], said)
     verdict = _without_ticket(bare)
-    # With another ticket than the request's, the whole object may be quoted, or the rest of it.
+    # If it has a different ticket, the whole object may be quoted, or the rest of it.
     if not _bears(bare, ticket) and (
         occurs_in(bare, said) or ("ticket" in bare and occurs_in(verdict, said))
     ):
-        raise UnreadableReply("the JSON object stands in the judged text, and bears no ticket")
+        raise UnreadableReply("the JSON object occurs in the judged text and has no ticket")
     return [verdict]
 
 
 def _amid_text(reply: str, sealed: list["_Sealed"], said: str) -> list[dict[str, Any]]:
-    """The verdicts that stand amid other text, each with the ticket."""
+    """The verdicts amid other text, each ending with the ticket."""
     found = [_without_ticket(s.value) for s in sealed]
-    # Behind a brace that opens something else, the text may have closed that and begun this.
+    # After a brace that opens something else, the text may have closed that and begun this.
     kept = [
         verdict
         for verdict, (start, _, _) in zip(found, sealed, strict=True)
@@ -118,10 +120,10 @@ def repeats_ticket(reply: str, ticket: str) -> bool:
 
 
 def occurs_in(value: dict[str, Any], text: str) -> bool:
-    """Whether `text` holds the words and numbers of `value` side by side.
+    """Whether `text` contains the words and numbers of `value` next to each other.
 
-    Layout, quotes, escapes, the spelling of numbers and the order of keys do not matter, so no way
-    to write a JSON object hides it.
+    Layout, quotes, escapes, number formats and key order do not matter, so no way of writing a
+    JSON object hides it.
 
     ```python
     >>> occurs_in({"clarity": 10, "fluency": 9.5}, '{"flu\\\\u0065ncy":95e-1,\\r\\n"clarity" : 1e1}')
@@ -133,10 +135,10 @@ def occurs_in(value: dict[str, Any], text: str) -> bool:
     """  # noqa: E501
     try:
         source = json.dumps(value, ensure_ascii=False)
-    except RecursionError as error:  # where reading it just managed
+    except RecursionError as error:  # even if parsing just managed
         raise UnreadableReply("the JSON object is nested too deeply") from error
     source = _unescaped(source)
-    # Mostly the text has not even the first key. Not more words, for the time is to be linear.
+    # Usually the text does not even have the first key. More words would not be linear time.
     found = (m.group().casefold() for m in _TOKEN.finditer(source) if m.lastgroup != "number")
     first = list(islice(found, _TELLING))
     for _ in range(_MOST_ESCAPES + 1):
@@ -176,7 +178,7 @@ def _sealed(reply: str, ticket: str) -> Iterator[_Sealed]:
 
 
 def _start_of_object(reply: str, end: int) -> int | None:
-    """Where the object begins that ends at `end`; read backwards, there is one such place."""
+    """Start of the object that ends at `end`; reading backwards, there is only one."""
     depth = 0
     for match in _BACKWARDS.finditer(reply[:end][::-1]):
         depth += {"}": 1, "{": -1}.get(match.group(), 0)
@@ -187,9 +189,9 @@ def _start_of_object(reply: str, end: int) -> int | None:
     return None
 
 
-# In a reversed text: a string, which a quote before an odd number of backslashes does not end, or a
-# brace. A string without an end takes all that is left, so that nothing is read twice.
-# No group is possessive: Python before 3.11.5 matches those wrongly. None needs to go back.
+# In reversed text: a brace, or a string, which does not end at a quote before an odd number of
+# backslashes. An unterminated string takes everything left, so that nothing is read twice.
+# No possessive groups: Python before 3.11.5 matches them wrongly, and nothing here backtracks.
 _BACKWARDS = re.compile(r'"[^"]*(?:"(?=\\(?:\\\\)*(?!\\))[^"]*)*(?:"|\Z)|[{}]')
 
 
@@ -205,12 +207,12 @@ def _without_ticket(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole_object(reply: str) -> dict[str, Any] | None:
-    """The object that `reply` consists of, if it is one and nothing else."""
+    """The object in `reply`, if there is nothing else in it."""
     return _decoded(reply.strip("\ufeff \t\r\n"))
 
 
 def _decoded(source: str) -> dict[str, Any] | None:
-    """The JSON object that `source` is; a comma before a closing bracket does not matter."""
+    """Parse `source` as a JSON object; a comma before a closing bracket is allowed."""
     if not (source.startswith("{") and source.endswith("}")):
         return None
     for mend in (str, _without_trailing_commas):
@@ -226,14 +228,14 @@ def _without_trailing_commas(source: str) -> str:
     return _STRING_OR_TRAILING_COMMA.sub(lambda m: "" if m.group() == "," else m.group(), source)
 
 
-# A JSON string, perhaps without an end, or a comma with only space before the bracket that closes.
+# A JSON string, possibly unterminated, or a trailing comma before a closing bracket.
 _STRING_OR_TRAILING_COMMA = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|,(?=\s*+[}\]])', re.DOTALL)
 
 
 def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one JSON object")
+        raise ValueError("a key occurs twice in one JSON object")
     return found
 
 
@@ -248,7 +250,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object_without_doubles, parse_con
 
 
 def _token_sums(text: str) -> list[int]:
-    """Running sums of a hash of each word and number: a run of them in any order has one sum."""
+    """Running sums of a hash of each word and number, which do not depend on their order."""
     return list(accumulate(map(hash, _tokens(text)), initial=0))
 
 
@@ -262,7 +264,7 @@ _TOKEN = re.compile(r"(?P<number>-?\d++(?:\.\d++)?(?:[eE][+-]?\d++)?)|[^\W\d]++"
 
 
 def _unescaped(text: str) -> str:
-    """`text` with the characters in place of JSON escapes, one level of them."""
+    """`text` with one level of JSON escapes replaced by their characters."""
 
     def character(match: re.Match[str]) -> str:
         escape = match.group(1)
@@ -280,7 +282,8 @@ _ESCAPES = dict.fromkeys("bfnrt", " ")
 
 
 def _end_of_thoughts(reply: str, sealed: list[_Sealed]) -> int:
-    """Where the answer begins: behind the last thought. A tag inside a sealed object is its text.
+    """Where the answer begins: after the last thought. Tags inside an object with the ticket are
+    ordinary text.
 
     Raises:
         `TruncatedReply`: if the reply ends in a thought.
@@ -298,8 +301,8 @@ def _end_of_thoughts(reply: str, sealed: list[_Sealed]) -> int:
 
 
 # As reasoning models write them: Qwen and DeepSeek <think>, Seed <seed:think>, Magistral [THINK],
-# Kimi ◁think▷, Command A <|START_THINKING|>, Apertus <|inner_prefix|>, gpt-oss' channels, also as
-# they look where a server drops the control tokens.
+# Kimi ◁think▷, Command A <|START_THINKING|>, Apertus <|inner_prefix|>, gpt-oss's channels; also
+# with their control tokens dropped by the server.
 _TAG = r"(?:\w++:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection|scratchpad)\s*+"
 _THOUGHT_BEGINS = re.compile(
     rf"<{_TAG}>|\[{_TAG}\]|◁{_TAG}▷|<\|(?:begin_of_thought|START_THINKING|inner_prefix)\|>"
