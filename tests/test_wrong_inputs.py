@@ -209,7 +209,7 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
         lambda: asyncio.run(
             PrecisionReward("scenes/oracle")(prompts=["", ""], completions=["a", "b"], image=["x"])
         ),
-        ["2 completions and 1 values", "`image`", "one value for each completion"],
+        ["2 completions but 1 values", "`image`", "one value per completion"],
     ),
     "load_captions of URLs": (
         lambda: load_captions("url.jsonl"),
@@ -296,10 +296,10 @@ def test_a_model_that_is_neither_here_nor_on_the_hub_is_one_line(
     with pytest.raises(SystemExit):
         main(words)
     said = capsys.readouterr().err
-    assert f"There is no folder {model}, and the Hub gave no model of that name" in said
+    assert f"no folder {model}, and no such model on the Hub" in said
     assert "(owner/name)" in said
     assert "Traceback" not in said
-    assert said.strip().splitlines()[-1].startswith("trl-balcap: There is no folder")
+    assert said.strip().splitlines()[-1].startswith("trl-balcap: Model not found: no folder")
 
 
 def test_utf_16_with_its_mark_is_read(folder):

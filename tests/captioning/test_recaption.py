@@ -134,7 +134,7 @@ def test_a_budget_ends_the_run_and_another_goes_on(photos, tmp_path, capsys):
     with serve(answer=Writer(lambda place, reference: [reference])) as server:
         assert main(command(photos, out, server, "--budget-calls", "2")) == 0
         shown = capsys.readouterr().out
-        assert "The budget of 2 judge calls is spent. Another run goes on from here." in shown
+        assert "The budget of 2 judge calls is spent. Rerun to continue from here." in shown
         assert len(rows(out)) == 2
         assert main(command(photos, out, server)) == 0
     assert len(rows(out)) == 4
@@ -146,13 +146,13 @@ def test_a_budget_ends_the_run_and_another_goes_on(photos, tmp_path, capsys):
         (["--samples", "3"], "--samples 3 needs --judge MODEL"),
         (["--judge", "scenes/oracle"], "pass --samples too, such as 4"),
         (["--samples", "0"], "samples must be 1 or more, got 0"),
-        (["--words", "0"], "A reference has 1 word or more, got 0"),
+        (["--words", "0"], "words must be 1 or more, got 0"),
         (
             ["--samples", "2", "--judge", "scenes/oracle", "--sampling-temperature", "0"],
             "same text",
         ),
         (["--prompt", " "], "The prompt is empty"),
-        (["--out", "."], "is a folder: references go to a file"),
+        (["--out", "."], "is a folder. Pass a file"),
     ],
 )
 def test_wrong_arguments_cost_nothing(photos, tmp_path, more, message, capsys):

@@ -80,7 +80,7 @@ def test_a_trained_model_is_asked_as_in_training(tiny_qwen, scenes_folder, tmp_p
 @pytest.mark.parametrize("kept", ['{"prompt": 3}', "{}", "[]", "{"])
 def test_a_damaged_file_of_settings_is_named(tmp_path, kept):
     (tmp_path / "captioning.json").write_text(kept)
-    with pytest.raises(ValueError, match="does not name the prompt of training"):
+    with pytest.raises(ValueError, match="does not have the training prompt"):
         trained_prompt(str(tmp_path))
 
 
@@ -244,7 +244,7 @@ def test_images_are_listed_from_what_users_have(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file or folder"):
         list_images(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no image"):
+    with pytest.raises(ValueError, match="contains no images"):
         list_images(tmp_path / "empty")
 
 
@@ -290,7 +290,7 @@ def test_a_missing_key_is_said_at_once(picture, tmp_path, monkeypatch):
         ({"max_pixels": 10}, "max_pixels must be at least 3136"),
         ({"prompt": " "}, "The prompt is empty"),
         ({"model": "./nomodel"}, r"There is no model \./nomodel"),
-        ({"out": "."}, r"\. is a folder: the captions go to a file"),
+        ({"out": "."}, r"\. is a folder\. Pass a file"),
         ({"api_base": "http://a.b", "engine": "vllm"}, "needs engine 'api', not 'vllm'"),
     ],
 )
@@ -322,7 +322,7 @@ def test_a_run_is_not_resumed_on_other_images_of_the_same_names(picture, tmp_pat
     Image.new("RGB", (16, 16), "blue").save(tmp_path / "other" / "a.png")
     with serve(answer=lambda messages: "A square.") as server:
         caption_images("openai/x", picture, out, api_base=server.url)
-        with pytest.raises(ValueError, match=r"'a\.png' is another image now"):
+        with pytest.raises(ValueError, match=r"'a\.png' is now another image"):
             caption_images("openai/x", tmp_path / "other", out, api_base=server.url)
 
 

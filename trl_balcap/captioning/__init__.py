@@ -1,1 +1,1 @@
-"""Captions out of any model: a checkpoint, an adapter, or a server."""
+"""Captioning with any model: a checkpoint, an adapter, or a server."""

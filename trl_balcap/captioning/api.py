@@ -1,4 +1,4 @@
-"""Captions from a server: OpenAI's form, or any provider that litellm knows."""
+"""Captions from an OpenAI-compatible server, or any provider that litellm supports."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from trl_balcap.judge.deployments import Deployment
 __all__ = ["api_captioner", "check_server"]
 
 _PREFLIGHT_TOKENS = 64
-# The server is there and the key is good; what it said of a white square does not matter.
+# The server is up and the key is valid; its caption of a white square does not matter.
 _WORKS = ("unreadable", "rate_limited")
 
 
 def api_captioner(model: str, how: Generation, api_base: str | None = None) -> Captioner:
     """
     A captioner that asks a server, `how.batch_size` requests at a time. It asks one cheap question
-    at once, so that a wrong address or a missing key is not found out image by image.
+    first, so that a wrong address or missing key is reported once rather than for every image.
 
     Args:
         model (`str`): A litellm model string.
@@ -29,7 +29,7 @@ def api_captioner(model: str, how: Generation, api_base: str | None = None) -> C
     Raises:
         [`~judge.JudgeConfigError`]: if the server does not answer, or there is no key for it.
     """
-    # Not a judge, but the same engine: retries, limits, one place that talks to litellm.
+    # Not a judge, but the same engine: retries, limits, one place that calls litellm.
     client = Judge(model, api_base=api_base, max_concurrency=how.batch_size)
     asyncio.run(check_server(client.settings.text[0], how.prompt))
 

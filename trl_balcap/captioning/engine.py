@@ -1,4 +1,4 @@
-"""What every captioning engine is given, and what it gives back."""
+"""The inputs and outputs shared by all captioning engines."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from trl_balcap.judge.images import encode_image
 __all__ = ["Captioner", "Generation", "adapter_base", "user_turn"]
 
 Captioner: TypeAlias = Callable[[Sequence[Image]], Sequence[str | JudgeError]]
-"""A batch of images to their captions; an error in place of a caption that was not given."""
+"""Turns a batch of images into captions, with an error for each missing caption."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Generation:
         prompt (`str`):
             The user's message.
         max_new_tokens (`int`, *optional*, defaults to `512`):
-            Longest caption in tokens.
+            Maximum tokens of a caption.
         temperature (`float`, *optional*, defaults to `0.0`):
-            0 is greedy.
+            Sampling temperature; 0 is greedy.
         batch_size (`int`, *optional*, defaults to `8`):
-            Images at a time (requests at a time for the api).
+            Images at a time (for the API, concurrent requests).
 
     Raises:
         `ValueError`: if one of them is out of range.
@@ -48,18 +48,20 @@ class Generation:
         if not self.temperature >= 0.0:
             raise ValueError(f"temperature must be 0 (greedy) or more, got {self.temperature}.")
         if not self.prompt.strip():
-            raise ValueError("The prompt is empty: it is what the model is asked.")
+            raise ValueError(
+                "The prompt is empty. Pass the text to ask the model, or leave it out."
+            )
 
 
 def user_turn(prompt: str, image: Image) -> list[dict[str, Any]]:
-    """Chat messages that ask `prompt` about an image, as servers of OpenAI's form take them."""
+    """Chat messages that ask `prompt` about an image, in OpenAI's format."""
     shown = {"url": encode_image(image).url, "detail": "high"}
     content = [{"type": "image_url", "image_url": shown}, {"type": "text", "text": prompt}]
     return [{"role": "user", "content": content}]
 
 
 def adapter_base(model: str) -> str | None:
-    """The base model of a PEFT adapter's folder, `None` for anything else."""
+    """The base model of a PEFT adapter folder, `None` for anything else."""
     config = Path(model) / "adapter_config.json"
     if not config.is_file():
         return None
@@ -68,16 +70,16 @@ def adapter_base(model: str) -> str | None:
 
 def trained_prompt(model: str) -> str | None:
     """
-    The user's message that a model was trained with, as [`BalCapTrainer`] keeps it in the folder.
+    The prompt that a model was trained with, which [`BalCapTrainer`] saves in its folder.
 
     Args:
         model (`str`): A checkpoint's or an adapter's folder, or any other model's name.
 
     Returns:
-        `str` or `None`: `None` where no one prompt is kept, and for a model that is no folder.
+        `str` or `None`: `None` if no single prompt was saved, or `model` is not a folder.
 
     Raises:
-        `ValueError`: if the folder's `captioning.json` is not what the trainer writes.
+        `ValueError`: if the folder's `captioning.json` is not as the trainer writes it.
     """
     path = Path(model) / "captioning.json"
     if not path.is_file():
@@ -91,5 +93,5 @@ def trained_prompt(model: str) -> str | None:
             return prompt
         problem = f"its prompt is {prompt!r}"
     raise ValueError(
-        f"{path} does not name the prompt of training ({problem}). Give a prompt, or remove it."
+        f"{path} does not have the training prompt ({problem}). Pass --prompt, or remove the file."
     )

@@ -1,4 +1,4 @@
-"""What a judge finds in reference captions: units that are wrong, or point at nothing."""
+"""Judges reference captions: which units are wrong or cannot be pointed at."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from trl_balcap.judge import Judge, JudgeError
 
 __all__ = ["JudgedReference", "judge_references", "unit_share"]
 
-_WINDOW = 512  # images under way
+_WINDOW = 512  # images at a time
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class JudgedReference:
 
     Args:
         units (`Mapping[str, str]`, *optional*):
-            Each unit with "sound", "wrong" or "not pointable" (which is right, and names nothing
-            that can be pointed at).
+            Each unit with "sound", "wrong" or "not pointable" (correct, but naming nothing that
+            can be pointed at).
         problem (`str`, *optional*):
-            Why there are no verdicts; `None` where there are.
+            Why there are no verdicts; `None` if there are.
     """
 
     units: Mapping[str, str] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class JudgedReference:
 
     @property
     def unsound(self) -> float:
-        """Share of the units that are wrong or not pointable; 0.0 where there is none."""
+        """Share of the units that are wrong or not pointable; 0.0 if there are none."""
         return sum(said != "sound" for said in self.units.values()) / max(1, len(self.units))
 
 
@@ -40,18 +40,18 @@ async def judge_references(
     rows: Sequence[ImageRow], judge: Judge, *, on_row: Callable[[], None] | None = None
 ) -> list[JudgedReference]:
     """
-    Split each reference into its units and show them to the judge beside the image.
+    Split each reference into units and let the judge check them against the image.
 
     Args:
         rows (`Sequence[ImageRow]`):
             Images with their references.
         judge ([`~judge.Judge`]):
-            Who is asked: two questions a row.
+            The judge, which is asked two questions per row.
         on_row (`Callable`, *optional*):
-            Called when a row is done.
+            Called after each row.
 
     Returns:
-        `list[JudgedReference]`: in the order of the rows. What fails for a row is its `problem`.
+        `list[JudgedReference]`: in the order of the rows. A row's failure is its `problem`.
     """
     window = asyncio.Semaphore(_WINDOW)
 
@@ -84,7 +84,7 @@ async def _judged(row: ImageRow, judge: Judge) -> JudgedReference:
 
 def unit_share(judged: Sequence[JudgedReference], said: str) -> float | None:
     """
-    Share of all units of which the judge said this, `None` where there is no unit.
+    Share of all units with this verdict, `None` if there are no units.
 
     Example:
 

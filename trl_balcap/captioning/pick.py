@@ -1,4 +1,4 @@
-"""The best of several captions of one image, by what can be judged without a reference."""
+"""Picks the best of several captions of one image, without a reference."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ Pick = Literal["b-capscore-free", "precision"]
 @dataclass(frozen=True)
 class Picked:
     """
-    The caption that was picked, and why.
+    The picked caption, and why.
 
     Args:
         place (`int`):
-            Its place among the captions.
+            Its index among the captions.
         score (`float`):
-            What it was picked by.
+            The score it was picked by.
         precision, linguistic (`float`):
             As [`~metrics.precision_score`] and [`~metrics.linguistic_score`], 0 to 1.
         agreement (`float` or `None`):
-            Share of the agreed units that it covers; `None` where that was not asked.
+            Share of the agreed units that it covers; `None` if that was not asked.
     """
 
     place: int
@@ -45,12 +45,12 @@ async def pick_best(
 
     `"b-capscore-free"` is the harmonic mean of precision, the linguistic score, and the share of
     *agreed units* that a caption covers: assertions of any of the N that are correct and pointable,
-    and that more than half of the N cover. It stands where b-CapScore has recall. `"precision"` is
-    the mean of the first two, and asks no N (N - 1) questions of coverage.
+    and that more than half of the N cover. It takes the place of b-CapScore's recall. `"precision"`
+    is the mean of the first two, and saves the N (N - 1) questions about coverage.
 
     Args:
         judge ([`~judge.Judge`]):
-            Who is asked; its vision model sees the image.
+            The judge, whose vision model sees the image.
         image (`PIL.Image.Image` or path):
             The image.
         captions (`Sequence[str]`):
@@ -59,10 +59,10 @@ async def pick_best(
             `"b-capscore-free"` or `"precision"`.
 
     Returns:
-        [`Picked`]: the first of the best.
+        [`Picked`]: the first of the best captions.
 
     Raises:
-        [`~judge.JudgeError`]: if no caption could be judged; why the first could not.
+        [`~judge.JudgeError`]: if no caption could be judged; the first one's error.
     """
     judged = await asyncio.gather(
         *(_judged(judge, image, text) for text in captions), return_exceptions=True
@@ -82,7 +82,7 @@ async def pick_best(
     best: Picked | None = None
     for place, one in sound.items():
         agreed = agreement[place]
-        # A single sound caption agrees with itself; a group that agrees on nothing says nothing.
+        # A single sound caption agrees with itself; a group that agrees on nothing has no units.
         score = b_capscore(one.precision, 1.0 if agreed is None else agreed, one.linguistic)
         if by == "precision":
             score = (one.precision + one.linguistic) / 2

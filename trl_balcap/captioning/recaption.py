@@ -1,4 +1,4 @@
-"""`trl-balcap recaption`: reference captions by a strong model, through the judge's engine."""
+"""`trl-balcap recaption`: reference captions from a strong model, through the judge's engine."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ def recaption_prompt(words: int = 150) -> str:
     ```
     """
     if words < 1:
-        raise ValueError(f"A reference has 1 word or more, got {words}.")
+        raise ValueError(f"words must be 1 or more, got {words}.")
     text = (files("trl_balcap.captioning") / "recaption.txt").read_text(encoding="utf-8")
     return Template(text).substitute(words=words).strip()
 
@@ -47,23 +47,23 @@ def recaption_prompt(words: int = 150) -> str:
 @dataclass(frozen=True)
 class Recaption:
     """
-    How references are made.
+    How to make references.
 
     Args:
         model (`str`):
-            litellm model string of who writes them.
+            litellm model string of the model that writes them.
         prompt (`str`):
-            What it is asked of each image, see [`recaption_prompt`].
+            Prompt for each image, see [`recaption_prompt`].
         max_tokens (`int`, *optional*, defaults to `1024`):
-            Bound on a reference; one that reaches it is left out.
+            Maximum tokens of a reference; references that reach it are left out.
         temperature (`float`, *optional*, defaults to `0.0`):
-            With several samples it must be above 0.
+            Sampling temperature; must be above 0 for several samples.
         samples (`int`, *optional*, defaults to `1`):
-            Captions of each image, of which the best is kept.
+            Captions per image, of which the best is kept.
         pick (`str`, *optional*, defaults to `"b-capscore-free"`):
-            How the best is found, see [`~captioning.pick.pick_best`].
+            How to pick the best, see [`~captioning.pick.pick_best`].
         max_pixels (`int`, *optional*, defaults to `401408`):
-            Bound on an image: what the policy will see.
+            Maximum size of an image, as the policy will see it.
 
     Raises:
         `ValueError`: if one of them is out of range.
@@ -82,19 +82,21 @@ class Recaption:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
         if not self.prompt.strip():
-            raise ValueError("The prompt is empty: it is what the model is asked.")
+            raise ValueError(
+                "The prompt is empty. Pass the text to ask the model, or leave it out."
+            )
         if not self.temperature >= 0.0:
             raise ValueError(f"temperature must be 0 or more, got {self.temperature}.")
         if self.samples > 1 and self.temperature == 0.0:
             raise ValueError(
-                f"{self.samples} samples at temperature 0 are the same text: give a temperature "
-                "such as 0.8."
+                f"{self.samples} samples at temperature 0 would all be the same. Pass a "
+                "temperature, such as 0.8."
             )
 
 
 @dataclass(frozen=True)
 class RecaptionCost:
-    """What recaptioning takes: calls of the writer and of the judge, and dollars where known."""
+    """What recaptioning uses: calls to the writer and to the judge, and dollars if known."""
 
     writer_calls: int
     judge_calls: int
@@ -105,13 +107,13 @@ def recaption_cost(
     n_images: int, how: Recaption, words: int, writer: Judge, judge: Judge | None
 ) -> RecaptionCost:
     """
-    Estimate what recaptioning costs, without retries and to a third or so.
+    Estimate what recaptioning costs, without retries, to within about a third.
 
     Args:
         n_images (`int`): Images to caption.
-        how ([`Recaption`]): How.
+        how ([`Recaption`]): How to caption them.
         words (`int`): Expected length of a reference.
-        writer, judge ([`~judge.Judge`]): Who writes, and who picks.
+        writer, judge ([`~judge.Judge`]): The models that write and pick.
     """
     written = n_images * how.samples
     price = writer.settings.price or price_of(replace(writer.settings.text[0], model=how.model))
@@ -132,7 +134,7 @@ def recaption_cost(
     questions = asked(("precision_reward", "linguistic_reward"), written)
     if how.pick == "b-capscore-free":
         pairs = asked(("recall_reward",), written * (how.samples - 1))
-        # Of these only the coverage is asked: the captions are split already.
+        # Only coverage is asked here, since the captions are already split.
         questions += [one for one in pairs if one.question == "cover"]
     for one in questions:
         paid = _dollars(
@@ -159,28 +161,29 @@ async def recaption(
     on_row: Callable[[], None] | None = None,
 ) -> CaptionRun:
     """
-    Write a reference for each image into a JSONL file that [`load_captions`] reads, one row as soon
-    as it is there: "id", "image", "reference", "made_by" (how), and with several samples "picked"
-    (scores) and "candidates" (all texts). A run that was stopped goes on where it stopped.
+    Write a reference for each image into a JSONL file for [`load_captions`]. Each row is written
+    as soon as it is done, with "id", "image", "reference", "made_by" (how) and, with several
+    samples, "picked" (scores) and "candidates" (all texts). An interrupted run resumes where it
+    stopped.
 
-    What gives no reference is left out and told of: an image that cannot be read, a refusal, a text
-    that reaches `max_tokens`, a model or judge that fails. When the budget is spent the run ends,
-    and the rest is done by another run.
+    Images without a usable reference are left out and reported: unreadable images, refusals, texts
+    that reach `max_tokens`, a failing model or judge. When the budget is spent the run ends, and
+    another run can do the rest.
 
     Args:
         rows (`Sequence[ImageRow]`):
             The images, see [`~captioning.run.list_images`].
         out (`str` or `Path`):
-            The file.
+            Output file.
         how ([`Recaption`]):
-            Model, prompt, bounds, samples.
+            Model, prompt, limits, samples.
         writer ([`~judge.Judge`]):
-            The engine through which `how.model` is asked; may be the judge.
+            The engine that asks `how.model`; may be the judge.
         judge ([`~judge.Judge`], *optional*):
-            Who picks the best of several samples.
+            The judge that picks the best of several samples.
         agree (`Callable`, *optional*):
-            Called once, before anything is asked, with the number of images in all and of those
-            done already; `False` ends the run there.
+            Called once before anything is asked, with the total number of images and the number
+            already done; returns `False` to stop.
         on_row (`Callable`, *optional*):
             Called when an image is done or left out.
 
@@ -188,8 +191,8 @@ async def recaption(
         [`~captioning.run.CaptionRun`]
 
     Raises:
-        `ValueError`: if several samples have no judge, or `out` holds references made in another
-            way.
+        `ValueError`: if there are several samples but no judge, or `out` has references made with
+            other settings.
         [`~judge.JudgeConfigError`]: if the model does not work.
     """
     if how.samples > 1 and judge is None:

@@ -1,4 +1,4 @@
-"""`trl-balcap caption`: images in, a file of captions out, by any image-text-to-text model."""
+"""`trl-balcap caption`: captions images into a file, with any image-text-to-text model."""
 
 import json
 import os
@@ -38,7 +38,7 @@ Engine = Literal["auto", "transformers", "vllm", "api"]
 
 @dataclass(frozen=True)
 class ImageRow:
-    """An image to caption, its id, and the reference that rides along where there is one."""
+    """An image to caption, with its id and its reference, if any."""
 
     id: str
     path: Path
@@ -52,11 +52,11 @@ class CaptionRun:
 
     Args:
         out (`Path`):
-            The file of captions.
+            The caption file.
         written, kept (`int`):
-            Captions made now, and captions that were there already.
+            New captions, and captions that were already there.
         skipped (`list[str]`):
-            One message for each image that could not be read or captioned.
+            One message per image that could not be read or captioned.
     """
 
     out: Path
@@ -67,23 +67,23 @@ class CaptionRun:
 
 def list_images(source: str | Path, *, image_folder: str | Path | None = None) -> list[ImageRow]:
     """
-    Images of a source: a folder (its list, or searched in depth, with the reference in a `.txt`
-    file beside each image), a JSONL, CSV or JSON file with images, or one image.
+    List the images of a source: a folder (by its list, or searched recursively, with references in
+    `.txt` files next to the images), a JSONL, CSV or JSON file with images, or one image.
 
     Args:
         source (`str` or `Path`):
             The folder or file.
         image_folder (`str` or `Path`, *optional*):
-            What relative paths in a file are relative to. `None` is the file's own folder.
+            Folder that paths in a file are relative to. Defaults to the file's own folder.
 
     Returns:
-        `list[ImageRow]`: in the order of the list, or of the paths.
+        `list[ImageRow]`: in the order of the list, or sorted by path.
 
     Raises:
-        `FileNotFoundError`: if there is nothing at `source`.
-        [`~data.BadRowsError`]: if rows name no image, none that they may name, or an id twice, with
-            one message for each.
-        `ValueError`: if there is no image.
+        `FileNotFoundError`: if `source` does not exist.
+        [`~data.BadRowsError`]: if rows have no image, an image outside the folder, or a repeated
+            id, with one message each.
+        `ValueError`: if there are no images.
     """
     source = Path(source)
     if not source.exists():
@@ -104,12 +104,12 @@ def list_images(source: str | Path, *, image_folder: str | Path | None = None) -
         problem = image_problem(source)
         if problem is not None:
             raise ValueError(
-                f"{source}: {problem}. Give an image, a folder of images, or a list of them "
+                f"{source}: {problem}. Pass an image, a folder of images, or a list of them "
                 f"({', '.join(TABLE_SUFFIXES)})."
             )
         rows = [ImageRow(source.name, source)]
     if not rows:
-        raise ValueError(f"{source} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
+        raise ValueError(f"{source} contains no images ({', '.join(IMAGE_SUFFIXES)}).")
     return rows
 
 
@@ -143,7 +143,7 @@ def _listed_images(path: Path, folder: Path) -> list[ImageRow]:
 
 
 def _reference(row: Mapping[str, Any]) -> str | None:
-    # What a model wrote into "caption" is no reference.
+    # "caption" may be a model's output, so it is not a reference.
     columns = ("reference",) if "model" in row else REFERENCE_COLUMNS
     reference = first_of(row, columns)
     return reference if isinstance(reference, str) else None
@@ -165,39 +165,39 @@ def caption_images(
     on_caption: Callable[[], None] | None = None,
 ) -> CaptionRun:
     """
-    Caption images into a JSONL file, one row as soon as it is there: "id", "image" (relative to the
-    file where it lies beneath it), "caption", "reference" where known, and how it was made:
-    "model", "prompt", "temperature", "max_new_tokens", "max_pixels". A run that was stopped goes on
-    where it stopped.
+    Caption images into a JSONL file. Each row is written as soon as it is done, with "id", "image"
+    (relative to the file if it is below the file's folder), "caption", "reference" if known, and
+    how it was made: "model", "prompt", "temperature", "max_new_tokens", "max_pixels". An
+    interrupted run resumes where it stopped.
 
     Args:
         model (`str`):
             A checkpoint or a PEFT adapter, on disk or on the Hub; for `"api"` a litellm model
             string.
         images (`str`, `Path` or `Sequence[ImageRow]`):
-            What to caption, see [`list_images`].
+            Images to caption, see [`list_images`].
         out (`str` or `Path`):
-            The file.
+            Output file.
         prompt (`str`, *optional*):
-            The user's message. `None` is the one that the model was trained with, where its folder
-            keeps it, see [`~captioning.engine.trained_prompt`]; else
+            The user's message. Defaults to the one the model was trained with, if saved in its
+            folder (see [`~captioning.engine.trained_prompt`]), else to
             `"Describe the image in detail."`.
         engine (`str`, *optional*, defaults to `"auto"`):
             `"transformers"`, `"vllm"`, or `"api"` for an OpenAI-compatible server or any provider
-            of litellm. `"auto"` is the api where `api_base` is given, vLLM where it is installed,
-            else transformers.
+            of litellm. `"auto"` is `"api"` if `api_base` is given, else `"vllm"` if it is
+            installed, else `"transformers"`.
         api_base (`str`, *optional*):
             URL of the server.
         max_new_tokens (`int`, *optional*, defaults to `512`):
-            Longest caption in tokens; one that reaches it is kept as far as it goes.
+            Maximum tokens of a caption; longer ones are cut off there.
         temperature (`float`, *optional*, defaults to `0.0`):
-            0 is greedy.
+            Sampling temperature; 0 is greedy.
         batch_size (`int`, *optional*, defaults to `8`):
-            Images at a time (requests at a time for the api).
+            Images at a time (for the API, concurrent requests).
         max_pixels (`int`, *optional*, defaults to `401408`):
-            Larger images are made smaller, see [`~data.images.bounded_size`].
+            Larger images are scaled down, see [`~data.images.bounded_size`].
         on_total (`Callable`, *optional*):
-            Called once with the number of images in all and of those done already.
+            Called once with the total number of images and the number already done.
         on_caption (`Callable`, *optional*):
             Called when an image is done or skipped.
 
@@ -205,10 +205,10 @@ def caption_images(
         [`CaptionRun`]
 
     Raises:
-        `FileNotFoundError`: if there are no images there, or no model.
-        `ValueError`: if there is nothing to caption, an argument is out of range, or `out` holds
-            captions made in another way.
-        [`~judge.JudgeConfigError`]: if the server of an api does not work.
+        `FileNotFoundError`: if the images or the model do not exist.
+        `ValueError`: if there is nothing to caption, an argument is out of range, or `out` has
+            captions made with other settings.
+        [`~judge.JudgeConfigError`]: if the API does not work.
     """
     if prompt is None:
         prompt = trained_prompt(model) or DEFAULT_PROMPT
@@ -216,7 +216,7 @@ def caption_images(
     bounded_size(1, 1, max_pixels)
     out = Path(out)
     if out.is_dir():
-        raise ValueError(f"{out} is a folder: the captions go to a file, such as {out}/out.jsonl.")
+        raise ValueError(f"{out} is a folder. Pass a file, such as {out}/out.jsonl.")
     start = _captioner(model, engine, api_base)
     rows = list_images(images) if isinstance(images, str | Path) else list(images)
     made = {
@@ -251,7 +251,7 @@ def caption_images(
 
 
 def _captioner(model: str, engine: Engine, api_base: str | None) -> Callable[..., Captioner]:
-    """What makes the captioner; what is wrong with model and engine is said now."""
+    """A function that loads the captioner. Problems with model and engine are reported now."""
     if engine == "auto":
         has_vllm = find_spec("vllm") is not None
         engine = "api" if api_base is not None else "vllm" if has_vllm else "transformers"
@@ -263,7 +263,7 @@ def _captioner(model: str, engine: Engine, api_base: str | None) -> Callable[...
         raise ValueError(f"api_base {api_base!r} needs engine 'api', not {engine!r}.")
     if (model.startswith((".", "/", "~")) or model.count("/") > 1) and not Path(model).exists():
         raise FileNotFoundError(
-            f"There is no model {model}. Give a checkpoint's or an adapter's folder, or its name "
+            f"Model not found: {model}. Pass the folder of a checkpoint or adapter, or its name "
             "on the Hub (owner/name)."
         )
     if engine == "vllm":
@@ -276,7 +276,7 @@ def _captioner(model: str, engine: Engine, api_base: str | None) -> Callable[...
 
 
 def _started(start: Callable[..., Captioner], how: Generation, model: str) -> Captioner:
-    """The captioner; one line where `model` is no folder, and the Hub did not give it either."""
+    """Load the captioner, with a one-line error if neither a folder nor the Hub has `model`."""
     try:
         return start(how)
     except OSError as error:
@@ -284,9 +284,9 @@ def _started(start: Callable[..., Captioner], how: Generation, model: str) -> Ca
             raise
         why = str(error).partition("\n")[0].rstrip(".")
         raise FileNotFoundError(
-            f"There is no folder {model}, and the Hub gave no model of that name: {why}. Give a "
-            "checkpoint's or an adapter's folder, or a name on the Hub (owner/name); without a "
-            "network, one that is in its cache."
+            f"Model not found: no folder {model}, and no such model on the Hub ({why}). Pass the "
+            "folder of a checkpoint or adapter, or a name on the Hub (owner/name), which must be "
+            "in the local cache if you are offline."
         ) from error
 
 
@@ -297,14 +297,14 @@ def _readable_batches(
     skipped: list[str],
     on_skip: Callable[[], None] | None,
 ) -> Iterator[list[tuple[ImageRow, Image.Image]]]:
-    """Batches of images that can be read; the others are told of in `skipped`."""
+    """Batches of readable images; the others are reported in `skipped`."""
     batch: list[tuple[ImageRow, Image.Image]] = []
     for row in rows:
         problem = image_problem(row.path)
         if problem is None:
             try:
                 batch.append((row, open_image(row.path, max_pixels)))
-            except ImageError as error:  # broken where only decoding looks
+            except ImageError as error:  # broken in a way that only decoding reveals
                 problem = str(error)
         if problem is not None:
             skipped.append(f"{row.path}: {problem}.")
@@ -318,7 +318,7 @@ def _readable_batches(
 
 
 def _captions_there(out: Path, made: Mapping[str, Any], rows: Sequence[ImageRow]) -> set[str]:
-    """Ids that are captioned already. Half a row, left by a killed run, is cut off."""
+    """Ids that are already captioned. A partial row left by a killed run is cut off."""
     if not out.is_file():
         return set()
     cut_half_row(out)
@@ -328,14 +328,14 @@ def _captions_there(out: Path, made: Mapping[str, Any], rows: Sequence[ImageRow]
         for name, value in made.items():
             if row.get(name) != value:
                 raise ValueError(
-                    f"{out}:{number} was captioned with {name} {row.get(name)!r}, this run has "
+                    f"{out}:{number} was captioned with {name} {row.get(name)!r}, but this run has "
                     f"{value!r}. Choose another --out, or remove that file."
                 )
         there = os.path.realpath(out.parent / row["image"])
         if paths.get(row["id"], there) != there:
             raise ValueError(
-                f"{out}:{number} is the caption of {there}, and {row['id']!r} is another image "
-                "now. Choose another --out, or remove that file."
+                f"{out}:{number} is the caption of {there}, but {row['id']!r} is now another "
+                "image. Choose another --out, or remove that file."
             )
         done.add(row["id"])
     return done

@@ -1,4 +1,4 @@
-"""Captions out of a model of transformers, a batch of images at a time."""
+"""Captions from a transformers model, a batch of images at a time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +14,16 @@ __all__ = ["generate_captions", "transformers_captioner"]
 
 def transformers_captioner(model: str, how: Generation) -> Captioner:
     """
-    A captioner by a model of transformers, on the GPU where there is one.
+    A captioner that runs a transformers model, on the GPU if there is one.
 
     Args:
         model (`str`): A checkpoint or a PEFT adapter, on disk or on the Hub.
-        how ([`Generation`]): Prompt, bounds, temperature and batch size.
+        how ([`Generation`]): Prompt, limits, temperature and batch size.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    # An adapter's folder loads as its base model with the adapter on it.
+    # An adapter's folder loads as its base model with the adapter applied.
     loaded: Any = AutoModelForImageTextToText.from_pretrained(model, dtype="auto")
     loaded.to(device)
     processor = AutoProcessor.from_pretrained(_processor_source(model))
@@ -43,7 +43,7 @@ def transformers_captioner(model: str, how: Generation) -> Captioner:
 
 
 def _processor_source(model: str) -> str:
-    """An adapter saved without its processor has its base model's."""
+    """The processor of a model; for an adapter saved without one, its base model's."""
     base = adapter_base(model)
     names = ("processor_config.json", "preprocessor_config.json")
     if base is None or any((Path(model) / name).is_file() for name in names):
@@ -64,31 +64,31 @@ def generate_captions(
     seed: int | None = None,
 ) -> list[str]:
     """
-    Caption images with an image-text-to-text model of transformers.
+    Caption images with an image-text-to-text model from transformers.
 
     Args:
         model (`PreTrainedModel`):
-            The captioner, on its device. Its mode (train or eval) is put back.
+            The captioner, on its device. Its mode (train or eval) is restored afterwards.
         processor (`ProcessorMixin`):
-            Its processor; padded on the left here, as generation needs.
+            Its processor. Padding is on the left here, as generation needs.
         images (`Sequence[PIL.Image.Image]`):
-            Images, bounded in pixels already where that matters.
+            Images, already scaled down if that matters.
         prompt (`str`):
             The user's message.
         batch_size (`int`, *optional*, defaults to `16`):
             Images at a time.
         max_new_tokens (`int`, *optional*, defaults to `512`):
-            Longest caption in tokens.
+            Maximum tokens of a caption.
         temperature (`float`, *optional*, defaults to `0.0`):
-            0 is greedy; above, the whole distribution is sampled at this temperature.
+            Sampling temperature over the whole distribution; 0 is greedy.
         seed (`int`, *optional*):
-            Seed of the sampling; the global generator goes on from there.
+            Seed of the sampling, set on the global generator.
 
     Returns:
-        `list[str]`: captions in the order of the images, special tokens left out, stripped.
+        `list[str]`: captions in the order of the images, without special tokens, stripped.
 
     Raises:
-        `ValueError`: for a negative temperature.
+        `ValueError`: if the temperature is negative.
 
     Example:
 

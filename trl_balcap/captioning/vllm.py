@@ -1,4 +1,4 @@
-"""Captions by vLLM in this process, where it is installed."""
+"""Captions from vLLM, in this process."""
 
 import json
 from collections.abc import Sequence
@@ -14,17 +14,19 @@ __all__ = ["vllm_captioner"]
 
 def vllm_captioner(model: str, how: Generation) -> Captioner:
     """
-    A captioner by vLLM.
+    A captioner that runs vLLM.
 
     Args:
         model (`str`): A checkpoint or a PEFT adapter, on disk or on the Hub.
-        how ([`Generation`]): Prompt, bounds and temperature.
+        how ([`Generation`]): Prompt, limits and temperature.
 
     Raises:
         `ValueError`: if vLLM is not installed.
     """
     if find_spec("vllm") is None:
-        raise ValueError("vLLM is not installed: pip install vllm, or take --engine transformers.")
+        raise ValueError(
+            "vLLM is not installed. Run `pip install vllm`, or use --engine transformers."
+        )
     from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
     from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
 

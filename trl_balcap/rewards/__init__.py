@@ -1,4 +1,4 @@
-"""Judge rewards as plain TRL reward functions: async, picklable, `None` where the judge failed."""
+"""Judge rewards as plain TRL reward functions: async, picklable, `None` if the judge fails."""
 
 from trl_balcap.rewards.agreed import AgreedRecallReward as AgreedRecallReward
 from trl_balcap.rewards.balanced import LinguisticReward as LinguisticReward

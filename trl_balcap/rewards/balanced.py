@@ -1,7 +1,7 @@
-"""The three rewards of BalCapRL: from a judge's verdicts to numbers.
+"""The three rewards of BalCapRL, computed from a judge's verdicts.
 
-precision   r_P = |TP| / N            assertions that are correct and pointable, of all
-recall      r_R = |covered| / M       reference units that the assertions cover, of all
+precision   r_P = |TP| / N            share of assertions that are correct and pointable
+recall      r_R = |covered| / M       share of reference units that the assertions cover
 linguistic  r_L = mean(clarity, fluency, coherency) / 10
 """
 
@@ -23,7 +23,7 @@ class PrecisionReward(JudgeReward):
 
     Args:
         judge ([`Judge`] or `str`, *optional*):
-            Who is asked; its vision model sees the image.
+            The judge, whose vision model sees the image.
 
     Example:
 
@@ -59,11 +59,11 @@ async def look_at(judge: Judge, image: Any, caption: str) -> list[tuple[str, Ver
 class RecallReward(JudgeReward):
     """Share of the reference's units that a caption covers, from 0 to 1.
 
-    Unscored where the reference states nothing: there is nothing to cover.
+    Unscored if the reference states nothing, since there is nothing to cover.
 
     Args:
         judge ([`Judge`] or `str`, *optional*):
-            Who is asked.
+            The judge.
     """
 
     __name__ = "recall_reward"
@@ -71,13 +71,15 @@ class RecallReward(JudgeReward):
     sees = ("units",)
 
     def before_generation(self, **columns: list[Any]) -> None:
-        """Have the references split while the policy writes."""
+        """Start splitting the references while the policy generates."""
         rows = [Row("", reference=reference) for reference in columns.get("reference", [])]
         for reference in {row.reference for row in rows if row.has_reference}:
             submit(self._split(reference))
 
     async def _split(self, reference: str) -> None:
-        with contextlib.suppress(JudgeError):  # asked again, and counted, by the rows that need it
+        with contextlib.suppress(
+            JudgeError
+        ):  # the rows that need it ask again and count the failure
             await self.judge.decompose(reference)
 
     async def score(self, row: Row) -> float:
@@ -103,12 +105,12 @@ class RecallReward(JudgeReward):
 class LinguisticReward(JudgeReward):
     """Mean of clarity, fluency and coherency, from 0 to 1.
 
-    With the fused profile the grades come from the question that also checks the coverage, where
-    there is a reference.
+    With the fused profile, the grades come from the question that also checks coverage, if there
+    is a reference.
 
     Args:
         judge ([`Judge`] or `str`, *optional*):
-            Who is asked.
+            The judge.
     """
 
     __name__ = "linguistic_reward"
@@ -128,10 +130,10 @@ class LinguisticReward(JudgeReward):
 
 
 precision_reward = PrecisionReward()
-"""[`PrecisionReward`] by dotted path, with the judge that the environment describes."""
+"""[`PrecisionReward`] for use by dotted path, with the judge set by environment variables."""
 
 recall_reward = RecallReward()
-"""[`RecallReward`] by dotted path, with the judge that the environment describes."""
+"""[`RecallReward`] for use by dotted path, with the judge set by environment variables."""
 
 linguistic_reward = LinguisticReward()
-"""[`LinguisticReward`] by dotted path, with the judge that the environment describes."""
+"""[`LinguisticReward`] for use by dotted path, with the judge set by environment variables."""

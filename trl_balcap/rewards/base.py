@@ -1,9 +1,9 @@
-"""[`JudgeReward`]: rows in, judged side by side, numbers or `None` out.
+"""[`JudgeReward`]: judges rows concurrently and returns a number or `None` for each.
 
-What fails for one row gives `None` for that reward and that completion alone, counted by reason:
-the judge's failure, an image that cannot be read, a reference that is none. An empty caption is the
-policy's fault: 0.0, and the judge is not asked. All rewards with the same judge share its answers:
-one decomposition serves precision and recall, equal captions are judged once.
+A failure gives `None` for that reward and that completion only, counted by reason: a failing judge,
+an unreadable image, an unusable reference. An empty caption is the policy's fault: it scores 0.0
+without asking the judge. All rewards with the same judge share its answers: one decomposition
+serves precision and recall, and equal captions are judged once.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from trl_balcap.rewards.row import Row, RowError
 
 __all__ = ["JudgeReward"]
 
-_bar = JudgingBar()  # one for all rewards, for they wait side by side
+_bar = JudgingBar()  # one for all rewards, since they wait at the same time
 
 
 class _Failed(NamedTuple):
@@ -35,7 +35,7 @@ class _Failed(NamedTuple):
 
     reason: str
     detail: str
-    asked: bool = True  # False where it is the row's own fault, and no judge's
+    asked: bool = True  # False if the row is at fault rather than the judge
     traceback: str | None = None
 
 
@@ -49,17 +49,17 @@ class _Started(NamedTuple):
 
 class JudgeReward(RewardHooks):
     """
-    Base of rewards that ask a [`Judge`]: an async reward function for any TRL trainer.
+    Base class of rewards that ask a [`Judge`]: an async reward function for any TRL trainer.
 
-    A reward of one's own is a class with a `__name__`, the columns that it `needs`, and `score`,
-    which scores one caption that is not empty. `score` may raise `JudgeError` (the judge's methods
-    do) or [`RowError`]: the completion is then unscored, under that reason. Any other exception is
-    taken for a bug: it ends the run on all ranks together.
+    To write your own reward, define a class with a `__name__`, the columns it `needs`, and `score`,
+    which scores one non-empty caption. `score` may raise `JudgeError` (the judge's methods do) or
+    [`RowError`]: the completion is then unscored, with that reason. Any other exception is treated
+    as a bug: it ends the run, on all ranks together.
 
     Args:
         judge ([`Judge`] or `str`, *optional*):
-            Who is asked, or the litellm model string of who is. Default: the judge that the
-            environment describes ([`Judge.from_env`]), looked up at the first use.
+            The judge, or its litellm model string. Defaults to the judge set by environment
+            variables ([`Judge.from_env`]), looked up on first use.
 
     Attributes:
         needs (`tuple[str, ...]`):
@@ -67,9 +67,8 @@ class JudgeReward(RewardHooks):
             `row.columns`. A row without is unscored (`no_image`, `no_reference`, `no_<column>`), a
             dataset without is refused.
         sees (`tuple[str, ...]`):
-            What `score` puts into `row.seen` that belongs into TRL's table of completions, as
-            `<reward>/<name>`, and its mean into the log: numbers as they are, lists by their
-            length.
+            Keys of `row.seen` to show in TRL's table of completions, as `<reward>/<name>`, and to
+            log the mean of: numbers directly, lists by length.
 
     Example:
 
@@ -119,14 +118,14 @@ class JudgeReward(RewardHooks):
 
     @property
     def judge(self) -> Judge:
-        """Who is asked."""
+        """The judge."""
         if self._judge is None:
             self._judge = Judge.from_env()
         return self._judge
 
     @property
     def max_unscored(self) -> float:  # type: ignore[override] (a setting of the judge)
-        """Share of a batch without verdicts above which it counts as one of an outage."""
+        """Share of a batch without verdicts above which it counts as part of an outage."""
         return self.judge.settings.max_unscored
 
     def about(self) -> str:
@@ -134,21 +133,21 @@ class JudgeReward(RewardHooks):
         return f"{self.judge!r}, {self.judge.settings.profile}, prompts {prompts_hash()}"
 
     def budgets(self) -> dict[str, float]:
-        """The judge's budgets, by the name of the logged number that each bounds."""
+        """The judge's budgets, by the name of the logged metric that each one limits."""
         settings = self.judge.settings
         known = {"judge/usd_total": settings.budget_usd, "judge/calls_total": settings.budget_calls}
         return {name: float(budget) for name, budget in known.items() if budget is not None}
 
     async def score(self, row: Row) -> float:
         """
-        The score of one caption that is not empty, of a row that has what the reward needs.
+        Score one non-empty caption, of a row that has everything the reward needs.
 
         Args:
             row ([`Row`]):
-                The caption with its image and reference; what is put into `row.seen` is kept.
+                The caption with its image and reference. Whatever is put into `row.seen` is kept.
 
         Raises:
-            `JudgeError` or [`RowError`]: the completion is unscored.
+            `JudgeError` or [`RowError`]: to leave the completion unscored.
         """
         raise TypeError(f"{type(self).__name__} must define `async def score(self, row)`.")
 
@@ -156,19 +155,19 @@ class JudgeReward(RewardHooks):
         """Ask the judge one cheap question and wait for the answer.
 
         Raises:
-            `JudgeConfigError`: if the judge cannot work: unknown model, wrong key, nobody there.
+            `JudgeConfigError`: if the judge cannot work: unknown model, wrong key, no such server.
         """
         submit(self._preflight()).result()
 
     def start(self, *, completions: Sequence[Any], **columns: Any) -> None:
-        """Begin judging and return at once; the later call with the same completions joins it."""
+        """Start judging and return immediately; a later call with the same completions joins it."""
         rows = self._rows(completions, columns)
-        # Who starts early has asked `preflight` before, on one rank for all: none may fail alone.
+        # Whoever starts early has called `preflight` before, on one rank for all: none fails alone.
         self._preflight_done = True
         self._started.append(_Started(rows, submit(self._score_all(rows))))
 
     def forget(self) -> None:
-        """Call off what was started and not fetched."""
+        """Cancel judging that was started but not collected."""
         for started in self._started:
             started.outcomes.cancel()
         self._started = []
@@ -182,24 +181,24 @@ class JudgeReward(RewardHooks):
         log_extra: Callable[[str, list[Any]], None] | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """Score each completion: a float in [0, 1], or `None` where it cannot be scored.
+        """Score each completion: a float in [0, 1], or `None` if it cannot be scored.
 
         Args:
             prompts (`list`):
-                Not looked at; TRL passes them.
+                Passed by TRL, not used.
             completions (`list`):
                 Captions, as strings or as conversations.
             image, images (`list`, *optional*):
-                One image for each completion (`images`: a list of them), where the reward needs it.
+                One image per completion (or, for `images`, a list), if the reward needs it.
             reference (`list[str]`, *optional*):
-                Reference captions, where the reward needs them.
+                Reference captions, if the reward needs them.
             log_metric, log_extra (`Callable`, *optional*):
-                TRL's loggers, of the batch and of each completion.
+                TRL's loggers, for the batch and for each completion.
 
         Raises:
-            `ValueError`: if a column that the reward needs is missing, or has not one value for
-                each completion.
-            `JudgeConfigError`: at the first call, if the judge cannot work.
+            `ValueError`: if a column that the reward needs is missing, or does not have one value
+                per completion.
+            `JudgeConfigError`: on the first call, if the judge cannot work.
         """
         rows = self._rows(completions, columns)
         started = self._take_started(rows)
@@ -208,7 +207,7 @@ class JudgeReward(RewardHooks):
         self.judge.enter_batch()
         metrics: dict[str, float] = {}
         try:
-            # Always a hop to the judge loop, so that all rewards enter before the first one leaves.
+            # Always go through the judge loop, so that all rewards enter before the first leaves.
             future = asyncio.wrap_future(started.outcomes)
             outcomes = await _bar.wait(future, started.rows, self.judge)
         finally:
@@ -242,7 +241,7 @@ class JudgeReward(RewardHooks):
         return report
 
     def observations(self) -> list[dict[str, Any]]:
-        """What was seen of each completion of the last call; see [`RewardHooks`]."""
+        """The verdicts on each completion of the last call; see [`RewardHooks`]."""
         return self._observations
 
     async def _preflight(self) -> None:
@@ -260,13 +259,13 @@ class JudgeReward(RewardHooks):
             also = " (or `images`)" if name == "image" else ""
             if name in self.needs and values is None:
                 raise ValueError(
-                    f"{self.__name__} needs the dataset column `{name}`{also}; got the columns "
+                    f"{self.__name__} needs the dataset column `{name}`{also}, but got the columns "
                     f"{sorted(columns)}. Rename the column, or leave this reward out"
                 )
             if values is not None and len(values) != len(completions):
                 raise ValueError(
-                    f"{self.__name__} got {len(completions)} completions and {len(values)} values "
-                    f"of the column `{name}`{also}. Give one value for each completion."
+                    f"{self.__name__} got {len(completions)} completions but {len(values)} values "
+                    f"of the column `{name}`{also}. Pass one value per completion."
                 )
         rows = []
         for place, completion in enumerate(completions):
@@ -292,7 +291,7 @@ class JudgeReward(RewardHooks):
             _, late = await asyncio.wait(tasks, timeout=deadline)
         finally:
             for task in tasks:
-                task.cancel()  # no effect on those that are done
+                task.cancel()  # no effect on finished ones
         if late:
             await asyncio.wait(late)
         expired = _Failed("timeout", f"the batch's deadline of {deadline:g} s was reached")

@@ -1,4 +1,4 @@
-"""What a reward function may offer its trainer besides being called: [`RewardHooks`]."""
+"""[`RewardHooks`]: what a reward function can offer its trainer besides being called."""
 
 import functools
 import inspect
@@ -18,7 +18,8 @@ __all__ = [
 
 @dataclass
 class JudgingReport:
-    """What happened to a reward's questions since the last report. Small, so that ranks gather it.
+    """What happened to a reward's questions since the last report. Small, so that ranks can gather
+    it.
 
     Args:
         reward (`str`):
@@ -26,13 +27,13 @@ class JudgingReport:
         asked (`int`):
             Completions that needed a verdict.
         unscored (`dict[str, int]`):
-            Completions that got no score, by reason.
+            Completions without a score, by reason.
         failing_reply (`str`, *optional*):
-            One reply or error that left a completion without a score, in short.
+            One reply or error that left a completion without a score, shortened.
         budget_spent (`str`, *optional*):
-            Which budget is spent, if one is.
+            Which budget is spent, if any.
         internal_error (`str`, *optional*):
-            Traceback of an exception that is nobody's bad data: a bug.
+            Traceback of an exception that no bad data explains: a bug.
     """
 
     reward: str
@@ -45,28 +46,28 @@ class JudgingReport:
 
 class RewardHooks:
     """
-    Base of reward functions that work with their trainer: [`BalCapTrainer`] calls these methods of
-    what is a `RewardHooks`, and of nothing else. Each may be left as it is.
+    Base class of reward functions that cooperate with their trainer. [`BalCapTrainer`] calls these
+    methods on instances of `RewardHooks` only. Each has a default.
 
-    [`JudgeReward`] and the wrapper of [`gate_reward`] are two. A reward function of another base is
+    [`JudgeReward`] and the wrapper of [`gate_reward`] derive from it. Any other reward function is
     called as TRL calls it, whatever its methods are named.
 
     Attributes:
         needs (`tuple[str, ...]`):
             Dataset columns that the reward reads, checked before the model is loaded.
         max_unscored (`float`):
-            Share of a batch without verdicts above which the batch counts as one of an outage.
+            Share of a batch without verdicts above which it counts as part of an outage.
     """
 
     needs: tuple[str, ...] = ()
     max_unscored: float = 0.5
 
     def about(self) -> str:
-        """What the model card says of how the reward comes about."""
+        """How the reward is computed, for the model card."""
         return "a function"
 
     def budgets(self) -> dict[str, float]:
-        """What judging may cost, by the name of the logged number that it bounds."""
+        """Limits on what judging may cost, by the name of the logged metric that each one limits."""
         return {}
 
     def preflight(self) -> None:
@@ -77,27 +78,28 @@ class RewardHooks:
         """
 
     def before_generation(self, **columns: list[Any]) -> None:
-        """Begin what needs no completion, such as splitting references, and return at once."""
+        """Start work that needs no completion, such as splitting references, and return
+        immediately."""
 
     def start(
         self, *, completions: list[Any], completion_ids: list[list[int]], **columns: Any
     ) -> None:
-        """Begin judging and return at once; the later call with the same completions joins it.
+        """Start judging and return immediately; a later call with the same completions joins it.
 
-        Several batches may be under way.
+        Several batches may be in flight.
         """
 
     def forget(self) -> None:
-        """Give up what was started and not fetched."""
+        """Cancel work that was started but not collected."""
 
     def take_report(self) -> JudgingReport | None:
         """What happened since the last report, or `None` if nothing was judged."""
         return None
 
     def observations(self) -> list[dict[str, Any]]:
-        """What was seen of each completion of the last call, in its order; empty before one.
+        """The verdicts on each completion of the last call, in order; empty before the first call.
 
-        Keys that the report page knows: `assertions` (dicts with `text`, `correct`, `pointable`),
+        Keys that the report knows: `assertions` (dicts with `text`, `correct`, `pointable`),
         `units` (`text`, `covered`), `clarity`, `fluency`, `coherency`, `length_ratio`, `gated`,
         `reward` (the score before any gate), `reason` (why there is none), `latency` (seconds from
         the start of judging to the verdict). Others are shown as they are.
@@ -106,14 +108,14 @@ class RewardHooks:
 
 
 def reward_hooks(reward_func: Any) -> RewardHooks | None:
-    """The reward function as a [`RewardHooks`], `functools.partial` taken off, where it is one."""
+    """The [`RewardHooks`] of a reward function, looking inside a `functools.partial`, if any."""
     inner = _without_partial(reward_func)
     return inner if isinstance(inner, RewardHooks) else None
 
 
 def start_early(reward_func: Any, **columns: Any) -> None:
-    """[`RewardHooks.start`] of a reward function, where it has hooks, with what it will be
-    called."""
+    """Call [`RewardHooks.start`] of a reward function, if it has hooks, with the arguments of the
+    later call."""
     hooks = reward_hooks(reward_func)
     if hooks is not None:
         bound = getattr(reward_func, "keywords", {})  # those of a partial
@@ -122,7 +124,7 @@ def start_early(reward_func: Any, **columns: Any) -> None:
 
 def reward_name(reward_func: Any) -> str:
     """
-    The name under which TRL logs a reward function, as its `get_callable_name` gives it.
+    The name under which TRL logs a reward function, the same as its `get_callable_name`.
 
     Example:
 
@@ -138,7 +140,7 @@ def reward_name(reward_func: Any) -> str:
 
 
 def is_async_reward(reward_func: Callable[..., Any]) -> bool:
-    """Whether TRL awaits the reward function, as its `is_async_callable` says."""
+    """Whether TRL awaits the reward function, the same as its `is_async_callable`."""
     inner = _without_partial(reward_func)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
 

@@ -1,4 +1,4 @@
-"""When judges cannot go on: [`OutageRule`], decided from the reports of all ranks."""
+"""[`OutageRule`]: when to stop because a judge is down, decided from the reports of all ranks."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,18 @@ __all__ = ["OutageRule"]
 
 class OutageRule:
     """
-    Tells a judge that is down from rows that it will not score.
+    Tells a judge that is down from rows that it declines to score.
 
-    Only what no caption can cause counts: `INFRASTRUCTURE_REASONS`. A batch in which more than
-    `max_unscored` of the completions that were asked about stayed unscored for such a reason is a
-    lost one. A reward is out when `patience` batches in a row were lost, with `min_rows`
-    completions or more among them. A batch in which nothing was asked is not counted.
+    Only reasons that no caption can cause count: `INFRASTRUCTURE_REASONS`. A batch is lost if they
+    left more than `max_unscored` of the completions asked about unscored. A reward is down after
+    `patience` lost batches in a row with at least `min_rows` unscored completions in total. Batches
+    in which nothing was asked are skipped.
 
     Args:
         min_rows (`int`, *optional*, defaults to `16`):
-            Completions that must be lost.
+            Minimum number of unscored completions.
         patience (`int`, *optional*, defaults to `3`):
-            Batches in a row that must be lost.
+            Number of lost batches in a row.
 
     Example:
 
@@ -47,16 +47,16 @@ class OutageRule:
         self, reports: Sequence[JudgingReport], max_unscored: Mapping[str, float]
     ) -> str | None:
         """
-        Take in a batch; say which reward is out, if one is.
+        Record a batch, and say which reward is down, if any.
 
         Args:
             reports (`Sequence[JudgingReport]`):
-                What all ranks report of one batch.
+                Reports of all ranks on one batch.
             max_unscored (`Mapping[str, float]`):
                 Share of a batch that each reward may leave unscored.
 
         Returns:
-            `str` or `None`: what happened, for people.
+            `str` or `None`: what happened, for humans.
         """
         out = None
         for name, share in max_unscored.items():

@@ -1,4 +1,4 @@
-"""A bar while a batch is judged for long: one for all rewards at work, and only where one looks."""
+"""A progress bar for slow judging: one for all rewards, and only where somebody can see it."""
 
 import asyncio
 import sys
@@ -13,7 +13,7 @@ from trl_balcap.judge.ranks import is_first_rank
 
 __all__ = ["JudgingBar"]
 
-AFTER = 5.0  # seconds; a batch that is judged sooner shows nothing
+AFTER = 5.0  # seconds; faster batches show nothing
 EVERY = 0.5
 
 T = TypeVar("T")
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 class JudgingBar:
     """
-    Shows how many scores are in, how many answers came from the cache, what was spent, and the time
-    left, beside the Trainer's own bar. Where the output is no terminal and no notebook, and on all
-    ranks but the first, it shows nothing.
+    Shows the number of scores, the answers from the cache, the money spent and the time left, below
+    the Trainer's own bar. Shows nothing outside terminals and notebooks, or on other ranks than the
+    first.
     """
 
     def __init__(self):
@@ -34,12 +34,12 @@ class JudgingBar:
 
     async def wait(self, outcomes: "asyncio.Future[T]", rows: Sequence[Any], judge: Judge) -> T:
         """
-        Await the outcomes of a reward.
+        Wait for the outcomes of a reward.
 
         Args:
-            outcomes (`asyncio.Future`): What to wait for.
-            rows (`Sequence[Row]`): The rows that are scored, `judged` as soon as they are.
-            judge ([`Judge`]): Who is asked.
+            outcomes (`asyncio.Future`): The outcomes to wait for.
+            rows (`Sequence[Row]`): The rows being scored, marked `judged` as they finish.
+            judge ([`Judge`]): The judge.
         """
         if not _is_watched():
             return await outcomes
@@ -70,7 +70,7 @@ class JudgingBar:
             self._bar = tqdm(desc="judging", unit="score", leave=False, dynamic_ncols=True)
             self._bar.start_t -= time.monotonic() - self._began
         self._bar.total = max(total, self._bar.total or 0)
-        # Rewards that have finished are no longer waited for: their rows are all judged.
+        # Drop rewards that have finished: all their rows are judged.
         left = sum(not row.judged for rows, _ in waits for row in rows)
         self._bar.n = self._bar.total - left
         stats = waits[0][1].stats
