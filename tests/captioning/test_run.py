@@ -73,7 +73,7 @@ def test_a_trained_model_is_asked_as_in_training(tiny_qwen, scenes_folder, tmp_p
     assert {row["prompt"] for row in rows(given)} == {"Say."}
     with pytest.raises(SystemExit):
         main([*command, "--out", str(given)])
-    refused = "was captioned with prompt 'Say.', this run has 'What do you see?'"
+    refused = "was captioned with prompt 'Say.', but this run has 'What do you see?'"
     assert refused in " ".join(capsys.readouterr().err.split())
 
 
@@ -158,7 +158,7 @@ def test_a_server_captions_and_bad_images_are_told_and_skipped(tmp_path, capsys)
         command[command.index("Say.")] = "Tell."
         with pytest.raises(SystemExit):
             main([*command, "--api-base", server.url])
-    assert "was captioned with prompt 'Say.', this run has 'Tell.'" in capsys.readouterr().err
+    assert "was captioned with prompt 'Say.', but this run has 'Tell.'" in capsys.readouterr().err
 
 
 def test_a_server_that_fails_leaves_the_image_out(tmp_path):
@@ -289,7 +289,7 @@ def test_a_missing_key_is_said_at_once(picture, tmp_path, monkeypatch):
         ({"temperature": -1.0}, "temperature must be 0"),
         ({"max_pixels": 10}, "max_pixels must be at least 3136"),
         ({"prompt": " "}, "The prompt is empty"),
-        ({"model": "./nomodel"}, r"There is no model \./nomodel"),
+        ({"model": "./nomodel"}, r"Model not found: \./nomodel"),
         ({"out": "."}, r"\. is a folder\. Pass a file"),
         ({"api_base": "http://a.b", "engine": "vllm"}, "needs engine 'api', not 'vllm'"),
     ],

@@ -58,9 +58,9 @@ def test_a_ranking_of_ones_own(tmp_path, capsys):
     ("content", "message"),
     [
         ({"GPT-4o-0806": 1, "Nobody-7B": 2}, "'Nobody-7B' is not in the human ranking"),
-        ({"GPT-4o-0806": "high"}, "must give one number for each model"),
+        ({"GPT-4o-0806": "high"}, "must have one number per model"),
         ([MODELS[0]], "A ranking of 1 models"),
-        ([MODELS[0], MODELS[0]], "ranks a model twice"),
+        ([MODELS[0], MODELS[0]], "ranks the same model twice"),
         (3, "must be {model: score}"),
         ([{"source1": "a", "source2": "b"}], "needs at least one battle that has a 'judge'"),
     ],
@@ -87,7 +87,7 @@ def test_a_score_that_is_not_a_number_is_refused(tmp_path, capsys):
     path.write_text(f'{{"{MODELS[0]}": 1.0, "{MODELS[1]}": NaN, "{MODELS[2]}": 0.5}}')
     with pytest.raises(SystemExit):
         main(["agree", str(path)])
-    assert f"must give one number for each model; {MODELS[1]!r} has nan" in capsys.readouterr().err
+    assert f"must have one number per model, but {MODELS[1]!r} has nan" in capsys.readouterr().err
 
 
 BATTLE = {"source1": MODELS[0], "source2": MODELS[1], "winner": MODELS[0], "cluster": "level 1"}
@@ -103,8 +103,8 @@ def test_a_battle_without_a_verdict_is_left_out(tmp_path, capsys):
     ("change", "message"),
     [
         ({"cluster": "level 9"}, "has the cluster 'level 9'; it must be one of level 1"),
-        ({"judge": 1}, 'battle 0 must have words in "judge", or null, got 1'),
-        ({"source1": None}, "battle 0 must name its models"),
+        ({"judge": 1}, 'battle 0 must have a string or null in "judge", got 1'),
+        ({"source1": None}, "battle 0 must have model names"),
     ],
 )
 def test_battles_of_another_form(tmp_path, capsys, change, message):

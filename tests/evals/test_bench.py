@@ -68,7 +68,7 @@ def test_one_table_in_four_forms(folder, capsys):
     assert {row["model"]: float(row["score"]) for row in rows}["exact"] == 100.0
     shown = capsys.readouterr().out
     assert max(map(len, shown.split("All runs together")[0].splitlines()[:3])) <= 80
-    assert "All runs together:" in shown
+    assert "Total of all runs:" in shown
 
 
 def test_a_second_run_adds_a_model_and_pays_for_it_alone(folder):
@@ -95,7 +95,7 @@ def test_another_model_does_not_take_a_name_that_is_there(folder, capsys):
     suite = ["--suite", "b-capscore", "--judge", "scenes/oracle", "--out", str(folder / "out")]
     with pytest.raises(SystemExit):
         main(["bench", "--captions", f"exact={folder / 'other.jsonl'}", *suite])
-    assert "Give it another name: NAME=MODEL" in capsys.readouterr().err
+    assert "Use another name: NAME=MODEL" in capsys.readouterr().err
 
 
 def test_repeats_put_the_judge_s_noise_into_the_interval(folder):
@@ -146,7 +146,7 @@ def test_nothing_scored_is_an_error_with_its_reason(folder, capsys):
 def test_what_is_missing_is_said(folder, capsys):
     suite = ["--suite", "b-capscore", "--judge", "scenes/oracle", "--out", str(folder / "out")]
     for arguments, message in (
-        (["--captions", "a=b", "--suite", "bleu"], "There is no suite 'bleu'"),
+        (["--captions", "a=b", "--suite", "bleu"], "Unknown suite 'bleu'"),
         (["--models", "no/model"], "--images b-capscore=FOLDER"),
         ([], "bench needs --models MODEL"),
     ):

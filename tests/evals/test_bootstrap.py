@@ -89,7 +89,7 @@ def test_a_pair_needs_both_sides():
 
 
 def test_scores_of_two_kinds_do_not_compare():
-    with pytest.raises(ValueError, match="one score on the same images"):
+    with pytest.raises(ValueError, match="the same score on the same images"):
         difference(mean_statistic("a", [1.0]), mean_statistic("b", [1.0]), resampling_weights(1))
 
 

@@ -72,7 +72,7 @@ def test_a_checkout_without_the_prompt_is_refused(checkouts):
     (checkouts / "captionqa" / "qa.py").write_text("system_prompt = 1")
     with pytest.raises(ValueError, match=r"assigns no text with no placeholder to 'system_prompt'"):
         official_prompts(CAPTIONQA_PROMPTS, checkouts / "captionqa")
-    with pytest.raises(FileNotFoundError, match="is no checkout of njucckevin/CapArena"):
+    with pytest.raises(FileNotFoundError, match="is not a clone of njucckevin/CapArena"):
         official_prompts(CAPARENA_PROMPTS, checkouts / "captionqa")
 
 

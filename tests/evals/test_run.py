@@ -164,7 +164,7 @@ def test_dcscore_end_to_end(folder, facts, capsys):
     assert not result["comparable"]
     for word in ("--official-prompts", "gpt-4o-2024-05-13"):
         assert word in result["comparison"]
-    assert result["prompts"] == "trl-balcap's own words"
+    assert result["prompts"] == "trl-balcap's own"
 
 
 def test_dcscore_failures_are_dropped_officially_and_scored_strictly(folder, facts):
@@ -426,8 +426,8 @@ def test_a_row_that_a_killed_run_half_wrote_is_asked_again(folder, questions):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("--mode", "strict"), "was scored with mode 'official', this run has 'strict'"),
-        (("--seed", "1"), "was scored with seed 0, this run has 1"),
+        (("--mode", "strict"), "was scored with mode 'official', but this run has 'strict'"),
+        (("--seed", "1"), "was scored with seed 0, but this run has 1"),
     ],
 )
 def test_rows_of_other_settings_are_not_mixed(folder, questions, capsys, change, message):
@@ -442,7 +442,7 @@ def test_rows_of_other_settings_are_not_mixed(folder, questions, capsys, change,
         captions.write_text(json.dumps({"nat_1": "A red cup!", "doc_1": "A blue cup."}))
         with pytest.raises(SystemExit):
             score(captions, server, folder / "out", *more)
-    assert "a row for another caption of 'nat_1'" in capsys.readouterr().err
+    assert "a row for a different caption of 'nat_1'" in capsys.readouterr().err
 
 
 def test_bad_rows_are_told_before_any_question(folder, facts, capsys):
@@ -561,16 +561,16 @@ def test_rows_of_changed_references_or_images_are_neither_kept_nor_compared(tmp_
     write(describe(scenes[1]))
     with pytest.raises(SystemExit):
         main([*command, str(tmp_path / "a")])
-    assert "has a row for another reference of '0.png'" in capsys.readouterr().err
+    assert "has a row for a different reference of '0.png'" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "b")]) == 0
     pair = [str(tmp_path / side / "b-capscore.jsonl") for side in ("a", "b")]
     with pytest.raises(SystemExit):
         main(["score", "--compare", *pair])
-    assert "were scored with another reference of '0.png'" in capsys.readouterr().err
+    assert "were scored with different values of reference for '0.png'" in capsys.readouterr().err
     draw(scenes[1]).save(tmp_path / "0.png")
     with pytest.raises(SystemExit):
         main([*command, str(tmp_path / "b")])
-    assert "has a row for another image of '0.png'" in capsys.readouterr().err
+    assert "has a row for a different image of '0.png'" in capsys.readouterr().err
 
 
 def test_published_numbers_need_scores_and_not_captions(folder, questions):
@@ -759,13 +759,13 @@ def test_nothing_is_spent_without_a_yes(folder, questions, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--metrics", "bleu"), "no metric 'bleu'"),
+        (("--metrics", "bleu"), "Unknown metric 'bleu'"),
         (("--metrics", "dcscore"), "give --data dcscore=PATH"),
         (("--metrics", "captionqa"), "Borise/CaptionQA"),
         (("--metrics", "caparena"), "caparena_auto_600.json"),
-        (("--metrics", "dcscore", "--official-prompts", "."), "is no checkout of a benchmark"),
+        (("--metrics", "dcscore", "--official-prompts", "."), "is not a clone of a benchmark"),
         (("--data", "facts.jsonl"), "--data takes NAME=PATH, got 'facts.jsonl'"),
-        (("--data", "bleu=facts.jsonl"), "no metric 'bleu'"),
+        (("--data", "bleu=facts.jsonl"), "Unknown metric 'bleu'"),
     ],
 )
 def test_arguments_that_do_not_fit(folder, capsys, arguments, message, monkeypatch):

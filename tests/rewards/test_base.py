@@ -176,7 +176,7 @@ def test_a_model_string_makes_a_judge():
 
 def test_unequal_columns_are_named():
     with pytest.raises(
-        ValueError, match="got 2 completions and 1 values of the column `reference`"
+        ValueError, match="got 2 completions but 1 values of the column `reference`"
     ):
         score(RecallReward(JUDGE), ["a", "b"], reference=["a"])
 

@@ -1,4 +1,4 @@
-"""Captions measured as the field does: b-CapScore, DCScore, CaptionQA, CapArena-Auto."""
+"""Caption metrics: b-CapScore, DCScore, CaptionQA, CapArena-Auto."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ __all__ = [
     "score_captions",
 ]
 
-# Imported on first use: agreement needs no judge, scoring no TRL.
+# Imported on first use: agreement needs no judge, and scoring no TRL.
 _LAZY = {
     "BadRowsError": "data.rows",
     "Benchmarks": "evals.metrics.protocol",

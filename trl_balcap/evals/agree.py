@@ -1,4 +1,4 @@
-"""`trl-balcap agree`: does a metric rank captioners as people do?"""
+"""`trl-balcap agree`: whether a metric ranks captioners the way people do."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,24 +32,24 @@ def agreement(
 
     Args:
         metric (`dict`, `list[str]` or `list[dict]`):
-            Scores by model; or models, best first; or CapArena's battles with a verdict in "judge",
-            which are ranked by bootstrapped Elo, and compared with people's "winner" caption by
-            caption where they have one.
+            Scores by model; or models, best first; or CapArena's battles with a verdict in "judge".
+            Battles are ranked by bootstrapped Elo and, if they have people's "winner", compared
+            with it caption by caption.
         human_ranking (`Sequence[str]`, *optional*):
             Models, best first.
         lower_is_better (`bool`, *optional*, defaults to `False`):
-            Whether a low score is a good one.
+            Whether low scores are good.
         name (`str`, *optional*):
-            What to call the metric in messages.
+            Name of the metric in messages.
 
     Returns:
         `dict`: "ranking" and "scores"; "spearman" and "kendall" with "spearman_p" and "kendall_p",
-        `None` where all scores are equal; "human_positions"; and "captions" and
+        `None` if all scores are equal; "human_positions"; and "captions" and
         "captions_without_ties", `None` without battles.
 
     Raises:
-        `ValueError`: if the metric has another form, or fewer than 2 models, or one that people did
-            not rank.
+        `ValueError`: if the metric has another form, fewer than 2 models, or a model that people
+            did not rank.
 
     Example:
 
@@ -65,7 +65,7 @@ def agreement(
         for model, value in metric.items():
             if not _is_number(value):
                 raise ValueError(
-                    f"{name} must give one number for each model; {model!r} has {value!r}."
+                    f"{name} must have one number per model, but {model!r} has {value!r}."
                 )
         scores = {model: float(value) for model, value in metric.items()}
         ranking = sorted(scores, key=scores.__getitem__, reverse=not lower_is_better)
@@ -86,10 +86,10 @@ def agreement(
     ranking = [model for model in ranking if model != HUMAN]
     if len(ranking) < 2:
         raise ValueError(
-            f"A ranking of {len(ranking)} models correlates with nothing; give 2 or more."
+            f"A ranking of {len(ranking)} models cannot be correlated; pass 2 or more."
         )
     if len(set(ranking)) < len(ranking):
-        raise ValueError(f"{name} ranks a model twice.")
+        raise ValueError(f"{name} ranks the same model twice.")
     good = {model: -score if lower_is_better else score for model, score in scores.items()}
     found = model_agreement(ranking, human_ranking, scores=good or None)
     return {
@@ -107,19 +107,18 @@ def battles_from_rows(
     battles: Sequence[dict[str, Any]], rows: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> list[dict[str, Any]]:
     """
-    Battles with verdicts of a metric that scores captions one by one: of two captions the one with
-    the higher score is better, and equal scores are a tie.
+    Battles with the verdicts of a metric that scores single captions: of two captions, the one with
+    the higher score is better; equal scores are a tie.
 
     Args:
         battles (`Sequence[dict]`):
             CapArena's battles, with "img", "source1" and "source2".
         rows (`Mapping`):
-            Scored rows of each model, as `trl-balcap score` writes them; a row's image is found by
-            its file's name.
+            Scored rows of each model, as written by `trl-balcap score`; images are matched by file
+            name.
 
     Returns:
-        `list[dict]`: The battles of models that have rows; "judge" is `None` where a caption has no
-        score.
+        `list[dict]`: battles of the models with rows; "judge" is `None` if a caption has no score.
 
     Example:
 
@@ -152,10 +151,9 @@ def agreement_of_rows(
     battles: Sequence[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """
-    Agreement of a metric with people, from the rows that `trl-balcap score` wrote for each model.
+    Agreement of a metric with people, from rows written by `trl-balcap score` for each model.
 
-    Models are ranked by their corpus score, and, where battles are given, captions compared by
-    theirs.
+    Models are ranked by their corpus scores and, if battles are given, captions by theirs.
 
     Args:
         rows (`Mapping`):
@@ -166,7 +164,7 @@ def agreement_of_rows(
             CapArena's battles with people's "winner" and "cluster".
 
     Returns:
-        `dict`: As of [`agreement`].
+        `dict`: as for [`agreement`].
 
     Raises:
         `ValueError`: if a model has no score, or people did not rank it.
@@ -177,7 +175,7 @@ def agreement_of_rows(
         weights = resampling_weights(len(found), rounds=1)
         value = estimate(METRICS[metric].statistics(found)[0], weights).value
         if value is None:
-            raise ValueError(f"{model} has no score by {metric}: none of its captions was scored.")
+            raise ValueError(f"{model} has no {metric} score: none of its captions was scored.")
         scores[model] = value
     result = agreement(scores, human_ranking, name="the rows")
     if battles is not None:
@@ -195,12 +193,12 @@ def _check_battles(battles: list[dict[str, Any]], name: str | Path) -> None:
         verdict = battle.get("judge")
         if not all(isinstance(text, str) for text in texts):
             raise ValueError(
-                f'{name}: battle {place} must name its models in "source1" and "source2", got '
+                f'{name}: battle {place} must have model names in "source1" and "source2", got '
                 f"{texts}."
             )
         if not (verdict is None or isinstance(verdict, str)):
             raise ValueError(
-                f'{name}: battle {place} must have words in "judge", or null, got {verdict!r}.'
+                f'{name}: battle {place} must have a string or null in "judge", got {verdict!r}.'
             )
 
 

@@ -1,5 +1,5 @@
 """
-The human arena of CapArena: does a metric rank captioners, and captions, as people do?
+CapArena's human arena: whether a metric ranks captioners, and captions, the way people do.
 
 Battles of two models' captions of one image, judged by people (`winner`) and by a metric (`judge`).
 Rules as measured on njucckevin/CapArena at c251cdd.
@@ -41,18 +41,18 @@ HUMAN_RANKING = (
     "LLaVA-1.6-34B",
     "LLaVA-1.5-7B",
 )
-"""Ranking by people that CapArena publishes, best first. The released files do not give its Elo
-again."""
+"""CapArena's published human ranking, best first. Its Elo cannot be reproduced from the released
+files."""
 
 LEVELS = ("level 1", "level 2", "level 3", "level 4")
 HUMAN = "human"
 
 Fight = tuple[str, str, float]
-"""First model, second model, and what the first scored: 1 won, 0 lost, 0.5 tie."""
+"""First model, second model, and the first one's result: 1 won, 0 lost, 0.5 tie."""
 
 
 class EloRanking(NamedTuple):
-    """Bootstrapped Elo. Models best first; `low` and `high` are the 2.5% and 97.5% quantiles."""
+    """Bootstrapped Elo, best model first; `low` and `high` are the 2.5% and 97.5% quantiles."""
 
     models: list[str]
     median: dict[str, float]
@@ -67,8 +67,8 @@ class EloRanking(NamedTuple):
 
 class CaptionAgreement(NamedTuple):
     """
-    Share of battles in which metric and people say the same, `None` where there is no battle, and
-    its 95% interval (Wilson's).
+    Share of battles in which metric and people agree, `None` without battles, and its 95% interval
+    (Wilson's).
     """
 
     overall: float | None
@@ -81,8 +81,8 @@ class CaptionAgreement(NamedTuple):
 
 class RankAgreement(NamedTuple):
     """
-    Rank correlations of a metric with the human ranking, `None` where the metric tells no models
-    apart; their p-values; and the human position of each model.
+    Rank correlations of a metric with the human ranking, `None` if the metric gives all models the
+    same score; their p-values; and the human position of each model.
     """
 
     spearman: float | None
@@ -94,11 +94,10 @@ class RankAgreement(NamedTuple):
 
 def winners(battles: Sequence[Mapping[str, Any]]) -> list[Fight]:
     """
-    Fights for the ratings. Battles with the human writer and battles without a verdict are left
-    out.
+    Fights for the ratings. Battles with the human writer or without a verdict are left out.
 
-    The verdict is read more loosely than the leaderboard reads it, as the script does: a "1"
-    anywhere is a win of the first, else a "2" a win of the second, else it is a tie.
+    As in the official script, verdicts are read more loosely than by the leaderboard: a "1"
+    anywhere is a win for the first caption, else a "2" is a win for the second, else it is a tie.
 
     Example:
 
@@ -122,7 +121,7 @@ def elo_ratings(
     fights: Sequence[Fight], *, k: float = 4, scale: float = 400, initial: float = 1000
 ) -> dict[str, float]:
     """
-    Elo after the fights in their order, which matters.
+    Elo after the fights. Their order matters.
 
     `e = 1 / (1 + 10 ** ((r_b - r_a) / scale))`; the first gains `k (s - e)`, the second the
     opposite.
@@ -150,11 +149,11 @@ def bootstrap_ranking(fights: Sequence[Fight], *, rounds: int = 1000, seed: int 
     Models by their median Elo over resampled fights, best first; equal medians in order of first
     appearance.
 
-    With the defaults it draws the very samples of the official script (numpy's legacy generator,
+    With the defaults, it draws the same samples as the official script (numpy's legacy generator,
     seed 42).
 
     Raises:
-        `ValueError`: if there is no fight.
+        `ValueError`: if there are no fights.
     """
     if not fights:
         raise ValueError(
@@ -167,7 +166,7 @@ def bootstrap_ranking(fights: Sequence[Fight], *, rounds: int = 1000, seed: int 
     for _ in range(rounds):
         drawn = generator.choice(n, n, replace=True)
         for model, rating in elo_ratings([fights[i] for i in drawn]).items():
-            samples.setdefault(model, []).append(rating)  # a model not drawn has no rating
+            samples.setdefault(model, []).append(rating)  # a model that is not drawn has no rating
     quantiles = {
         model: np.quantile(values, (0.5, 0.025, 0.975)) for model, values in samples.items()
     }
@@ -185,17 +184,17 @@ def caption_agreement(
     battles: Sequence[Mapping[str, Any]], *, include_tie: bool = True, in_400: bool = False
 ) -> CaptionAgreement:
     """
-    Share of battles in which the metric's verdict is the people's.
+    Share of battles in which the metric's verdict agrees with people's.
 
-    Battles without a verdict in the exact words, and battles with the human writer, are left out. A
-    `winner` that is neither source is a tie.
+    Battles with the human writer, or without a verdict in the exact words, are left out. A `winner`
+    that is neither source is a tie.
 
     Args:
         battles (`Sequence[Mapping]`):
             Rows with "source1", "source2", "winner", "cluster" ("level 1" to "level 4"), "in-400"
             and "judge".
         include_tie (`bool`, *optional*, defaults to `True`):
-            Count ties as one of three answers; otherwise drop battles that either side calls a tie.
+            Count ties as a third answer; otherwise drop battles that either side calls a tie.
         in_400 (`bool`, *optional*, defaults to `False`):
             Only the subset of 400 images.
 
@@ -203,7 +202,7 @@ def caption_agreement(
         [`CaptionAgreement`]
 
     Raises:
-        `ValueError`: if a battle has a level beyond the four.
+        `ValueError`: if a battle has a level other than the four.
 
     Example:
 
@@ -227,8 +226,8 @@ def caption_agreement(
             continue
         if battle["cluster"] not in agreed:
             raise ValueError(
-                f"A battle about {battle.get('img')!r} has the cluster {battle['cluster']!r}; it "
-                f"must be one of {', '.join(LEVELS)}."
+                f"A battle about {battle.get('img')!r} has the cluster {battle['cluster']!r}, but "
+                f"it must be one of {', '.join(LEVELS)}."
             )
         people = 1 if battle["winner"] == first else 2 if battle["winner"] == second else 0
         if include_tie:
@@ -239,7 +238,7 @@ def caption_agreement(
     everything = [same for level in LEVELS for same in agreed[level]]
     low, high = None, None
     if everything:
-        from scipy.stats import binomtest  # half a second, and most commands need none of it
+        from scipy.stats import binomtest  # takes half a second, and most commands do not need it
 
         test = binomtest(sum(everything), len(everything))
         low, high = test.proportion_ci(method="wilson")
@@ -260,10 +259,10 @@ def model_agreement(
     scores: Mapping[str, float] | None = None,
 ) -> RankAgreement:
     """
-    Spearman's and Kendall's correlation of a metric with the human ranking of models.
+    Spearman and Kendall correlation of a metric with the human ranking of models.
 
-    The human writer is left out of the metric's ranking; the gap that leaves in the human positions
-    does no harm.
+    The human writer is left out of the metric's ranking; the resulting gap in the human positions
+    does not matter.
 
     Args:
         metric_ranking (`Sequence[str]`):
@@ -271,8 +270,8 @@ def model_agreement(
         human_ranking (`Sequence[str]`, *optional*):
             Models, best first; CapArena's by default.
         scores (`Mapping[str, float]`, *optional*):
-            The metric's score of each model, high is good: equal scores are then ties. Without it
-            every place counts.
+            The metric's score of each model, higher is better. Equal scores are then ties; without
+            scores, there are no ties.
 
     Returns:
         [`RankAgreement`]
@@ -295,7 +294,7 @@ def model_agreement(
     unknown = [model for model in models if model not in human_ranking]
     if unknown:
         raise ValueError(
-            f"{unknown[0]!r} is not in the human ranking; leave it out, or use one of "
+            f"{unknown[0]!r} is not in the human ranking. Leave it out, or use one of "
             f"{', '.join(name for name in human_ranking if name != HUMAN)}."
         )
     human = [list(human_ranking).index(model) + 1 for model in models]

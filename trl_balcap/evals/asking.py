@@ -1,7 +1,7 @@
 """
-Raw questions to the judge: chat messages in, replies out, and how many there will be.
+Raw questions to the judge: chat messages, replies, and the estimated workload.
 
-Every metric asks through [`Ask`], so that a test can answer in the judge's place with a function.
+Every metric asks through [`Ask`], so that tests can replace the judge with a function.
 """
 
 import base64
@@ -28,15 +28,15 @@ __all__ = [
     "workload",
 ]
 
-CHARS_PER_TOKEN = 4.0  # English text, GPT-4o's tokenizer; a rule of thumb for the cost estimate
-MAX_ATTEMPTS = 5  # at one question, in every benchmark
-TOKENS_PER_IMAGE = 1000  # GPT-4o at high detail takes 765 for a square photo, 1105 for a wide one
+CHARS_PER_TOKEN = 4.0  # English with GPT-4o's tokenizer; a rule of thumb for the cost estimate
+MAX_ATTEMPTS = 5  # per question, in every benchmark
+TOKENS_PER_IMAGE = 1000  # GPT-4o at high detail uses 765 for a square photo, 1105 for a wide one
 
 
 class Ask(Protocol):
     """
     `n` replies to chat messages. `attempt` counts earlier attempts at the same question: a new
-    attempt must be answered anew, not from a cache.
+    attempt must not be answered from the cache.
 
     Raises:
         `JudgeError`: if the judge does not answer.
@@ -57,8 +57,8 @@ class Ask(Protocol):
 
 @dataclass(frozen=True)
 class Calls:
-    """Requests, without retries, and their tokens: by characters, replies by what such replies
-    usually take."""
+    """Requests without retries, and their tokens, estimated from characters (for replies, from
+    typical ones)."""
 
     n: int = 0
     prompt_tokens: int = 0
@@ -74,7 +74,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class Workload:
-    """What a metric will ask, estimated before the first call: of the text model, and of the one
+    """What a metric will ask, estimated before the first call, of the text model and of the one
     that sees images."""
 
     text: Calls = Calls()
@@ -92,7 +92,7 @@ class Workload:
 def workload(
     *, prompt_chars: float, completion_chars: float, calls: int = 1, image: bool = False
 ) -> Workload:
-    """The workload of `calls` equal calls, with an image or without."""
+    """The workload of `calls` equal calls, with or without an image."""
     prompt_tokens = prompt_chars / CHARS_PER_TOKEN + image * TOKENS_PER_IMAGE
     made = Calls(
         calls, round(calls * prompt_tokens), round(calls * completion_chars / CHARS_PER_TOKEN)
@@ -101,7 +101,7 @@ def workload(
 
 
 def chat(system: str, user: str, image: str | None = None) -> list[dict[str, Any]]:
-    """Chat messages of one question; an image (a data URL) stands before the text, as in the
+    """Chat messages of one question; an image (a data URL) comes before the text, as in the
     original scripts."""
     content: Any = user
     if image is not None:
@@ -114,10 +114,10 @@ def chat(system: str, user: str, image: str | None = None) -> list[dict[str, Any
 
 def image_url(path: Path, *, reencode: bool) -> str:
     """
-    Data URL of an image file: its bytes as they are, or encoded again as an RGB JPEG.
+    Data URL of an image file: its bytes unchanged, or re-encoded as an RGB JPEG.
 
-    The official scripts send whole files, unscaled (CapArena as they are, DeCapBench encoded
-    again).
+    The official scripts send whole files, unscaled (CapArena unchanged, DeCapBench re-encoded), so
+    this is the one place that does not go through [`~data.images.open_image`].
     """
     if not reencode:
         with Image.open(path) as image:
@@ -136,8 +136,8 @@ def ask_judge(judge: Judge, *, earlier_runs: int = 0) -> Ask:
     """
     [`Ask`] through a judge's engine: its cache, retries, limits and budget.
 
-    `earlier_runs` counts runs that came to nothing with this caption: their replies are in the
-    cache, and must not be given out again.
+    `earlier_runs` counts runs that failed on this caption: their replies are in the cache and must
+    not be used again.
     """
 
     async def ask(
@@ -166,14 +166,13 @@ def ask_judge(judge: Judge, *, earlier_runs: int = 0) -> Ask:
 
 
 def is_reply_failure(error: JudgeError) -> bool:
-    """Whether the judge did answer, but not with what was asked for: another attempt may do
-    better."""
+    """Whether the judge answered, but not as asked: another attempt may do better."""
     return error.reason in ("truncated", "unreadable", "refused")
 
 
 def cost(judge: Judge, work: Workload) -> float | None:
     """
-    Dollars that a workload will cost, `None` where the price of a model that is asked is not known.
+    Cost of a workload in dollars, `None` if the price of a model involved is unknown.
 
     Example:
 

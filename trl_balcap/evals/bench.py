@@ -1,11 +1,11 @@
 """
-Many captioners, many benchmarks, one folder: `trl-balcap bench`.
+`trl-balcap bench`: many captioners and benchmarks in one folder.
 
-    DIR/captions/<model>/<suite>.jsonl                    what each model says
-    DIR/scores/<model>/<metric>/repeat-<k>/<metric>.jsonl every verdict
-    DIR/judge-cache, judge-cache-2, ...                   one for all models; each repeat asks anew
-    DIR/bill.jsonl                                        what each run has cost, failed ones too
-    DIR/table.md, .csv, .tex, .json                       everything in the folder, of all runs
+    DIR/captions/<model>/<suite>.jsonl                    captions of each model
+    DIR/scores/<model>/<metric>/repeat-<k>/<metric>.jsonl verdicts
+    DIR/judge-cache, judge-cache-2, ...                   shared by all models, one per repeat
+    DIR/bill.jsonl                                        cost of each run, failed ones included
+    DIR/table.md, .csv, .tex, .json                       results of all runs in the folder
 """
 
 import json
@@ -34,17 +34,17 @@ __all__ = ["BenchModel", "Benched", "bench", "read_bill"]
 @dataclass(frozen=True)
 class BenchModel:
     """
-    One column of the table.
+    One captioner in the table.
 
     Args:
         name (`str`):
-            What it is called there.
+            Its name in the table.
         source (`str`):
-            A checkpoint, an adapter, or a litellm model string; or a file of captions.
+            A checkpoint, an adapter, or a litellm model string; or a caption file.
         api_base (`str`, *optional*):
-            Server of the model.
+            URL of the model's server.
         is_captions (`bool`, *optional*, defaults to `False`):
-            Whether `source` is a file of captions, or a folder with one file a suite.
+            Whether `source` is a caption file, or a folder with one file per suite.
     """
 
     name: str
@@ -54,7 +54,7 @@ class BenchModel:
 
     @property
     def slug(self) -> str:
-        """The name as a folder's."""
+        """The name, made safe for a folder."""
         return re.sub(r"[^\w.+-]+", "_", self.name)
 
 
@@ -81,10 +81,10 @@ async def bench(
     on_step: Callable[[str], None] | None = None,
 ) -> list[Benched]:
     """
-    Caption where captions are missing, then score everything into one folder.
+    Write missing captions, then score everything into one folder.
 
-    What is there already is kept: another run adds a model or a metric, and a run that was stopped
-    goes on where it stopped.
+    Existing results are kept: another run can add models or metrics, and an interrupted run resumes
+    where it stopped.
 
     Args:
         models (`Sequence[BenchModel]`):
@@ -92,36 +92,38 @@ async def bench(
         suites (`Sequence[Suite]`):
             Benchmarks.
         judges (`Callable`):
-            Makes the judge of a metric, given its name and the folder of the cache.
+            Makes the judge of a metric, given its name and the cache folder.
         out (`str` or `Path`):
-            The folder.
+            Output folder.
         images (`Mapping[str, str or Path]`, *optional*):
-            Images of each suite by its name, to caption them, see [`list_images`]; for captions
-            that are given, the folder that their image paths are relative to.
+            Images to caption, by suite, see [`list_images`]; for existing captions, the folder that
+            their image paths are relative to.
         benchmarks ([`Benchmarks`], *optional*):
             Data and prompts of the published benchmarks.
         repeats (`int`, *optional*, defaults to `1`):
-            How often the judge is asked; more than once puts its noise into the intervals.
+            How many times to ask the judge; with several, the intervals include its noise.
         confirm (`Callable`, *optional*):
-            Gets what is left to ask by model and metric, with the judge; nothing is asked unless it
-            returns `True`.
+            Called with what is left to ask, by model and metric, and the judges; nothing is asked
+            unless it returns `True`.
         on_step (`Callable`, *optional*):
-            Called with a line at each step.
+            Called with a line of text at each step.
 
     Returns:
         `list[Benched]`
 
     Raises:
-        [`BadRowsError`]: if captions or data cannot be scored; no judge has been asked then.
-        `ValueError`: if names or settings do not fit what is in the folder.
+        [`BadRowsError`]: if captions or data cannot be scored; raised before any judge is asked.
+        `ValueError`: if names or settings contradict the folder's contents.
         `JudgeConfigError`: if a judge cannot work.
-        `DeclinedError`: if `confirm` says no.
+        `DeclinedError`: if `confirm` returns `False`.
     """
     if repeats < 1:
-        raise ValueError(f"repeats is how often the judge is asked, at least 1, got {repeats}.")
+        raise ValueError(f"repeats must be 1 or more, got {repeats}.")
     names = [model.slug for model in models]
     if len(set(names)) < len(names):
-        raise ValueError(f"Two models have one name: {', '.join(sorted(names))}. Give NAME=MODEL.")
+        raise ValueError(
+            f"Two models have the same name: {', '.join(sorted(names))}. Use NAME=MODEL."
+        )
     check_out_folder(out)
     out, say = Path(out), on_step or (lambda line: None)
     out.mkdir(parents=True, exist_ok=True)
@@ -131,7 +133,7 @@ async def bench(
         for repeat in range(1, repeats + 1):
             cache = out / ("judge-cache" if repeat == 1 else f"judge-cache-{repeat}")
             made[suite.metric, repeat] = judges(suite.metric, cache)
-        # Before anything is captioned, let alone paid for.
+        # Checked before anything is captioned, let alone paid for.
         await made[suite.metric, 1].preflight(vision=METRICS[suite.metric].needs_image)
     runs = []
     for model in models:
@@ -147,7 +149,7 @@ async def bench(
         if any(plan.left.values()):
             plans[f"{run.model.name} ({run.repeat})", run.suite.metric] = (plan, judge)
     if plans and confirm is not None and not confirm(plans):
-        raise DeclinedError("Nothing was asked, because the cost was declined.")
+        raise DeclinedError("The cost was declined, so nothing was asked.")
     done = []
     for run in runs:
         say(f"{run.model.name}: {run.suite.metric}, time {run.repeat} of {repeats}")
@@ -157,8 +159,7 @@ async def bench(
 
 
 def read_bill(folder: Path) -> dict[str, Any]:
-    """The sum of what all runs in a folder have cost; dollars are `None` where a price is
-    unknown."""
+    """The total cost of all runs in a folder; dollars are `None` if a price is unknown."""
     path = folder / "bill.jsonl"
     entries = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     total: dict[str, Any] = {"runs": len(entries), "calls": 0, "prompt tokens": 0}
@@ -188,7 +189,7 @@ class _Run:
         return scores / f"repeat-{self.repeat}"
 
     async def plan(self, judge: Judge, benchmarks: Benchmarks) -> ScorePlan:
-        """What is left to ask; everything is read and checked on the way."""
+        """Read and check everything, and return what is left to ask."""
         seen: list[ScorePlan] = []
 
         def decline(plan: ScorePlan) -> bool:
@@ -200,7 +201,7 @@ class _Run:
         return seen[-1] if seen else ScorePlan({}, {}, {})
 
     async def score(self, judge: Judge, benchmarks: Benchmarks) -> Evaluation:
-        """The scores; what they cost goes to the bill, also where scoring fails."""
+        """Score, and add the cost to the bill even if scoring fails."""
         before = copy(judge.stats)
         try:
             return await self._score(judge, benchmarks, None)
@@ -248,7 +249,7 @@ def _captions(
     out: Path,
     say: Callable[[str], None],
 ) -> Path:
-    """The file of a model's captions of a suite, made where it is not given."""
+    """The file with a model's captions for a suite, captioned now if not given."""
     if model.is_captions:
         path = Path(model.source)
         if not path.is_dir():
@@ -258,10 +259,14 @@ def _captions(
         ]
         found = next((path / name for name in names if (path / name).is_file()), None)
         if found is None:
-            raise FileNotFoundError(f"{path} has no captions of {suite.name}: none of {names}.")
+            raise FileNotFoundError(
+                f"{path} has no captions for {suite.name}: it has none of {names}."
+            )
         return found
     if source is None:
-        raise ValueError(f"Captioning {suite.name} needs its images: --images {suite.name}=FOLDER.")
+        raise ValueError(
+            f"Captioning {suite.name} needs its images. Pass --images {suite.name}=FOLDER."
+        )
     rows = list_images(source)
     if suite.ids_are_stems:
         rows = [ImageRow(Path(row.id).stem, row.path, row.reference) for row in rows]
@@ -282,15 +287,15 @@ def _captions(
 
 
 def _write_model(folder: Path, model: BenchModel) -> None:
-    """Keep a model's name beside its scores, and refuse another model of the same folder."""
+    """Record a model's name with its scores, and reject another model with the same folder."""
     path = folder / "model.json"
     about = {"name": model.name, "source": model.source}
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
         if {key: there[key] for key in about} != about:
             raise ValueError(
-                f"{folder} has the scores of {there['name']!r} from {there['source']!r}, this "
-                f"run has {about['name']!r} from {about['source']!r}. Give it another name: "
+                f"{folder} has the scores of {there['name']!r} from {there['source']!r}, but this "
+                f"run has {about['name']!r} from {about['source']!r}. Use another name: "
                 "NAME=MODEL."
             )
         return

@@ -1,4 +1,4 @@
-"""The table of `trl-balcap bench`: for a terminal, and as Markdown, CSV, LaTeX and JSON."""
+"""The table of `trl-balcap bench`: for the terminal, and as Markdown, CSV, LaTeX and JSON."""
 
 import csv
 import io
@@ -37,12 +37,12 @@ def standings_grid(found: Sequence[Standing], baseline: str | None) -> Grid:
             ]
         )
         before = one.metric
-    title = "Scores" if baseline is None else f"Scores; change against {baseline}, p by Holm"
+    title = "Scores" if baseline is None else f"Scores, and change from {baseline} (p by Holm)"
     return Grid(title, HEAD, rows, 2, frozenset(breaks))
 
 
 def wide_grid(found: Sequence[Standing]) -> Grid:
-    """Models by metrics; a star where the change against the baseline is significant."""
+    """Models by metrics, with a star if the change from the baseline is significant."""
     metrics = list(dict.fromkeys(one.metric for one in found))
     by_place = {(one.model, one.metric): one for one in found}
     rows = []
@@ -55,7 +55,7 @@ def wide_grid(found: Sequence[Standing]) -> Grid:
 
 
 def bench_csv(found: Sequence[Standing]) -> str:
-    """One line per model and metric, every number as it is."""
+    """One line per model and metric, with unrounded numbers."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     head = ("metric", "model", "score", "low", "high", "n_scored", "n", "words", "repeats")
@@ -69,7 +69,7 @@ def bench_csv(found: Sequence[Standing]) -> str:
 
 
 def bench_latex(found: Sequence[Standing]) -> str:
-    """Models by metrics, for a paper that has the package booktabs."""
+    """Models by metrics, for a paper that uses the booktabs package."""
     grid = wide_grid(found)
     lines = [
         r"\begin{tabular}{l" + "r" * (len(grid.head) - 1) + "}",
@@ -104,11 +104,11 @@ def write_tables(
 
 
 def bill_line(bill: Mapping[str, Any]) -> str:
-    """What all runs have cost, in one sentence."""
+    """The cost of all runs, in one sentence."""
     dollars = bill["dollars"]
-    price = "at a price that is not known" if dollars is None else f"${dollars:.2f}"
+    price = "price unknown" if dollars is None else f"${dollars:.2f}"
     tokens = f"{bill['prompt tokens']:,} and {bill['completion tokens']:,} tokens"
-    return f"All runs together: {bill['calls']:,} calls, {tokens}, {price}."
+    return f"Total of all runs: {bill['calls']:,} calls, {tokens}, {price}."
 
 
 def _noise(found: Sequence[Standing]) -> str:

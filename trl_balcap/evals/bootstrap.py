@@ -2,7 +2,7 @@
 Intervals by resampling images: of a score, and of the difference between two captioners on the same
 images.
 
-Every corpus score here is a formula over sums over images, so a resample is a weight per image, and
+Every corpus score here is a function of sums over images, so a resample is a weight per image, and
 all resamples together are one matrix product.
 """
 
@@ -28,21 +28,20 @@ LEVEL = 0.95
 
 class Statistic(NamedTuple):
     """
-    A corpus score as a formula over sums.
+    A corpus score as a function of sums.
 
     Args:
         name (`str`):
-            What it is called in tables.
+            Its name in tables.
         columns (`np.ndarray`):
             One row per image, shape (N, C).
         formula (`Callable`):
-            From sums over images, shape (..., C), to the score, shape (...); NaN where it is not
-            defined.
+            Maps sums over images, shape (..., C), to the score, shape (...); NaN if undefined.
         scored (`np.ndarray`):
-            Whether the score rests on the image, shape (N,).
+            Whether each image counts in the score, shape (N,).
         present (`np.ndarray`, *optional*):
-            Which columns have something of the image, shape (N, C), where that differs within an
-            image: a comparison takes into each column the images that both sides have in it.
+            Whether each image counts in each column, shape (N, C), if that differs by column. In a
+            comparison, each column uses the images that count on both sides.
     """
 
     name: str
@@ -52,13 +51,13 @@ class Statistic(NamedTuple):
     present: np.ndarray | None = None
 
     def columns_present(self) -> np.ndarray:
-        """Which columns have something of each image, shape (N, C) or (N, 1)."""
+        """Whether each image counts in each column, shape (N, C) or (N, 1)."""
         return self.scored[:, None] if self.present is None else self.present
 
 
 class Estimate(NamedTuple):
-    """A score, its interval, and how many of how many images it rests on. `None` where nothing was
-    scored."""
+    """A score, its interval, and the numbers of scored images and of all images. `None` if nothing
+    was scored."""
 
     name: str
     value: float | None
@@ -69,7 +68,7 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Second minus first on the images that both scored, its interval, and the share of resamples
+    """Second minus first on the images scored in both, its interval, and the share of resamples
     above zero."""
 
     name: str
@@ -85,7 +84,7 @@ class Difference(NamedTuple):
 
 def mean_statistic(name: str, values: Sequence[float | None], scale: float = 1.0) -> Statistic:
     """
-    The mean of one value per image, those without one left out, times `scale`.
+    The mean of one value per image, leaving out missing ones, times `scale`.
 
     Example:
 
@@ -102,7 +101,7 @@ def mean_statistic(name: str, values: Sequence[float | None], scale: float = 1.0
 
 
 def ratio(sums: np.ndarray) -> np.ndarray:
-    """First sum over the second, NaN where the second is 0."""
+    """The first sum divided by the second, NaN if the second is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
 
@@ -111,14 +110,14 @@ def resampling_weights(
     n: int, *, strata: Sequence[str] | None = None, rounds: int = ROUNDS, seed: int = 0
 ) -> np.ndarray:
     """
-    How often each image is drawn in each resample, drawn with replacement inside its stratum.
+    How often each image is drawn in each resample, with replacement within its stratum.
 
     Args:
         n (`int`):
             Images.
         strata (`Sequence[str]`, *optional*):
-            A label per image; each label keeps its number of images in every resample. Labels of a
-            single image are one stratum together: alone, they would have no spread.
+            A label per image; each label keeps its number of images in every resample. Labels with
+            a single image form one stratum together: on their own, they would have no spread.
         rounds (`int`, *optional*, defaults to `2000`):
             Resamples.
         seed (`int`, *optional*, defaults to `0`):
@@ -149,8 +148,7 @@ def resampling_weights(
 
 def estimate(statistic: Statistic, weights: np.ndarray, *, level: float = LEVEL) -> Estimate:
     """
-    A score with its percentile interval. The interval is `None` where fewer than 2 images were
-    scored.
+    A score with its percentile interval. The interval is `None` if fewer than 2 images were scored.
 
     Args:
         statistic ([`Statistic`]):
@@ -177,11 +175,11 @@ def difference(
     """
     Paired difference, second minus first: both sides of a resample draw the same images.
 
-    Rows of the two statistics must be the same images in the same order. Images that either side
-    did not score are left out of both.
+    Both statistics must have the same images in the same order. Images that either side did not
+    score are left out.
 
     Raises:
-        `ValueError`: if the two are not about the same score or not of the same length.
+        `ValueError`: if the two are different scores or differ in length.
 
     Example:
 
@@ -195,8 +193,8 @@ def difference(
     """
     if first.name != second.name or len(first.columns) != len(second.columns):
         raise ValueError(
-            f"A difference needs one score on the same images, got {first.name!r} on "
-            f"{len(first.columns)} and {second.name!r} on {len(second.columns)}."
+            f"A difference needs the same score on the same images, got {first.name!r} on "
+            f"{len(first.columns)} and {second.name!r} on {len(second.columns)} images."
         )
     both = first.scored & second.scored  # (N,)
     shared = first.columns_present() & second.columns_present()  # (N, C)
@@ -218,7 +216,7 @@ def difference(
 
 
 def _two_sided(changes: np.ndarray) -> float:
-    """Twice the smaller share of resamples on either side of zero, never below one resample's."""
+    """Twice the smaller share of resamples on either side of zero, at least one resample's."""
     sides = min(np.sum(changes <= 0), np.sum(changes >= 0))
     return min(1.0, 2 * (int(sides) + 1) / (len(changes) + 1))
 

@@ -1,9 +1,9 @@
-"""`trl-balcap calibrate`: how much a judge's scores move when it is asked again, and how it
+"""`trl-balcap calibrate`: how much a judge's scores change when it is asked again, and how it
 compares with another judge.
 
-The captions are scored twice by one judge, and once by the other. Everything else is
-`trl-balcap score`: the questions are those of training, rows are written as they come, and a run
-that was stopped goes on where it stopped.
+The captions are scored twice by one judge, and once by the other. Everything else works as in
+`trl-balcap score`: the questions are those of training, rows are written as they finish, and an
+interrupted run resumes where it stopped.
 """
 
 import contextlib
@@ -32,21 +32,21 @@ METRIC = "b-capscore"
 @dataclass(frozen=True)
 class RewardCalibration:
     """
-    What was found out about one reward.
+    Results for one reward.
 
     Args:
         reward (`str`):
             Its name.
         n (`int`):
-            Captions that were scored twice.
+            Number of captions scored twice.
         mean (`float` or `None`), spread (`float` or `None`):
-            Of the judge's scores over the captions.
+            Mean and standard deviation of the judge's scores over the captions.
         retest_spread (`float` or `None`):
             See [`retest_spread`].
         retest ([`JudgeAgreement`]):
-            The judge with itself: no other judge can be expected to agree with it more.
+            Agreement of the judge with itself, the most to expect of any other judge.
         against ([`JudgeAgreement`], *optional*):
-            The judge with the other one.
+            Agreement of the judge with the other judge.
     """
 
     reward: str
@@ -60,12 +60,12 @@ class RewardCalibration:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A judge's calibration, per reward in the order of training."""
+    """A judge's calibration by reward, in the order of training."""
 
     rewards: tuple[RewardCalibration, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON has it."""
+        """All results as JSON-ready values."""
         rows = [
             {
                 **vars(found),
@@ -90,26 +90,26 @@ async def calibrate(
     on_row: Callable[[str], None] | None = None,
 ) -> Calibration:
     """
-    Score a sample of captions twice by a judge, and once by another.
+    Score a sample of captions twice with one judge, and once with another.
 
     Args:
         captions (`str` or `Path`):
             JSONL with "image", "caption" and "reference", see [`read_captions`].
         judge (`Callable`):
-            Makes the judge, given the folder of its cache. Its two rounds share none: what a cache
-            answers has no spread.
+            Makes the judge, given its cache folder. The two rounds do not share a cache, since
+            cached answers have no spread.
         out (`str` or `Path`):
             Folder for the sample, the rows of each round and `calibration.json`.
         against (`Callable`, *optional*):
-            Makes the judge to compare with.
+            Makes the other judge.
         images (`str` or `Path`, *optional*):
             Folder that image paths are relative to; by default the captions file's.
         n (`int`, *optional*, defaults to `100`):
-            Captions to score; all where there are fewer.
+            Number of captions to score, or all if there are fewer.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the sample.
         confirm (`Callable`, *optional*):
-            Gets each round's plan and judge; nothing is asked unless it returns `True`.
+            Called with each round's plan and judge; nothing is asked unless it returns `True`.
         on_row (`Callable`, *optional*):
             Called with the round's name whenever a caption is scored.
 
@@ -117,13 +117,13 @@ async def calibrate(
         [`Calibration`]
 
     Raises:
-        `BadRowsError`: if captions cannot be scored; no judge has been asked then.
-        `ValueError`: if `n` is not positive, or `out` holds rows made with other settings.
+        `BadRowsError`: if captions cannot be scored; raised before any judge is asked.
+        `ValueError`: if `n` is not positive, or `out` has rows made with other settings.
         `JudgeConfigError`: if a judge cannot work.
-        `DeclinedError`: if `confirm` says no.
+        `DeclinedError`: if `confirm` returns `False`.
     """
     if n < 1:
-        raise ValueError(f"n is the number of captions to score, at least 1, got {n}.")
+        raise ValueError(f"n (captions to score) must be 1 or more, got {n}.")
     out = Path(out)
     check_out_folder(out)
     sample = _write_sample(captions, images, n, seed, out)
@@ -132,7 +132,7 @@ async def calibrate(
     plans = {name: (await _plan(sample, judges[name], out / name), judges[name]) for name in judges}
     to_ask = any(any(plan.left.values()) for plan, _ in plans.values())
     if to_ask and confirm is not None and not confirm(plans):
-        raise DeclinedError("Nothing was asked, because the cost was declined.")
+        raise DeclinedError("The cost was declined, so nothing was asked.")
     scores: dict[str, dict[str, dict[str, Any]]] = {}
     for name in judges:
         report = (lambda _, name=name: on_row(name)) if on_row is not None else None
@@ -170,9 +170,8 @@ def _write_sample(
 
 
 async def _plan(sample: Path, judge: Judge, out: Path) -> ScorePlan:
-    """What a round would ask: scoring shows its plan before the first call, and is declined
-    there."""
-    seen = [ScorePlan({}, {}, {})]  # as it stays where every row is there already
+    """What a round would ask: start scoring, take the plan shown before the first call, decline."""
+    seen = [ScorePlan({}, {}, {})]  # the plan if every row is already there
 
     def decline(plan: ScorePlan) -> bool:
         seen.append(plan)
@@ -186,7 +185,7 @@ async def _plan(sample: Path, judge: Judge, out: Path) -> ScorePlan:
 def _of_reward(
     reward: str, scores: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> RewardCalibration:
-    # A round that ran out of budget lacks rows: rounds are matched by the captions' ids.
+    # Match rounds by caption id, since a round that ran out of budget lacks rows.
     values = {
         name: [rows.get(caption, {}).get(reward) for caption in scores["first"]]
         for name, rows in scores.items()

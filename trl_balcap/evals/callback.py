@@ -1,5 +1,5 @@
-"""b-CapScore while training: caption held-out images every N steps, log the scores, keep the best
-checkpoint."""
+"""b-CapScore during training: captions held-out images every N steps, logs the scores and keeps
+the best checkpoint."""
 
 import asyncio
 import json
@@ -30,34 +30,33 @@ LOGGED = {
     "recall": "eval_recall",
     "linguistic": "eval_linguistic",
 }
-"""Names of the scores in the trainer's log; percent."""
+"""Names of the scores in the trainer's log, in percent."""
 
 
 class CaptionEvalCallback(TrainerCallback):
     """
-    A [`~transformers.TrainerCallback`] that captions held-out images greedily every `every_n_steps`
-    steps, scores the captions by b-CapScore, logs the scores and keeps the checkpoint that scored
-    best.
+    A [`~transformers.TrainerCallback`] that greedily captions held-out images every `every_n_steps`
+    steps, scores the captions with b-CapScore, logs the scores and keeps the best checkpoint.
 
-    The processes share the captioning; the main one asks the judge. Scores of a step whose captions
-    are unscored beyond the judge's `max_unscored` are logged, but do not make a checkpoint the
-    best. Captions and verdicts of each evaluation are in `output_dir/caption_eval/step-<n>.jsonl`
-    and, for `trl-balcap report`, in `output_dir/verdicts`; the best checkpoint is in
-    `output_dir/best-b-capscore`, where a resumed run finds the score it has to beat.
+    All processes share the captioning; the main one asks the judge. If more than the judge's
+    `max_unscored` of the captions are unscored, the scores are logged, but the checkpoint cannot
+    become the best. Captions and verdicts are written to `output_dir/caption_eval/step-<n>.jsonl`
+    and, for `trl-balcap report`, to `output_dir/verdicts`. The best checkpoint is in
+    `output_dir/best-b-capscore`, where a resumed run finds the score to beat.
 
     Args:
         trainer (`Trainer`):
-            The trainer that the callback is added to.
+            The trainer to add the callback to.
         dataset (`Dataset` or sequence of rows):
-            Held-out rows with "image" (`PIL.Image.Image`, bounded) and "reference".
+            Held-out rows with "image" (`PIL.Image.Image`, already scaled down) and "reference".
         judge ([`Judge`]):
-            Who is asked.
+            The judge.
         every_n_steps (`int`):
-            Optimizer steps between evaluations; the last step of the run is evaluated too.
+            Optimizer steps between evaluations. The last step of the run is also evaluated.
         prompt (`str`, *optional*, defaults to `"Describe the image in detail."`):
             The user's message.
         max_new_tokens (`int`, *optional*):
-            Longest caption in tokens; by default the trainer's `max_completion_length`, or 512.
+            Maximum tokens of a caption. Defaults to the trainer's `max_completion_length`, or 512.
         keep_best (`bool`, *optional*, defaults to `True`):
             Whether to keep the best checkpoint.
 
@@ -91,11 +90,11 @@ class CaptionEvalCallback(TrainerCallback):
         for place, row in enumerate(self.rows):
             if row.get("image") is None or is_empty(row.get("reference") or ""):
                 raise ValueError(
-                    f"Row {place} of the evaluation dataset needs an image and a reference; it has "
-                    f"{', '.join(row)}. Load it with load_captions."
+                    f"Row {place} of the evaluation dataset needs an image and a reference, but "
+                    f"has {', '.join(row)}. Load the dataset with load_captions."
                 )
         if not self.rows:
-            raise ValueError("The evaluation dataset has no row.")
+            raise ValueError("The evaluation dataset is empty.")
         self.trainer = trainer
         self.judge = judge
         self.every_n_steps = every_n_steps
@@ -106,7 +105,7 @@ class CaptionEvalCallback(TrainerCallback):
 
     @property
     def best_folder(self) -> Path:
-        """Where the best checkpoint is kept."""
+        """Folder of the best checkpoint."""
         return Path(str(self.trainer.args.output_dir)) / "best-b-capscore"
 
     def on_train_begin(
@@ -116,7 +115,7 @@ class CaptionEvalCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Find the score to beat of the run that is resumed."""
+        """Restore the score to beat when resuming a run."""
         record = self.best_folder / "b_capscore.json"
         if state.global_step > 0 and record.is_file():
             self.best = json.loads(record.read_text(encoding="utf-8"))["score"]
@@ -128,17 +127,17 @@ class CaptionEvalCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Evaluate where it is time to."""
+        """Evaluate if it is time to."""
         step = state.global_step
         if step % self.every_n_steps == 0 or step == state.max_steps:
             should_log = control.should_log
             self.evaluate(step)
-            # Logging the evaluation counts as the step's log, and would swallow the training's.
+            # Logging the evaluation counts as the step's log and would swallow the training log.
             control.should_log = should_log
 
     def evaluate(self, step: int) -> None:
         """
-        Caption, score, log, and keep the checkpoint if it is the best. Called on all processes.
+        Caption, score, log, and keep the checkpoint if it is the best. Call it on all processes.
 
         Raises:
             `JudgeConfigError`: on all processes, if the judge cannot work.
@@ -152,7 +151,7 @@ class CaptionEvalCallback(TrainerCallback):
         problem, logs, score = outcome[0]
         if problem is not None:
             raise JudgeConfigError(problem)
-        # Trainer's own: GRPOTrainer.log would also flush the training metrics of half a step.
+        # Trainer's own log: GRPOTrainer.log would also flush the metrics of a partial step.
         Trainer.log(trainer, dict(logs))
         if self.keep_best and score is not None and (self.best is None or score > self.best):
             self.best = score
@@ -162,7 +161,7 @@ class CaptionEvalCallback(TrainerCallback):
                 record.write_text(json.dumps({"step": step, "score": score}), encoding="utf-8")
 
     def _caption(self) -> list[str]:
-        """Captions of all rows, in their order, on every process."""
+        """Captions of all rows, in order, on every process."""
         trainer: Any = self.trainer
         accelerator = trainer.accelerator
         places = list(range(len(self.rows)))
@@ -189,13 +188,13 @@ class CaptionEvalCallback(TrainerCallback):
     def _score(
         self, captions: Sequence[str], step: int
     ) -> tuple[str | None, dict[str, float], float | None]:
-        """What went wrong for good, what to log, and the score that may become the best."""
+        """A fatal error if any, the metrics to log, and the score if it may become the best."""
         rows = [
             Caption(str(place), caption, row["image"], row["reference"])
             for place, (caption, row) in enumerate(zip(captions, self.rows, strict=True))
         ]
         try:
-            # The other processes wait for this one in a collective that times out.
+            # The other processes wait for this one in a collective with a timeout.
             deadline = batch_deadline(self.judge.settings.batch_deadline)
             evaluation = evaluate_captions(rows, self.judge, deadline=deadline)
             result, verdicts = asyncio.run(evaluation)

@@ -1,4 +1,4 @@
-"""Two captioners on the same images: paired differences of every score, from scored rows."""
+"""Compares two captioners on the same images: paired differences of scores, from scored rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from trl_balcap.evals.results import Comparison
 __all__ = ["check_alike", "compare_rows"]
 
 SAME = ("metric", "mode", "judge", "prompts_sha256")
-"""What two sets of rows must share to be compared."""
+"""What two sets of rows must have in common to be compared."""
 
 
 def compare_rows(
@@ -22,13 +22,13 @@ def compare_rows(
     seed: int = 0,
 ) -> Comparison:
     """
-    Differences of all scores of one metric, second minus first, on the images that both have.
+    Differences of all scores of one metric, second minus first, on the images in both.
 
     Args:
         first, second (`Sequence[Mapping]`):
             Scored rows of one metric, from one judge with one set of prompts.
         names (`tuple[str, str]`, *optional*):
-            What to call the two.
+            Names of the two.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the resampling.
 
@@ -36,23 +36,23 @@ def compare_rows(
         [`Comparison`]
 
     Raises:
-        `ValueError`: if the rows were not scored alike, or share no id.
+        `ValueError`: if the rows were scored with different settings, or share no id.
     """
     check_alike(first, second, names)
     of_second = {row["id"]: row for row in second}
     common = [row for row in first if row["id"] in of_second]
     if not common:
         raise ValueError(
-            f"{names[0]} and {names[1]} share no id, such as {first[0]['id']!r} and "
-            f"{second[0]['id']!r}. Give the same images the same id."
+            f"{names[0]} and {names[1]} have no id in common: they have {first[0]['id']!r} and "
+            f"{second[0]['id']!r}, for example. Give the same image the same id in both."
         )
     others = [of_second[row["id"]] for row in common]
     for one, other in zip(common, others, strict=True):
         for name in ("image", "reference"):
             if one.get(f"{name}_sha256") != other.get(f"{name}_sha256"):
                 raise ValueError(
-                    f"{names[0]} and {names[1]} were scored with another {name} of {one['id']!r}. "
-                    "Give them the same one, and score both anew."
+                    f"{names[0]} and {names[1]} were scored with different values of {name} for "
+                    f"{one['id']!r}. Score both again with the same one."
                 )
     metric = METRICS[str(common[0]["metric"])]
     weights = resampling_weights(len(common), strata=metric.strata(common), seed=seed)
@@ -72,7 +72,7 @@ def compare_rows(
 def check_alike(first: Sequence[Row], second: Sequence[Row], names: tuple[str, str]) -> None:
     """
     Raises:
-        `ValueError`: if two models' rows were scored in different ways.
+        `ValueError`: if two models' rows were scored with different settings.
     """
     of_the_model = METRICS[str(first[0]["metric"])].of_the_model
     rows = [*first, *second]
@@ -85,6 +85,7 @@ def check_alike(first: Sequence[Row], second: Sequence[Row], names: tuple[str, s
     for name, values in asked:
         if len(values) > 1:
             raise ValueError(
-                f"Only rows that were scored alike compare; {names[0]} and {names[1]} have the "
-                f"{name} {' and '.join(sorted(values))}. Score both with the same settings."
+                f"Rows scored with different settings cannot be compared: {names[0]} and "
+                f"{names[1]} have the {name} {' and '.join(sorted(values))}. Score both with the "
+                "same settings."
             )

@@ -1,8 +1,8 @@
 """
-One metric of a scoring run, from the rows that are there to its result.
+One metric of a scoring run, from existing rows to its result.
 
-The stages follow one another: what is there already, what is left to ask, each caption judged and
-its row written as soon as it is there, all rows summed up.
+The stages: read existing rows, find out what is left to ask, judge each caption and write its row
+as soon as it is done, summarise all rows.
 """
 
 import asyncio
@@ -42,12 +42,12 @@ UNDER_WAY = 128  # captions at a time; the judge limits its calls itself
 
 
 class DeclinedError(RuntimeError):
-    """The plan was shown and not agreed to."""
+    """The user declined the plan."""
 
 
 @dataclass(frozen=True)
 class ScorePlan:
-    """What is about to be asked: per metric the captions that are left and their workload."""
+    """What is about to be asked: for each metric, the captions left and their workload."""
 
     left: Mapping[str, int]
     done: Mapping[str, int]
@@ -56,13 +56,13 @@ class ScorePlan:
 
 @dataclass
 class Job:
-    """One metric of a run: who scores, where the rows go, which are there already."""
+    """One metric of a run: the scorer, where its rows go, and which already exist."""
 
     metric: Metric
     path: Path
     settings: dict[str, Any]
     kept: dict[str, dict[str, Any]] = field(default_factory=dict)
-    earlier: dict[str, dict[str, Any]] = field(default_factory=dict)  # to be tried again
+    earlier: dict[str, dict[str, Any]] = field(default_factory=dict)  # to try again
 
     @property
     def name(self) -> str:
@@ -70,7 +70,7 @@ class Job:
         return self.metric.name
 
     def inputs_of(self, caption: Caption) -> dict[str, Any]:
-        """Hashes of what a score rests on beside the caption, as they stand in its row."""
+        """Hashes of everything besides the caption that a score depends on, as in its row."""
         inputs: dict[str, Any] = {}
         if self.metric.needs_image:
             image = caption.image
@@ -83,27 +83,27 @@ class Job:
 
     def read_earlier(self, captions: Sequence[Caption]) -> None:
         """
-        Sort the rows that are there into those to keep and those to try again.
+        Sort existing rows into those to keep and those to try again.
 
         Raises:
-            `ValueError`: if a row is of another caption.
+            `ValueError`: if a row belongs to another caption.
         """
         by_id = {caption.id: caption for caption in captions}
         for row in _written_rows(self.path):
             caption = by_id.get(row["id"])
             if caption is None:
                 raise ValueError(
-                    f"{self.path} has a row for {row['id']!r}, which is not among the captions. "
+                    f"{self.path} has a row for {row['id']!r}, which is not in the caption file. "
                     "Choose another --out, or remove that file."
                 )
             for name, value in {"caption": caption.caption, **self.inputs_of(caption)}.items():
                 if row.get(name) != value:
                     raise ValueError(
-                        f"{self.path} has a row for another {name.removesuffix('_sha256')} of "
+                        f"{self.path} has a row for a different {name.removesuffix('_sha256')} of "
                         f"{row['id']!r}. Choose another --out, or remove that file."
                     )
             if not self.metric.is_current(row):
-                continue  # the benchmark asks about it in another way now
+                continue  # the benchmark now asks about it differently
             final = row["reason"] is None or row["reason"] in self.metric.final_reasons
             target, other = (self.kept, self.earlier) if final else (self.earlier, self.kept)
             target[row["id"]] = row
@@ -112,10 +112,10 @@ class Job:
 
 def make_job(name: str, judge: Judge, benchmarks: Benchmarks, out: Path) -> Job:
     """
-    A metric with its data read, and what its scores depend on.
+    Read a metric's data, and record what its scores depend on.
 
     Raises:
-        `ValueError`: if there is no such metric, or it lacks data.
+        `ValueError`: if there is no such metric, or its data is missing.
     """
     for key in benchmarks.data:
         metric_of(key)
@@ -123,7 +123,7 @@ def make_job(name: str, judge: Judge, benchmarks: Benchmarks, out: Path) -> Job:
     for checkout in benchmarks.checkouts:
         if not any((Path(checkout) / str(file)).is_file() for file in wanted):
             raise FileNotFoundError(
-                f"{checkout} is no checkout of a benchmark: it has none of "
+                f"{checkout} is not a clone of a benchmark's repository: it has none of "
                 f"{', '.join(sorted(map(str, wanted)))}."
             )
     metric = metric_of(name).build(judge, benchmarks)
@@ -149,13 +149,13 @@ def check_settings(out: Path, jobs: Sequence[Job]) -> None:
         for name, value in job.settings.items():
             if then.get(name) != value:
                 raise ValueError(
-                    f"{job.path} was scored with {name} {then.get(name)!r}, this run has "
+                    f"{job.path} was scored with {name} {then.get(name)!r}, but this run has "
                     f"{value!r}. Choose another --out, or remove that file."
                 )
 
 
 def write_settings(out: Path, jobs: Sequence[Job]) -> None:
-    """Add these metrics' settings to the folder's."""
+    """Add these metrics' settings to those of the folder."""
     settings = _settings(out) | {job.name: job.settings for job in jobs}
     replace_file(out / "settings.json", json.dumps(settings, indent=2))
 
@@ -175,10 +175,10 @@ def plan_of(jobs: Sequence[Job], captions: Sequence[Caption]) -> ScorePlan:
 async def score_job(
     job: Job, captions: Sequence[Caption], judge: Judge, on_row: Callable[[str], None] | None
 ) -> list[dict[str, Any]]:
-    """One row per caption, in the captions' order; all of them are in the file at the end."""
+    """One row per caption, in order; all of them are in the file at the end."""
     rows = dict(job.kept)
     limit = asyncio.Semaphore(UNDER_WAY)
-    # Written anew first: a killed run may have left half a row at the end.
+    # Rewrite the file first: a killed run may have left a partial row at the end.
     _write_rows(job.path, [*job.kept.values(), *job.earlier.values()])
     with job.path.open("a", encoding="utf-8") as file:
 
@@ -198,7 +198,7 @@ async def score_job(
                     if caption.id not in rows:
                         tasks.create_task(score(caption))
         except BaseExceptionGroup as group:
-            # The first stops the run; the others follow from it.
+            # The first error stops the run; the others follow from it.
             raise group.exceptions[0] from None
     ordered = [rows[caption.id] for caption in captions]
     _write_rows(job.path, [row for row in ordered if _found_something(row)])
@@ -206,13 +206,13 @@ async def score_job(
 
 
 async def judge_caption(job: Job, caption: Caption, judge: Judge) -> dict[str, Any]:
-    """The row of a caption, judged now; where the judge failed, with the reason."""
+    """Judge a caption and return its row, with the reason if the judge failed."""
     earlier = job.earlier.get(caption.id, {})
     fruitless = earlier.get("fruitless_runs", 0)
     try:
         ask = ask_judge(judge, earlier_runs=fruitless)
         verdicts = await job.metric.score(caption, ask, earlier)
-        # Replies that came to nothing must not be given out again; what failed on its way may.
+        # Unusable replies must not be used again; failed requests may be repeated.
         fruitless += verdicts["reason"] is not None
     except JudgeError as error:
         verdicts = {"score": None, "reason": error.reason, "errors": [str(error)]}
@@ -223,7 +223,7 @@ async def judge_caption(job: Job, caption: Caption, judge: Judge) -> dict[str, A
 def row_of(
     job: Job, caption: Caption, fruitless: int, verdicts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The row of a caption: what was scored, by what, and the verdicts."""
+    """The row of a caption: what was scored, with what, and the verdicts."""
     metric = job.metric
     return {
         "id": caption.id,
@@ -242,7 +242,7 @@ def row_of(
 
 
 def result_of(job: Job, rows: Sequence[Row], judge: Judge) -> MetricResult:
-    """The result of a metric whose rows are all there, one per caption."""
+    """The result of a metric, given one row per caption."""
     metric = job.metric
     missing = Counter(row["reason"] for row in rows if row["score"] is None)
     comparable, why = _comparable(job, rows, judge)
@@ -283,7 +283,7 @@ def _comparable(job: Job, rows: Sequence[Row], judge: Judge) -> tuple[bool, str]
     unsettled = sum(row["reason"] is not None and row["reason"] not in settled for row in rows)
     absent = metric.absent(rows)
     if absent + unsettled:
-        lacks.append(f"scores of {absent + unsettled} more images")
+        lacks.append(f"scores for {absent + unsettled} more images")
     elif all(row["score"] is None for row in rows):
         lacks.append("a score")
     if lacks:
@@ -306,16 +306,16 @@ def _notes(job: Job, rows: Sequence[Row]) -> list[str]:
 
 
 def _found_something(row: Mapping[str, Any]) -> bool:
-    """Whether a row is worth keeping: a question that the budget forbade has told nothing."""
+    """Whether a row is worth keeping: a question cut by the budget tells nothing."""
     return row["score"] is not None or row["reason"] != "over_budget"
 
 
 def _written_rows(path: Path) -> Iterator[dict[str, Any]]:
     """
-    Rows of a run that may have been killed: half a row at the end is left out.
+    Rows of a run that may have been killed: a partial row at the end is left out.
 
     Raises:
-        `BadRowsError`: if another line is no row.
+        `BadRowsError`: if any other line is not a row.
     """
     if not path.is_file():
         return
@@ -335,7 +335,7 @@ def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Replace a file as a whole, so that a killed run leaves the old or the new one."""
+    """Replace a file atomically, so that a killed run leaves either the old or the new one."""
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
@@ -347,7 +347,7 @@ def _settings(out: Path) -> dict[str, Any]:
 
 
 def _models(judge: Judge, metric: Metric) -> list[str]:
-    """The models that a metric asks."""
+    """The models that a metric uses."""
     settings = judge.settings
     asked = [*settings.text, *settings.vision] if metric.needs_image else settings.text
     return list(dict.fromkeys(deployment.model for deployment in asked))

@@ -1,9 +1,9 @@
 """
-What the judges of the published benchmarks are asked: in our words, or in the original ones.
+The prompts of the published benchmarks: ours, or the original ones.
 
-The original prompts may not be redistributed (no licence), so they are read at run time from the
-user's own checkout of the benchmark's repository, without running any of it. Scores under our words
-do not compare with published ones.
+The original prompts have no licence and cannot be redistributed, so they are read at run time from
+the user's clone of the benchmark's repository, without running any of its code. Scores with our
+prompts are not comparable with published ones.
 """
 
 import ast
@@ -20,7 +20,7 @@ __all__ = ["Place", "PromptFiles", "Prompts", "official_prompts", "own_prompts",
 
 
 class Place(NamedTuple):
-    """Where a repository assigns a prompt, and what the prompt is filled with."""
+    """Where a repository assigns a prompt, and the prompt's fields."""
 
     variable: str
     fields: tuple[str, ...] = ()
@@ -36,11 +36,11 @@ class PromptFiles:
         metric (`str`):
             Name of the metric.
         repository (`str`):
-            Where the original ones are.
+            Repository of the original prompts.
         file (`str`):
-            The file there that holds them.
+            The file with them.
         places (`Mapping[str, Place]`):
-            Each part's place in that file.
+            Where each part is assigned in that file.
     """
 
     metric: str
@@ -56,11 +56,11 @@ class Prompts:
 
     Args:
         origin (`str`):
-            `"trl-balcap"` for our words, `"official"` for the repository's.
+            `"trl-balcap"` for ours, `"official"` for the repository's.
         texts (`Mapping[str, str]`):
             The prompts by part. Ours are `string.Template`s, official ones `str.format` templates.
         source (`str`):
-            Where they come from.
+            Where they were read from.
     """
 
     origin: Literal["trl-balcap", "official"]
@@ -69,8 +69,7 @@ class Prompts:
 
     def fill(self, part: str, **values: str) -> str:
         """
-        The prompt with its values put in, in one pass: nothing in a value is ever read as a
-        placeholder.
+        Fill in a prompt in one pass, so that nothing in a value is ever read as a placeholder.
 
         Raises:
             `KeyError`: if the prompt has a placeholder without a value.
@@ -80,7 +79,7 @@ class Prompts:
         return Template(self.texts[part]).substitute(values)
 
     def quote(self, text: str) -> str:
-        """Free text as the prompt wants it: a JSON string in ours, the text itself in the official
+        """Free text as the prompt needs it: a JSON string in ours, plain text in the official
         ones."""
         return text if self.origin == "official" else json.dumps(text, ensure_ascii=False)
 
@@ -94,13 +93,13 @@ class Prompts:
 
     @property
     def label(self) -> str:
-        """Whose prompts they are, in words."""
+        """Which prompts they are, in words."""
         official = self.origin == "official"
-        return f"official, from {self.source}" if official else "trl-balcap's own words"
+        return f"official, from {self.source}" if official else "trl-balcap's own"
 
 
 def prompts_of(prompts: PromptFiles, checkouts: Sequence[str | Path] = ()) -> Prompts:
-    """The official prompts where one of the checkouts has them, else ours."""
+    """The official prompts if one of the checkouts has them, else ours."""
     for checkout in checkouts:
         if (Path(checkout) / prompts.file).is_file():
             return official_prompts(prompts, checkout)
@@ -109,7 +108,7 @@ def prompts_of(prompts: PromptFiles, checkouts: Sequence[str | Path] = ()) -> Pr
 
 def own_prompts(prompts: PromptFiles) -> Prompts:
     """
-    Our prompts of a benchmark.
+    Our prompts for a benchmark.
 
     Example:
 
@@ -130,27 +129,26 @@ def own_prompts(prompts: PromptFiles) -> Prompts:
 
 def official_prompts(prompts: PromptFiles, checkout: str | Path) -> Prompts:
     """
-    A benchmark's own prompts, read from the source code in a checkout of its repository.
+    Read a benchmark's official prompts from the source code in a clone of its repository.
 
     Args:
         prompts ([`PromptFiles`]):
             Which prompts, and where they are.
         checkout (`str` or `Path`):
-            Root of the checkout.
+            Root folder of the clone.
 
     Returns:
         [`Prompts`]
 
     Raises:
-        `FileNotFoundError`: if the checkout has not the file that holds them.
-        `ValueError`: if the file has not the prompts, or they have other placeholders than
-            expected.
+        `FileNotFoundError`: if the clone does not have the file.
+        `ValueError`: if the file does not have the prompts, or they have unexpected placeholders.
     """
     path = Path(checkout) / prompts.file
     if not path.is_file():
         raise FileNotFoundError(
-            f"{checkout} has no {prompts.file}, so it is no checkout of {prompts.repository}, "
-            f"which holds the official prompts of {prompts.metric}."
+            f"{checkout} has no {prompts.file}, so it is not a clone of {prompts.repository}, "
+            f"which has the official prompts of {prompts.metric}."
         )
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     texts = {}
@@ -160,14 +158,14 @@ def official_prompts(prompts: PromptFiles, checkout: str | Path) -> Prompts:
             raise ValueError(
                 f"{path} assigns no text with {', '.join(place.fields) or 'no placeholder'} to "
                 f"{place.variable!r}{f' in {place.function}' if place.function else ''}. Check out "
-                f"a revision of {prompts.repository} that does, or leave --official-prompts out."
+                f"a revision of {prompts.repository} that does, or drop --official-prompts."
             )
         texts[part] = template
     return Prompts("official", texts, str(path))
 
 
 def _assigned_text(tree: ast.Module, place: Place) -> str | None:
-    """The first text assigned there that has exactly its fields, as a `str.format` template."""
+    """The first string assigned there with exactly its fields, as a `str.format` template."""
     function, variable, fields = place.function, place.variable, place.fields
     scope: ast.AST = tree
     if function is not None:
@@ -187,7 +185,7 @@ def _assigned_text(tree: ast.Module, place: Place) -> str | None:
 
 def _template(value: ast.expr, *, is_format: bool) -> str | None:
     if isinstance(value, ast.Constant) and isinstance(value.value, str):
-        # A text that the script does not format has plain braces.
+        # A string that the script does not format has plain braces.
         return value.value if is_format else _escape(value.value)
     if not isinstance(value, ast.JoinedStr):
         return None

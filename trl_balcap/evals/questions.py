@@ -1,4 +1,4 @@
-"""CaptionQA's questions, from the forms that people have them in."""
+"""Loads CaptionQA's questions from the formats they come in."""
 
 import json
 from pathlib import Path
@@ -12,20 +12,20 @@ __all__ = ["load_questions"]
 
 def load_questions(source: str | Path, *, split: str = "all") -> list[dict[str, Any]]:
     """
-    Rows of questions, without their images.
+    Load rows of questions, without their images.
 
     Args:
         source (`str` or `Path`):
-            A `.jsonl` or `.json` file (a list of rows, or `{id: questions}`), a folder that
-            `Dataset.save_to_disk` wrote, a folder of parquet files, or a name on the Hub
-            ("Borise/CaptionQA", which needs a network).
+            A `.jsonl` or `.json` file (a list of rows, or `{id: questions}`), a folder written by
+            `Dataset.save_to_disk`, a folder of Parquet files, or a dataset on the Hub
+            ("Borise/CaptionQA").
         split (`str`, *optional*, defaults to `"all"`):
-            Split of a Hub dataset; of a file, the rows whose "domain" it is.
+            Split of a Hub dataset; for files, the "domain" of the rows to keep.
 
     Raises:
-        `FileNotFoundError`: if the source is a file that is not there.
-        [`BadRowsError`]: if rows are of another form.
-        `ValueError`: if it holds no question.
+        `FileNotFoundError`: if the file does not exist.
+        [`BadRowsError`]: if rows have another form.
+        `ValueError`: if there are no questions.
     """
     path = Path(source)
     if path.suffix in (".jsonl", ".json"):
@@ -43,7 +43,7 @@ def load_questions(source: str | Path, *, split: str = "all") -> list[dict[str, 
         raise BadRowsError(problems)
     if not any(questions_of(row) for row in rows):
         raise ValueError(
-            f'{source} (split {split!r}) has no question: a row needs an "id" and "questions" with '
+            f'{source} (split {split!r}) has no questions: rows need an "id" and "questions" with '
             '"question", "choices" and "answer".'
         )
     return rows
@@ -83,7 +83,7 @@ def _rows_of_file(path: Path) -> list[dict[str, Any]]:
 
 
 def _rows_of_dataset(path: Path, name: str, split: str) -> list[dict[str, Any]]:
-    import datasets  # takes a second, and files need none of it
+    import datasets  # takes a second, and files do not need it
 
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
         loaded = datasets.load_from_disk(str(path))

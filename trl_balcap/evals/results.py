@@ -1,5 +1,5 @@
-"""What a scoring run gives back: scores with intervals, what they rest on, and how they may be
-compared."""
+"""Results of a scoring run: scores with intervals, what they are based on, and whether they are
+comparable."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -24,21 +24,21 @@ class MetricResult:
         scores (`tuple[Estimate, ...]`):
             Named scores with intervals, the headline first.
         n, n_scored (`int`):
-            Captions in all, and captions with a verdict.
+            Number of captions, and of captions with a score.
         missing (`dict[str, int]`):
-            Why the others have none.
+            Number of captions without a score, by reason.
         mean_caption_words (`float`):
             Mean length of all captions, in words.
         judge (`str`):
-            The judge that was asked.
+            The judge.
         prompts, prompts_sha256 (`str`):
-            Whose prompts it was asked with, and their hash.
+            The prompts used, and their hash.
         comparable (`bool`), comparison (`str`):
-            Whether the scores may stand beside published ones, and why.
+            Whether the scores are comparable with published ones, and why.
         notes (`tuple[str, ...]`):
-            What else a reader must know.
+            Anything else that readers need to know.
         breakdown (`dict`):
-            Scores of parts, such as categories.
+            Scores of subsets, such as categories.
     """
 
     metric: str
@@ -62,7 +62,7 @@ class MetricResult:
         return self.scores[0].value
 
     def __getitem__(self, name: str) -> Estimate:
-        """The score of that name."""
+        """The score with this name."""
         for estimate in self.scores:
             if estimate.name == name:
                 return estimate
@@ -71,7 +71,7 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired differences of one metric between two files of captions, second minus first."""
+    """Paired differences of one metric between two caption files, second minus first."""
 
     metric: str
     mode: str
@@ -86,11 +86,11 @@ class Comparison:
 @dataclass(frozen=True)
 class Evaluation:
     """
-    Everything that one run of `trl-balcap score` found.
+    All results of one run of `trl-balcap score`.
 
     Args:
         captions (`str`):
-            The file of captions.
+            The caption file.
         results (`tuple[MetricResult, ...]`):
             One per metric.
         judging (`dict`):
@@ -102,7 +102,7 @@ class Evaluation:
     judging: Mapping[str, Any]
 
     def __getitem__(self, metric: str) -> MetricResult:
-        """The result of that metric."""
+        """The result of this metric."""
         for result in self.results:
             if result.metric == metric:
                 return result
@@ -122,26 +122,26 @@ class Evaluation:
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
     """
-    Scored rows, as `trl-balcap score` writes them to `OUT/<metric>.jsonl`.
+    Read scored rows, as written by `trl-balcap score` to `OUT/<metric>.jsonl`.
 
     Raises:
-        `BadRowsError`: if a line is none of them.
+        `BadRowsError`: if a line is not a scored row.
     """
     rows = read_jsonl(path)
     problems = [
-        f"{path}:{number}: no scored row (it has {', '.join(row)}); score the captions first."
+        f"{path}:{number}: not a scored row (it has {', '.join(row)}). Score the captions first."
         for number, row in rows
         if row.get("metric") not in METRICS
     ]
     if problems:
         raise BadRowsError(problems)
     if not rows:
-        raise BadRowsError([f"{path}: there is no scored row in this file."])
+        raise BadRowsError([f"{path}: no scored rows in this file."])
     return [row for _, row in rows]
 
 
 def is_scored(path: str | Path) -> bool:
-    """Whether a file holds scored rows, to tell it from a file of captions."""
+    """Whether a file has scored rows rather than captions."""
     if Path(path).suffix == ".json":
         return False
     rows = read_jsonl(path)

@@ -1,4 +1,4 @@
-"""How far a judge's scores can be trusted: asked again, and beside another judge. Pure numbers."""
+"""How far to trust a judge's scores: agreement with itself and with another judge. Pure maths."""
 
 import math
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ Score = float | None
 
 class JudgeAgreement(NamedTuple):
     """
-    Two judges on the same captions.
+    Agreement of two judges on the same captions.
 
     Args:
         n (`int`):
-            Captions that both scored.
+            Number of captions scored by both.
         bias (`float` or `None`):
-            Mean of the second's scores less the first's.
+            Mean of the second judge's scores minus the first's.
         within (`float` or `None`):
-            Share of captions on which they are no more than a tolerance apart.
+            Share of captions on which they differ by at most a tolerance.
         rank_correlation (`float` or `None`):
-            Spearman's; `None` with fewer than three captions, or where a judge gives all the same
-            score.
+            Spearman's; `None` with fewer than three captions, or if a judge gives all captions the
+            same score.
     """
 
     n: int
@@ -37,15 +37,15 @@ def retest_spread(first: Sequence[Score], second: Sequence[Score]) -> float | No
 
     $$\sigma = \sqrt{\tfrac{1}{2n} \sum_i (a_i - b_i)^2}$$
 
-    The difference of two scores has twice the variance of one. A spread in a
-    group that is no larger says nothing about the captions.
+    The difference of two scores has twice the variance of one. If the spread within a group is no
+    larger, it says nothing about the captions.
 
     Args:
         first, second (`Sequence[float or None]`):
-            Scores of the same captions in the same order, `None` where the judge failed.
+            Scores of the same captions in the same order, `None` if the judge failed.
 
     Returns:
-        `float` or `None`: `None` where no caption was scored twice.
+        `float` or `None`: `None` if no caption was scored twice.
 
     Raises:
         `ValueError`: if the two differ in length.
@@ -68,13 +68,13 @@ def agreement(
     first: Sequence[Score], second: Sequence[Score], *, tolerance: float = 0.1
 ) -> JudgeAgreement:
     """
-    How two judges compare on the same captions.
+    Compare two judges on the same captions.
 
     Args:
         first, second (`Sequence[float or None]`):
-            Their scores, in the same order, `None` where a judge failed.
+            Their scores, in the same order, `None` if a judge failed.
         tolerance (`float`, *optional*, defaults to `0.1`):
-            How far apart two scores may be to count as the same.
+            Largest difference of two scores that count as equal.
 
     Returns:
         [`JudgeAgreement`]
@@ -82,7 +82,7 @@ def agreement(
     Raises:
         `ValueError`: if the two differ in length.
 
-    Example: the second judge is milder, and ranks the captions alike.
+    Example: the second judge is more lenient but ranks the captions the same.
 
     ```python
     >>> n, bias, within, ranks = agreement([0.25, 0.5, 0.625, 0.75], [0.5, 0.5625, 0.6875, 0.875])
@@ -95,14 +95,14 @@ def agreement(
     if not pairs:
         return JudgeAgreement(0, None, None, None)
     n = len(pairs)
-    # A score is a ratio of small counts: 0.9 and 0.8 are 0.1 apart, whatever float64 makes of it.
+    # Scores are ratios of small counts: 0.9 and 0.8 are 0.1 apart, despite float64 rounding.
     within = sum(abs(a - b) <= tolerance + 1e-9 for a, b in pairs) / n
     bias = math.fsum(b - a for a, b in pairs) / n
     columns = [list(column) for column in zip(*pairs, strict=True)]
     ranked = n > 2 and all(len(set(column)) > 1 for column in columns)
     if not ranked:
         return JudgeAgreement(n, bias, within, None)
-    from scipy.stats import spearmanr  # slow to import, and only for this
+    from scipy.stats import spearmanr  # slow to import, and only needed here
 
     ranks: Any = spearmanr(columns[0], columns[1])
     return JudgeAgreement(n, bias, within, float(ranks.statistic))

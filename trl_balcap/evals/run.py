@@ -1,9 +1,9 @@
 """
-Score a file of captions: check everything, say what it will take, ask, keep every verdict, add up.
+Score a caption file: check everything, show the cost, ask, keep every verdict, summarise.
 
-The folder of a run holds `<metric>.jsonl`, one row per image with its verdicts, written as they
-come; `settings.json`, what they were made with; `summary.json` and `summary.md`; and for b-CapScore
-`verdicts/`, which `trl-balcap report` shows. A run that was stopped goes on where it stopped.
+The output folder has `<metric>.jsonl`, one row per image with its verdicts, written as they finish;
+`settings.json`, the settings used; `summary.json` and `summary.md`; and, for b-CapScore,
+`verdicts/` for `trl-balcap report`. An interrupted run resumes where it stopped.
 """
 
 import asyncio
@@ -52,38 +52,39 @@ async def score_captions(
     on_row: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """
-    Score a file of captions by one or more metrics.
+    Score a caption file with one or more metrics.
 
     Args:
         captions (`str` or `Path`):
             JSONL or JSON, see [`read_captions`].
         judge ([`Judge`]):
-            Who is asked.
+            The judge.
         out (`str` or `Path`):
-            Folder for rows and summary. Rows that are there already are kept.
+            Output folder for rows and summary. Existing rows are kept.
         metrics (`Sequence[str]`, *optional*, defaults to `("b-capscore",)`):
             Any of "b-capscore", "dcscore", "captionqa", "caparena".
         benchmarks ([`Benchmarks`], *optional*):
             Data and prompts of the published benchmarks.
         images (`str` or `Path`, *optional*):
-            Folder that image paths are relative to; by default the captions file's.
+            Folder that image paths are relative to. Defaults to the caption file's folder.
         allow_empty (`bool`, *optional*, defaults to `False`):
-            Score empty captions instead of refusing them.
+            Score empty captions instead of rejecting them.
         confirm (`Callable`, *optional*):
-            Gets the [`ScorePlan`] before the first call; nothing is asked unless it returns `True`.
+            Called with the [`ScorePlan`] before the first call; nothing is asked unless it returns
+            `True`.
         on_row (`Callable`, *optional*):
-            Called with the metric's name whenever a caption is done.
+            Called with the metric's name after each caption.
 
     Returns:
         [`Evaluation`]
 
     Raises:
-        `BadRowsError`: if captions or benchmark data cannot be scored; no judge has been asked
-            then.
-        `ValueError`: if the arguments do not fit together, or `out` holds rows made with other
+        `BadRowsError`: if captions or benchmark data cannot be scored; raised before any judge is
+            asked.
+        `ValueError`: if the arguments contradict each other, or `out` has rows made with other
             settings.
         `JudgeConfigError`: if the judge cannot work.
-        `DeclinedError`: if `confirm` says no.
+        `DeclinedError`: if `confirm` returns `False`.
     """
     benchmarks = benchmarks or Benchmarks()
     out = Path(out)
@@ -107,7 +108,7 @@ async def score_captions(
     plan = plan_of(jobs, rows)
     if any(plan.left.values()):
         if confirm is not None and not confirm(plan):
-            raise DeclinedError("Nothing was asked, because the cost was declined.")
+            raise DeclinedError("The cost was declined, so nothing was asked.")
         vision = any(plan.left[job.name] for job in jobs if job.metric.needs_image)
         await judge.preflight(vision=vision)
     out.mkdir(parents=True, exist_ok=True)
@@ -130,25 +131,25 @@ async def evaluate_captions(
     captions: Sequence[Caption], judge: Judge, *, deadline: float | None = None
 ) -> tuple[MetricResult, list[dict[str, Any]]]:
     """
-    b-CapScore of captions in memory, with nothing read and nothing written.
+    b-CapScore of captions in memory, without reading or writing files.
 
     Args:
         captions (`Sequence[Caption]`):
-            With image (a path or a PIL image) and reference.
+            Captions with image (a path or a PIL image) and reference.
         judge ([`Judge`]):
-            Who is asked.
+            The judge.
         deadline (`float`, *optional*):
-            Seconds after which the captions that are not judged yet are left unscored.
+            Seconds after which captions not judged yet are left unscored.
 
     Returns:
         [`MetricResult`] and the row of each caption, with its verdicts.
 
     Raises:
         `JudgeConfigError`: if the judge cannot work.
-        `ValueError`: if there is no caption.
+        `ValueError`: if there are no captions.
     """
     if not captions:
-        raise ValueError("There is no caption to evaluate.")
+        raise ValueError("There are no captions to evaluate.")
     job = make_job("b-capscore", judge, Benchmarks(), Path())
     await judge.preflight()
 
@@ -160,7 +161,7 @@ async def evaluate_captions(
             verdicts = {
                 "score": None,
                 "reason": "timeout",
-                "errors": [f"not within {deadline:g} s"],
+                "errors": [f"no verdict within {deadline:g} s"],
             }
             return row_of(job, caption, 0, verdicts)
 
@@ -170,7 +171,7 @@ async def evaluate_captions(
 
 
 def spent_since(judge: Judge, before: JudgeStats) -> dict[str, Any]:
-    """What a judge has taken since its statistics were `before`."""
+    """What a judge has used since its statistics were `before`."""
     stats = judge.stats
     unpriced = stats.unpriced_calls > before.unpriced_calls
     return {

@@ -1,5 +1,4 @@
-"""Many captioners on many benchmarks: every score with its interval, and what differs from a
-baseline."""
+"""Many captioners on many benchmarks: scores with intervals, and changes from a baseline."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from trl_balcap.evals.results import read_rows
 __all__ = ["Standing", "holm", "read_folder", "standings"]
 
 Repeats = Sequence[Sequence[Row]]
-"""The rows of one model and metric, one list for each time that the judge was asked."""
+"""The rows of one model and metric, one list per repeat of the judge."""
 
 
 class Standing(NamedTuple):
@@ -33,16 +32,16 @@ class Standing(NamedTuple):
 
     Args:
         metric, model (`str`):
-            Which.
+            The metric and the model.
         score ([`Estimate`]):
-            The headline, with its interval over images and, with several repeats, the judge's
-            noise.
+            The headline score, with an interval over images and, with several repeats, over the
+            judge's noise.
         words (`float`):
             Mean caption length.
         repeats (`int`):
-            How often the judge was asked.
+            How many times the judge was asked.
         change ([`Difference`], *optional*):
-            Against the baseline, on the images that both have.
+            Change from the baseline, on the images in both.
         p_holm (`float`, *optional*):
             Its p-value after Holm's correction over the whole table.
     """
@@ -56,13 +55,13 @@ class Standing(NamedTuple):
     p_holm: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """JSON-ready values."""
         change = None if self.change is None else self.change._asdict()
         return {**self._asdict(), "score": self.score._asdict(), "change": change}
 
 
 def read_folder(folder: Path) -> dict[str, dict[str, list[list[dict[str, Any]]]]]:
-    """Rows by metric and model, of every run in a folder that [`bench`] filled."""
+    """Rows by metric and model, of every run in a folder written by [`bench`]."""
     found: dict[str, dict[str, list[list[dict[str, Any]]]]] = {}
     abouts = [
         (json.loads(path.read_text(encoding="utf-8")), path.parent)
@@ -86,7 +85,7 @@ def standings(
         rows (`Mapping`):
             From [`read_folder`].
         baseline (`str`, *optional*):
-            The model that the others are compared with.
+            The model to compare the others with.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the resampling.
 
@@ -94,7 +93,8 @@ def standings(
         `list[Standing]`
 
     Raises:
-        `ValueError`: if models were scored in different ways, or share no image with the baseline.
+        `ValueError`: if models were scored with different settings, or share no image with the
+            baseline.
     """
     found: list[Standing] = []
     for name, models in rows.items():
@@ -116,7 +116,7 @@ def standings(
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """
-    P-values corrected for their number by Holm's step-down rule: the k-th smallest of m is
+    P-values corrected for multiple tests by Holm's step-down rule: the k-th smallest of m is
     multiplied by m - k + 1, and none is smaller than the one before it.
 
     Example:
@@ -136,7 +136,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _estimate(metric: type[Metric], repeats: Repeats, seed: int) -> Estimate:
-    """The headline over the images that every repeat has."""
+    """The headline score over the images in all repeats."""
     (aligned,) = _aligned([repeats])
     weights = _weights(metric, aligned, seed)
     found = estimate(_statistic(metric, aligned), weights)
@@ -151,7 +151,7 @@ def _difference(
     n = min(len(first), len(second))
     a, b = _aligned([first[:n], second[:n]])
     if not a[0]:
-        raise ValueError(f"{names[0]} and {names[1]} share no image that both were scored on.")
+        raise ValueError(f"{names[0]} and {names[1]} have no scored image in common.")
     weights = _weights(metric, a, seed)
     found = difference(_statistic(metric, a), _statistic(metric, b), weights)
     return found._replace(n=len(a[0]))
@@ -166,15 +166,15 @@ def _aligned(sides: Sequence[Repeats]) -> list[list[list[Row]]]:
 
 
 def _statistic(metric: type[Metric], repeats: Repeats) -> Statistic:
-    """The headline over the rows of all repeats, each counting its share."""
+    """The headline score over the rows of all repeats, equally weighted."""
     statistic = metric.statistics([row for rows in repeats for row in rows])[0]
     return statistic._replace(columns=statistic.columns / len(repeats))
 
 
 def _weights(metric: type[Metric], repeats: Repeats, seed: int) -> np.ndarray:
     """
-    Resamples of images and, within a drawn image, of the judge's repeats: with one repeat these are
-    the images' own.
+    Resamples of images and, within a drawn image, of the judge's repeats. With one repeat, this
+    resamples images only.
     """
     images = resampling_weights(len(repeats[0]), strata=metric.strata(repeats[0]), seed=seed)
     n = len(repeats)

@@ -1,5 +1,4 @@
-"""What each benchmark of `trl-balcap bench` is made of: a metric, and how its images are
-captioned."""
+"""The benchmarks of `trl-balcap bench`: each is a metric and a way to caption its images."""
 
 from typing import NamedTuple
 
@@ -20,13 +19,13 @@ class Suite(NamedTuple):
 
     Args:
         name (`str`), metric (`str`):
-            As `--suite` takes it, and the metric that scores it.
+            Name for `--suite`, and the metric that scores it.
         prompt (`str`):
-            The captioner's, as in the authors' own script where they ship one.
+            The captioner's prompt, from the authors' own script if there is one.
         max_pixels (`int`):
-            Larger images are made smaller; documents keep theirs.
+            Larger images are scaled down; documents keep their size.
         ids_are_stems (`bool`):
-            Whether the benchmark's ids are file names without their ending.
+            Whether the benchmark's ids are file names without their extension.
     """
 
     name: str
@@ -49,7 +48,7 @@ SUITES = {
 
 def suite_of(name: str) -> Suite:
     """
-    The benchmark of that name, or of that metric's.
+    The benchmark with this name, or with a metric of this name.
 
     Raises:
         `ValueError`: if there is none.
@@ -57,4 +56,4 @@ def suite_of(name: str) -> Suite:
     for suite in SUITES.values():
         if name in (suite.name, suite.metric):
             return suite
-    raise ValueError(f"There is no suite {name!r}; choose from {', '.join(SUITES)}.")
+    raise ValueError(f"Unknown suite {name!r}, must be one of {', '.join(SUITES)}.")

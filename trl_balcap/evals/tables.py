@@ -1,4 +1,4 @@
-"""Results as tables of text, and as Markdown."""
+"""Results as text tables and as Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -20,8 +20,8 @@ __all__ = [
 
 class Grid(NamedTuple):
     """
-    A table of text. The first `n_left` columns are words, the others numbers; `breaks` are the rows
-    that begin a new part.
+    A text table. The first `n_left` columns are words, the others numbers; `breaks` are the rows
+    that start a new section.
     """
 
     title: str
@@ -41,7 +41,7 @@ def grid_markdown(grid: Grid) -> list[str]:
 
 
 def results_grid(evaluation: Evaluation) -> Grid:
-    """One row per score, the headline of each metric first."""
+    """One row per score, with the headline of each metric first."""
     rows: list[list[str]] = []
     breaks = []
     for result in evaluation.results:
@@ -60,7 +60,7 @@ def comparison_grid(comparison: Comparison) -> Grid:
 
 
 def results_markdown(evaluation: Evaluation) -> str:
-    """The evaluation as Markdown: the table, then what each metric's numbers rest on."""
+    """The evaluation as Markdown: the table, then what each metric's numbers are based on."""
     lines = [
         f"# {evaluation.captions}",
         "",
@@ -81,7 +81,7 @@ def results_markdown(evaluation: Evaluation) -> str:
 
 
 def result_lines(result: MetricResult) -> list[str]:
-    """What a reader must know of a result, one sentence an entry."""
+    """What readers need to know about a result, one sentence per entry."""
     lines = [f"Scored {result.n_scored} of {result.n} captions{_why(result.missing)}."]
     lines.append(f"Mean caption length: {result.mean_caption_words:.1f} words.")
     lines.append(f"Judge: {result.judge}. Prompts: {result.prompts}.")
@@ -96,7 +96,7 @@ def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
         lines += [
             f"## {comparison.metric} ({comparison.mode})",
             "",
-            f"Second minus first, on the {comparison.n_common} captions that both have "
+            f"Second minus first, over the {comparison.n_common} captions in both files "
             f"({comparison.n_first} and {comparison.n_second}).",
             "",
             f"- first: {comparison.first}",
@@ -137,7 +137,7 @@ def _difference_cells(row: Difference) -> list[str]:
 
 
 def value_text(value: float | None) -> str:
-    """A score with two decimals, "-" for none."""
+    """A score with two decimals, "-" if missing."""
     return "-" if value is None else f"{value:.2f}"
 
 

@@ -1,4 +1,4 @@
-"""Scored rows in the form that the report shows: what training keeps of its rollouts."""
+"""Scored rows in the format of the report, the same as for training rollouts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ __all__ = ["keep_verdicts"]
 
 REWARDS = ("precision", "recall", "linguistic")
 SEEN = ("assertions", "units", "clarity", "fluency", "coherency")
-AT_ONCE = 64  # rows of a file
+AT_ONCE = 64  # rows per file
 
 
 def keep_verdicts(
@@ -23,15 +23,15 @@ def keep_verdicts(
     split: str = "score",
 ) -> None:
     """
-    Keep the verdicts of captions scored by b-CapScore, see [`VerdictWriter`].
+    Write the verdicts of captions scored with b-CapScore, see [`VerdictWriter`].
 
     Args:
         folder (`str` or `Path`):
-            Where to; rows of the same captions that are there already are replaced.
+            Output folder; existing rows of the same captions are replaced.
         captions (`Sequence[Caption]`):
-            With image and reference.
+            Captions with image and reference.
         rows (`Sequence[Mapping]`):
-            What [`evaluate_captions`] gave for each of them.
+            The row of each from [`evaluate_captions`].
         step (`int`, *optional*, defaults to `0`), split (`str`, *optional*, defaults to `"score"`):
             Where in a run they belong.
     """

@@ -67,7 +67,7 @@ class RewardHooks:
         return "a function"
 
     def budgets(self) -> dict[str, float]:
-        """Limits on what judging may cost, by the name of the logged metric that each one limits."""
+        """The judge's budgets, by the name of the logged metric that each one limits."""
         return {}
 
     def preflight(self) -> None:

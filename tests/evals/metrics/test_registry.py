@@ -100,5 +100,5 @@ def test_what_a_new_metric_lacks_is_said_with_its_flag(colours, tmp_path, capsys
     with pytest.raises(SystemExit):
         main([*command, "--out", str(tmp_path / "out")])
     assert (
-        "colours needs a JSON list of colours: give --data colours=PATH" in capsys.readouterr().err
+        "colours needs a JSON list of colours. Pass --data colours=PATH" in capsys.readouterr().err
     )

@@ -1,1 +1,1 @@
-"""The metrics, one file each."""
+"""The metrics, one per file."""

@@ -1,5 +1,5 @@
 """
-b-CapScore of captions, from the very questions that training asks: which assertions are true and
+b-CapScore of captions, from the same questions as in training: which assertions are correct and
 pointable, which units of the reference are covered, how well the caption is written.
 """
 
@@ -29,7 +29,7 @@ class BCapScore(Metric):
 
     Args:
         judge ([`Judge`]):
-            Who is asked; its profile decides between four questions a caption and two.
+            The judge. Its profile decides between four questions per caption and two.
 
     Example:
 
@@ -55,22 +55,22 @@ class BCapScore(Metric):
 
     @classmethod
     def build(cls, judge: Judge, benchmarks: Benchmarks) -> Self:
-        """The metric of this judge; it needs no data."""
+        """The metric for this judge; it needs no data."""
         return cls(judge)
 
     def settings(self) -> dict[str, Any]:
-        """What else changes the judge's verdicts."""
+        """What else affects the judge's verdicts."""
         settings = self.judge.settings
         return {"temperature": settings.temperature, "max_pixels": settings.max_pixels}
 
     @property
     def prompts_sha256(self) -> str:
-        """Hash over the judge's prompt files."""
+        """Hash of the judge's prompt files."""
         return prompts_hash()
 
     @property
     def prompts_source(self) -> str:
-        """Those of training."""
+        """The prompts of training."""
         return "trl-balcap's, as in training"
 
     def workload(self, captions: Sequence[Caption]) -> Workload:
@@ -89,7 +89,7 @@ class BCapScore(Metric):
             if caption.is_empty:
                 continue
             text, units = len(caption.caption), 1.5 * len(caption.reference or "")
-            n = max(1, text // 40)  # assertions, at about 40 characters each
+            n = max(1, text // 40)  # assertions of about 40 characters each
             if self.mode == "fused":
                 total += workload(
                     prompt_chars=sizes["look"] + text,
@@ -112,11 +112,11 @@ class BCapScore(Metric):
 
     async def score(self, caption: Caption, ask: Ask, earlier: Row | None = None) -> dict[str, Any]:
         """
-        Judge one caption, by the questions of training in place of `ask`.
+        Judge one caption with the questions of training, instead of `ask`.
 
         Returns:
-            `dict`: "score" (b-CapScore, `None` unless all three rewards are there), "precision",
-            "recall", "linguistic", "reason" of the first that is missing; "assertions" and "units"
+            `dict`: "score" (b-CapScore, `None` unless there are all three rewards), "precision",
+            "recall", "linguistic", "reason" of the first missing one; "assertions" and "units"
             with their verdicts, and the three grades.
         """
         if caption.is_empty:
@@ -143,7 +143,7 @@ class BCapScore(Metric):
         }
 
     async def _questions(self, caption: Caption) -> list[dict[str, Any] | JudgeError]:
-        """Decompose, then verify and cover side by side; linguistic along."""
+        """Decompose, then verify and cover concurrently, with linguistic alongside."""
         assertions = asyncio.ensure_future(self.judge.decompose(caption.caption))
         units = asyncio.ensure_future(self.judge.decompose(caption.reference or ""))
 
@@ -177,9 +177,9 @@ class BCapScore(Metric):
     @staticmethod
     def statistics(rows: Sequence[Row]) -> list[Statistic]:
         """
-        Corpus scores of scored rows, percent: "b-CapScore", the mean over captions; "b-CapScore of
-        means", the harmonic mean of the three corpus means; and these means, each over the captions
-        that have it.
+        Corpus scores of scored rows, in percent: "b-CapScore", the mean over captions; "b-CapScore
+        of means", the harmonic mean of the three corpus means; and those means, each over the
+        captions that have it.
         """
         values = {name: [row.get(name) for row in rows] for name in REWARDS}
         means = [mean_statistic(name, values[name], 100) for name in REWARDS]
@@ -191,7 +191,7 @@ class BCapScore(Metric):
         def of_means(sums: np.ndarray) -> np.ndarray:
             pairs = sums.reshape(*sums.shape[:-1], len(REWARDS), 2)  # (..., 3, 2)
             with np.errstate(divide="ignore", invalid="ignore"):
-                inverse = pairs[..., 1] / pairs[..., 0]  # 1 / mean: inf at 0, NaN where nothing is
+                inverse = pairs[..., 1] / pairs[..., 0]  # 1 / mean: inf at 0, NaN if empty
                 return len(REWARDS) / inverse.sum(axis=-1)
 
         scored = np.logical_or.reduce([mean.scored for mean in means])
@@ -203,7 +203,7 @@ class BCapScore(Metric):
 
 
 async def _all_parts(*parts: Any) -> list[dict[str, Any] | JudgeError]:
-    """What each part gives; a judge's failure takes only its own part away."""
+    """The result of each part; a judge's failure only affects its own part."""
     done = await asyncio.gather(*parts, return_exceptions=True)
     for part in done:
         if isinstance(part, BaseException) and not isinstance(part, JudgeError):

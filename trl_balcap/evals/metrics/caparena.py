@@ -1,10 +1,10 @@
 """
-CapArena-Auto: does a judge that sees the image prefer the captions to those of three baseline
-models?
+CapArena-Auto: whether a judge that sees the image prefers the captions to those of three baseline
+models.
 
-Each of 600 images is a battle with one baseline. `official` divides the sum by 2, which is percent
-only at 200 images a baseline; `strict` gives percent of the battles that have a verdict. What a
-verdict is: `rules/caparena.py`.
+Each of 600 images is a battle with one baseline. `official` divides the sum by 2, which only gives
+percent for 200 images per baseline; `strict` gives the percentage of battles with a verdict.
+`rules/caparena.py` defines what counts as a verdict.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ PROMPTS = PromptFiles(
     },
 )
 NO_VERDICT = "no verdict"
-# The script's payload says 0.5; the function that sends it overrides that.
+# The script's payload says 0.5, but the function that sends it overrides that.
 TEMPERATURE, TOP_P, MAX_TOKENS, MAX_CALLS = 0.1, 0.9, 1500, 5
 
 
@@ -65,7 +65,7 @@ def load_references(path: str | Path) -> dict[str, dict[str, Any]]:
 
     Raises:
         `FileNotFoundError`: if there is no such file.
-        `BadRowsError`: if an entry is of another form, with one message per bad entry.
+        `BadRowsError`: if an entry has another form, with one message per bad entry.
     """
     path = Path(path)
     if not path.is_file():
@@ -82,13 +82,13 @@ def load_references(path: str | Path) -> dict[str, dict[str, Any]]:
         captions = row.get("captions") if isinstance(row, dict) else None
         if baseline not in BASELINES:
             problems.append(
-                f"{path}: {image!r}: ref_model is {baseline!r}; it must be the full name of a "
+                f"{path}: {image!r}: ref_model is {baseline!r}, but must be the full name of a "
                 f"baseline: {', '.join(BASELINES)}."
             )
         elif not isinstance(captions, dict) or not all(
             isinstance(captions.get(name), str) for name in ("human", baseline)
         ):
-            problems.append(f"{path}: {image!r}: captions of 'human' and {baseline!r} are needed.")
+            problems.append(f"{path}: {image!r}: needs captions by 'human' and {baseline!r}.")
     if problems:
         raise BadRowsError(problems)
     return content
@@ -109,9 +109,9 @@ class CapArenaAuto(PublishedMetric):
         mode (`str`, *optional*, defaults to `"official"`):
             See the module.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of the order in which the two captions stand.
+            Seed of the order of the two captions.
         data_sha256 (`str`, *optional*):
-            Hash of the references' file.
+            Hash of the reference file.
     """
 
     references: Mapping[str, Mapping[str, Any]]
@@ -141,7 +141,7 @@ class CapArenaAuto(PublishedMetric):
         return cls(references, prompts, model, mode, seed, data_hash(path))
 
     def settings(self) -> dict[str, Any]:
-        """The baselines' captions, who meets them, and the coins."""
+        """The baselines' captions, the model's name, and the seed of the coin flips."""
         return {"data_sha256": self.data_sha256, "seed": self.seed, "model": self.model}
 
     def absent(self, rows: Sequence[Row]) -> int:
@@ -150,14 +150,14 @@ class CapArenaAuto(PublishedMetric):
         return len(fought - {image_of(row) for row in rows})
 
     def is_current(self, row: Row) -> bool:
-        """Whether the battle is still the same, order included."""
+        """Whether the battle is still the same, including the order."""
         battle = self._battles.get(image_of(row))
         if battle is None or row.get("ref_model") is None:
             return battle is None
         return all(row[name] == getattr(battle, name) for name in ("source1", "caption1", "ref"))
 
     def problems(self, captions: Sequence[Caption]) -> list[str]:
-        """One message per caption without a battle; in `official` also one if images have no
+        """One message per caption without a battle and, in `official` mode, one if images lack a
         caption."""
         by_image = {image_name(caption): caption.caption for caption in captions}
         problems = [
@@ -175,7 +175,7 @@ class CapArenaAuto(PublishedMetric):
             problems.append(
                 f"{source}: {len(absent)} of {len(self.references)} images have no caption, such "
                 f"as {absent[0]!r}, and the official scorer stops there. Caption them, or score "
-                f"what there is with --mode strict."
+                f"the others with --mode strict."
             )
         present = {image: row for image, row in self.references.items() if image in by_image}
         battles = auto_battles(present, by_image, self.model, seed=self.seed)
@@ -198,8 +198,8 @@ class CapArenaAuto(PublishedMetric):
         Fight one battle.
 
         Returns:
-            `dict`: "score" 1, 0 or -1, `None` with a "reason" where no verdict counts; the battle,
-            the judge's words in "verdict" and its "replies".
+            `dict`: "score" 1, 0 or -1, or `None` with a "reason" if no verdict counts; the battle,
+            the judge's words in "verdict", and its "replies".
 
         Raises:
             `JudgeError`: if the judge did not answer at all.
@@ -225,9 +225,9 @@ class CapArenaAuto(PublishedMetric):
         self, battle: Battle, ask: Ask, image: Path | None
     ) -> tuple[Battle, list[str | None]]:
         """
-        Ask for a verdict, at most five times until a reply has a reason and a judgment.
+        Ask for a verdict up to five times, until a reply has a reason and a judgment.
 
-        `strict` also asks again where the judgment is none of the three.
+        `strict` also asks again if the judgment is none of the three.
         """
         messages = chat(
             self.prompts.fill("system"),
@@ -262,22 +262,22 @@ class CapArenaAuto(PublishedMetric):
         return battle, replies
 
     def notes(self, rows: Sequence[Row]) -> Iterator[str]:
-        """Battles that count as ties without being one."""
+        """Notes on battles that count as ties without being one."""
         unread = sum(row["reason"] == NO_VERDICT for row in rows)
         if unread and self.mode == "official":
             yield f"{unread} battles without a verdict in the exact words add 0, as officially."
         silent = sum(not _is_answered(row) for row in rows if row.get("ref_model") is not None)
         if silent and self.mode == "official":
             yield (
-                f"{silent} battles were not answered. They do not add 0: the score is that of the "
-                "others, times all battles over theirs."
+                f"{silent} battles were not answered. They do not add 0: the others' score is "
+                "scaled up to all battles."
             )
 
     @staticmethod
     def statistics(rows: Sequence[Row]) -> list[Statistic]:
         """
-        Corpus scores of scored rows: Score_Avg, the score against each baseline, and the share of
-        battles won, lost and tied. The mode is the rows' own.
+        Corpus scores of scored rows: Score_Avg, the score against each baseline, and the shares of
+        battles won, lost and tied. The mode is taken from the rows.
         """
         outcomes = np.array([row["score"] or 0 for row in rows], dtype=float)  # (N,)
         judged = np.array([row["score"] is not None for row in rows], dtype=bool)
@@ -290,7 +290,7 @@ class CapArenaAuto(PublishedMetric):
         sums = np.stack(
             [against * outcomes[:, None], against * counted[:, None], against.astype(float)],
             axis=-1,
-        )  # (N, 3, 3): won less lost, battles that count, battles
+        )  # (N, 3, 3): won minus lost, battles that count, battles
 
         def score(parts: np.ndarray) -> np.ndarray:
             if not official:
@@ -303,7 +303,7 @@ class CapArenaAuto(PublishedMetric):
             scores = score(totals.reshape(*totals.shape[:-1], len(baselines), 3))
             if official:
                 return scores.mean(axis=-1)
-            # In strict mode a baseline without a judged battle stays out of the mean.
+            # In strict mode, a baseline without a judged battle is left out of the mean.
             present = ~np.isnan(scores)
             return ratio(np.stack([np.nansum(scores, axis=-1), present.sum(axis=-1)], axis=-1))
 
@@ -336,7 +336,7 @@ class CapArenaAuto(PublishedMetric):
 
 
 def _is_answered(row: Row) -> bool:
-    """Whether the judge said something of a battle, in the exact words or not."""
+    """Whether the judge answered about a battle, in the exact words or not."""
     return row["score"] is not None or row["reason"] == NO_VERDICT
 
 

@@ -1,9 +1,9 @@
 """
-CaptionQA: how many questions about the image can be answered from the caption alone?
+CaptionQA: how many questions about the image can be answered from the caption alone.
 
-A text model reads the caption and one multiple-choice question, options shuffled and "Cannot answer
-from the caption" among them, and names a letter. The rules of its modes are in
-`rules/captionqa.py`.
+A text model reads the caption and one multiple-choice question, with the options shuffled and
+"Cannot answer from the caption" among them, and picks a letter. `rules/captionqa.py` has the rules
+of its modes.
 """
 
 import asyncio
@@ -91,18 +91,18 @@ class CaptionQA(PublishedMetric):
         return {"data_sha256": self.data_sha256, "seed": self.seed, "split": self.split}
 
     def absent(self, rows: Sequence[Row]) -> int:
-        """Images that are asked about without a row."""
+        """Number of images with questions but without a row."""
         asked = {str(row["id"]) for row in self.dataset if row.get("id") is not None}
         return len(asked - {row["id"] for row in rows})
 
     def is_current(self, row: Row) -> bool:
-        """Whether the questions and the order of their options are still those of the row."""
+        """Whether the row still has the same questions with options in the same order."""
         now = [(q.index, list(q.shown)) for q in self._questions.get(row["id"], [])]
         then = [(record["index"], record["options"]) for record in row["questions"]]
         return then == now or not then
 
     def problems(self, captions: Sequence[Caption]) -> list[str]:
-        """One message per caption whose id has no question. Prepares the questions of the
+        """One message per caption whose id has no questions. Prepares the questions of the
         others."""
         known = {str(row["id"]) for row in self.dataset if row.get("id") is not None}
         by_id = {caption.id: caption.caption for caption in captions}
@@ -118,8 +118,8 @@ class CaptionQA(PublishedMetric):
         for question in questions:
             self._questions.setdefault(question.image_id, []).append(question)
         return [
-            f"{caption.where}: there is no question about the id {caption.id!r}. Give the row the "
-            f'dataset\'s "id" (such as {next(iter(known), "nat_001")!r}), or remove it.'
+            f"{caption.where}: no questions for the id {caption.id!r}. Use the dataset's "
+            f'"id" (such as {next(iter(known), "nat_001")!r}), or remove the row.'
             for caption in captions
             if caption.id not in known
         ]
@@ -136,11 +136,11 @@ class CaptionQA(PublishedMetric):
 
     async def score(self, caption: Caption, ask: Ask, earlier: Row | None = None) -> dict[str, Any]:
         """
-        Ask all questions about one caption, side by side.
+        Ask all questions about one caption concurrently.
 
         Returns:
             `dict`: "score", the mean over the questions that have one; "questions" with options as
-            shown, reply, answer and score of each; "reason" where some question has no score.
+            shown, reply, answer and score of each; "reason" if some question has no score.
         """
         answered = {
             record["index"]: record
@@ -165,7 +165,7 @@ class CaptionQA(PublishedMetric):
     async def _ask(self, caption: Caption, question: ChoiceQuestion, ask: Ask) -> dict[str, Any]:
         messages = chat(self.prompts.fill("system"), question_prompt(caption.caption, question))
         answer, reply, error = Answer(None, False, False, None), None, None
-        # Official runs ask once; a strict one asks again where the reply names no option.
+        # Official runs ask once; strict ones ask again if the reply names no option.
         for attempt in range(2 if self.mode == "strict" else 1):
             try:
                 (reply,) = await ask(
@@ -176,7 +176,7 @@ class CaptionQA(PublishedMetric):
                     attempt=attempt,
                 )
             except JudgeError as failure:
-                # At 4 tokens a reply is often cut off, and has said its letter by then.
+                # With 4 tokens a reply is often cut off, but only after its letter.
                 if not is_reply_failure(failure) or failure.reason == "refused":
                     error = failure.reason
                     break
@@ -195,11 +195,11 @@ class CaptionQA(PublishedMetric):
         }
 
     def notes(self, rows: Sequence[Row]) -> Iterator[str]:
-        """Questions that were left out, or came to nothing."""
+        """Notes on questions that were left out or failed."""
         dropped = {why: n for why, n in self.skipped.items() if n and why != "no caption"}
         if dropped:
             yield (
-                "Questions left out, as officially: "
+                "Questions left out, as in the official script: "
                 + ", ".join(f"{n} with {why}" for why, n in dropped.items())
                 + "."
             )
@@ -215,11 +215,11 @@ class CaptionQA(PublishedMetric):
     @staticmethod
     def statistics(rows: Sequence[Row]) -> list[Statistic]:
         """
-        Corpus scores of scored rows: the mean over all questions (what the script prints), the mean
-        of the domains' means (what the published overall looks like), accuracy, and how often the
-        caption did not tell. Percent.
+        Corpus scores of scored rows in percent: the mean over all questions (which the script
+        prints), the mean over domains (which the published overall score seems to be), accuracy,
+        and how often the caption did not have the answer.
 
-        The domain of an image is the dataset's, or what its id begins with, as in "nat_001".
+        The domain of an image is the dataset's, or comes from its id, as in "nat_001".
         """
         sums = np.array([_sums(row["questions"]) for row in rows], dtype=float).reshape(
             -1, 4
@@ -271,7 +271,7 @@ class CaptionQA(PublishedMetric):
 def record_of(
     question: ChoiceQuestion, answer: Answer, reply: str | None = None, error: str | None = None
 ) -> dict[str, Any]:
-    """A question, its reply and what it is worth, as it stands in a row."""
+    """A question, its reply and its score, as stored in a row."""
     return {
         "index": question.index,
         "question": question.text,
@@ -288,7 +288,7 @@ def record_of(
 
 def domain_of(image_id: str) -> str:
     """
-    Domain that an id of the published dataset begins with; "all" for other ids.
+    Domain from an id of the published dataset; "all" for other ids.
 
     Example:
 

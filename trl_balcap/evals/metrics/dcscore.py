@@ -1,11 +1,11 @@
 """
-DCScore (DeCapBench): is each atomic fact of a caption right, and which facts of the image does the
-caption hold?
+DCScore (DeCapBench): which atomic facts of a caption are right, and which facts of the image the
+caption contains.
 
-Three questions a caption: split it into facts; match them with the image's annotated facts (three
-replies); verify them against the image (three replies). Each pair of replies is a trial, and a
-caption's score is the mean of nine. In `official` mode a caption that cannot be scored is left out;
-the rest of both modes is in `rules/dcscore.py`.
+There are three questions per caption: split it into facts; match them with the image's annotated
+facts (three replies); verify them against the image (three replies). Each pair of replies is a
+trial, and a caption's score is the mean of nine. In `official` mode a caption that cannot be scored
+is left out; `rules/dcscore.py` has the other rules of both modes.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ PROMPTS = PromptFiles(
 )
 INVALID = "invalid replies"
 FACTS_OF_CHECKOUT = "eval/human_annotated_oracle_facts.jsonl"
-ATTEMPTS = 5  # at one caption, each from the extraction on
+ATTEMPTS = 5  # per caption, each starting with the extraction
 REPLIES = 3  # to the matching and to the verification question
 MAX_TOKENS = 2000
 SYSTEM = "You are a helpful assistant."
@@ -69,12 +69,11 @@ class OracleFacts:
 
 def load_oracle_facts(path: str | Path) -> dict[str, OracleFacts]:
     """
-    Read the benchmark's annotations: JSONL rows with "image_name", "oracle_caption" and
-    "oracle_facts".
+    Read the benchmark's annotations: JSONL with "image_name", "oracle_caption" and "oracle_facts".
 
     Raises:
         `FileNotFoundError`: if there is no such file.
-        `BadRowsError`: if a row has not these columns, with one message per bad row.
+        `BadRowsError`: if a row lacks these columns, with one message per bad row.
     """
     annotations: dict[str, OracleFacts] = {}
     problems = []
@@ -89,8 +88,8 @@ def load_oracle_facts(path: str | Path) -> dict[str, OracleFacts]:
             or not all(isinstance(fact, str) for fact in facts)
         ):
             problems.append(
-                f'{path}:{number}: a row needs "image_name" and "oracle_caption" (text) and '
-                f'"oracle_facts" (a list of texts); it has {", ".join(row)}.'
+                f'{path}:{number}: rows need "image_name" and "oracle_caption" (strings) and '
+                f'"oracle_facts" (a list of strings), but this one has {", ".join(row)}.'
             )
             continue
         annotations[name] = OracleFacts(reference, tuple(facts))
@@ -112,7 +111,7 @@ class DCScore(PublishedMetric):
         mode (`str`, *optional*, defaults to `"official"`):
             See `rules/dcscore.py`.
         data_sha256 (`str`, *optional*):
-            Hash of the annotations' file.
+            Hash of the annotation file.
     """
 
     annotations: Mapping[str, OracleFacts]
@@ -129,7 +128,7 @@ class DCScore(PublishedMetric):
 
     @classmethod
     def build(cls, judge: Judge, benchmarks: Benchmarks) -> Self:
-        """Read the annotated facts from their file, or from the official checkout."""
+        """Read the annotated facts from their file, or from the official repository's clone."""
         prompts = prompts_of(PROMPTS, benchmarks.checkouts)
         in_checkout = (Path(folder) / FACTS_OF_CHECKOUT for folder in benchmarks.checkouts)
         facts = next(filter(Path.is_file, in_checkout), None)
@@ -142,21 +141,21 @@ class DCScore(PublishedMetric):
         return {"data_sha256": self.data_sha256}
 
     def absent(self, rows: Sequence[Row]) -> int:
-        """Annotated images without a row."""
+        """Number of annotated images without a row."""
         return len(self.annotations.keys() - {image_of(row) for row in rows})
 
     def problems(self, captions: Sequence[Caption]) -> list[str]:
         """One message per caption whose image has no annotated facts."""
         return [
-            f"{caption.where}: there are no annotated facts of {image_name(caption)!r}. Remove the "
-            f"row, or add its facts to the file given with --data dcscore=PATH."
+            f"{caption.where}: no annotated facts for {image_name(caption)!r}. Remove the row, or "
+            f"add its facts to the file given with --data dcscore=PATH."
             for caption in captions
             if image_name(caption) not in self.annotations
         ]
 
     def workload(self, captions: Sequence[Caption]) -> Workload:
-        """Three calls for matching and verification each, one for extraction, if no reply is
-        invalid."""
+        """One call for extraction and three each for matching and verification, if all replies are
+        valid."""
         total = Workload()
         for caption in captions:
             text = len(caption.caption)
@@ -183,9 +182,9 @@ class DCScore(PublishedMetric):
         Score one caption.
 
         Returns:
-            `dict`: "score" (0 to 1) and the means over trials, or `None` with a "reason"; and what
-            they come from: "facts", "mappings", "verifications", "trials", "attempts" with each
-            failed attempt's error.
+            `dict`: "score" (0 to 1) and the means over trials, or `None` with a "reason"; and their
+            sources: "facts", "mappings", "verifications", "trials", "attempts" with each failed
+            attempt's error.
 
         Raises:
             `JudgeError`: if the judge did not answer at all.
@@ -217,7 +216,7 @@ class DCScore(PublishedMetric):
         attempt: int,
         record: dict[str, Any],
     ) -> list[FactScores]:
-        """All trials of one attempt; what was read so far is left in `record`."""
+        """All trials of one attempt; intermediate results are left in `record`."""
         extraction = await ask(
             chat(SYSTEM, self.prompts.fill("extract", caption=self.prompts.quote(caption.caption))),
             tag="dcscore/extract",
@@ -248,7 +247,7 @@ class DCScore(PublishedMetric):
             n=REPLIES,
             attempt=attempt,
         )
-        record["matched"] = True  # the official script dies in its first attempt without this
+        record["matched"] = True  # without this, the official script crashes in its first attempt
         mappings = [
             read_mapping(reply, n_oracle=len(oracle.facts), mode=self.mode) for reply in matchings
         ]
@@ -283,18 +282,18 @@ class DCScore(PublishedMetric):
         return trials
 
     def notes(self, rows: Sequence[Row]) -> Iterator[str]:
-        """Whether the official script would have come to its end."""
+        """A note if the official script would not have finished."""
         if self.mode == "official" and official_crash(rows):
             yield (
-                "The official script would have died at the first caption, whose first "
-                "extraction came to nothing."
+                "The official script would have crashed at the first caption, whose first "
+                "extraction failed."
             )
 
     @staticmethod
     def statistics(rows: Sequence[Row]) -> list[Statistic]:
         """
-        Corpus scores of scored rows: DCScore, 100 times the mean score of the captions that have
-        one; the same with every unscored caption as 0; and the means that it is made of.
+        Corpus scores of scored rows: DCScore, which is 100 times the mean score of the captions
+        that have one; the same with unscored captions as 0; and the means of its components.
         """
         names = ("precision", "recall", "f1_score", "precision_relevant", "recall_relevant")
         as_zero = [0.0 if row["reason"] == INVALID else row["score"] for row in rows]
@@ -309,7 +308,7 @@ class DCScore(PublishedMetric):
 
 
 def official_crash(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the official script would have died: its very first extraction came to nothing."""
+    """Whether the official script would have crashed because its very first extraction failed."""
     if not rows:
         return False
     attempts = rows[0].get("attempts") or []

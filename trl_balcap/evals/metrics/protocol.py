@@ -1,7 +1,8 @@
 """
-What a metric is: who is asked what about a caption, and how scored rows are compared and summed up.
+The interface of a metric: what it asks about a caption, and how scored rows are summarised and
+compared.
 
-A new metric is one file beside this one, with a class that derives from [`Metric`], and one line in
+A new metric is a file next to this one, with a class that derives from [`Metric`], and a line in
 `registry.py`. The commands then know its name, its flags and its table.
 """
 
@@ -22,30 +23,30 @@ __all__ = ["Benchmarks", "Metric", "Mode", "PublishedMetric", "Row", "data_hash"
 Mode = Literal["official", "strict"]
 
 Row = Mapping[str, Any]
-"""A scored caption, as it stands in `<metric>.jsonl`."""
+"""A scored caption, as stored in `<metric>.jsonl`."""
 
 
 @dataclass(frozen=True)
 class Benchmarks:
     """
-    What the published benchmarks need beside the captions. Nothing of it comes with this package.
+    What the published benchmarks need besides captions. None of it comes with this package.
 
     Args:
         mode (`str`, *optional*, defaults to `"official"`):
             `"official"` for numbers as published, `"strict"` for corrected ones.
         data (`Mapping[str, str or Path]`, *optional*):
-            Each benchmark's data by the metric's name: for "dcscore"
-            `human_annotated_oracle_facts.jsonl` (by default that of an official checkout), for
-            "captionqa" a file, folder or Hub name (see [`load_questions`]), for "caparena"
+            Each benchmark's data by metric: for "dcscore", `human_annotated_oracle_facts.jsonl`
+            (by default from a clone of the official repository); for "captionqa", a file, a folder
+            or a dataset on the Hub (see [`load_questions`]); for "caparena",
             `caparena_auto_600.json`.
         checkouts (`Sequence[str or Path]`, *optional*):
-            Checkouts of the benchmarks' repositories, to read the official prompts from.
+            Clones of the benchmarks' repositories, to read the official prompts from.
         model (`str`, *optional*, defaults to `"captions"`):
             Name of the tested model in CapArena-Auto; a baseline's name skips its own images.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of CaptionQA's shuffle and CapArena's coin.
+            Seed of CaptionQA's shuffle and CapArena's coin flips.
         split (`str`, *optional*, defaults to `"all"`):
-            Domain of CaptionQA to score.
+            CaptionQA domain to score.
     """
 
     mode: Mode = "official"
@@ -57,13 +58,13 @@ class Benchmarks:
 
     def data_of(self, metric: "type[Metric]") -> str:
         """
-        Where a metric's data is.
+        The location of a metric's data.
 
         Raises:
-            `ValueError`: if it is not given, with the way to give it.
+            `ValueError`: if it is not given; the message says how to.
         """
         if metric.name not in self.data:
-            raise ValueError(f"{metric.name} needs {metric.data}: give --data {metric.name}=PATH.")
+            raise ValueError(f"{metric.name} needs {metric.data}. Pass --data {metric.name}=PATH.")
         return str(self.data[metric.name])
 
 
@@ -71,70 +72,70 @@ class Metric(Protocol):
     """
     One metric, ready to score captions.
 
-    What follows from scored rows alone (`statistics`, `strata`, `breakdown`) needs no instance, so
+    Whatever depends on scored rows only (`statistics`, `strata`, `breakdown`) needs no instance, so
     that rows can be compared without the benchmark's data.
     """
 
     name: ClassVar[str]
-    """As `--metrics` takes it; the rows are in `<name>.jsonl`."""
+    """Name for `--metrics`, and of the row file `<name>.jsonl`."""
     needs_image: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
     official_judge: ClassVar[str | None] = None
-    """The judge of the published numbers; `None` where no numbers compare."""
+    """The judge of the published numbers; `None` if there are no comparable numbers."""
     incomparable: ClassVar[str] = "There are no published scores to compare with."
-    """Why, where there is no official judge."""
+    """Why there is no official judge."""
     data: ClassVar[str | None] = None
-    """What it needs beside the captions, in words; the user gives it as `--data <name>=PATH`."""
+    """What it needs besides captions, in words; passed as `--data <name>=PATH`."""
     checkout_file: ClassVar[str | None] = None
-    """The file by which a checkout of the benchmark's repository is known."""
+    """A file that identifies a clone of the benchmark's repository."""
     final_reasons: ClassVar[frozenset[str]] = frozenset()
-    """Reasons for no score that asking again cannot change."""
+    """Reasons for a missing score that asking again cannot change."""
     official_reasons: ClassVar[frozenset[str]] = frozenset()
-    """Reasons with which the published numbers, too, leave a caption out."""
+    """Reasons for which the published numbers also leave out a caption."""
     keeps_verdicts: ClassVar[bool] = False
     """Whether its verdicts are those of training, so that `trl-balcap report` can show them."""
     of_the_model: ClassVar[frozenset[str]] = frozenset()
-    """Settings in which two models that are compared may differ."""
+    """Settings that may differ between two compared models."""
 
     mode: Any
-    """By which rules it scores: a `str`, of those that the metric knows."""
+    """The scoring rules to use, one of the modes that the metric knows."""
 
     @property
     def prompts_sha256(self) -> str:
-        """Hash over the prompts, to tell results of different prompts apart."""
+        """Hash of the prompts, to tell results with different prompts apart."""
         ...
 
     @property
     def prompts_source(self) -> str:
-        """Whose prompts the judge is asked with, in words."""
+        """Which prompts are used, in words."""
         ...
 
     @property
     def has_official_prompts(self) -> bool:
-        """Whether they are the ones of the published numbers."""
+        """Whether they are the prompts of the published numbers."""
         return False
 
     @classmethod
     def build(cls, judge: Judge, benchmarks: Benchmarks) -> Self:
         """
-        The metric with its data and prompts read.
+        Read the metric's data and prompts.
 
         Raises:
-            `ValueError`: if an option that it needs is missing, or a file is of another form.
+            `ValueError`: if a required option is missing, or a file has another form.
         """
         ...
 
     def settings(self) -> dict[str, Any]:
-        """What else scores depend on; rows made with other settings are neither kept nor
+        """What else scores depend on. Rows made with other settings are neither kept nor
         compared."""
         return {}
 
     def absent(self, rows: Sequence[Row]) -> int:
-        """Images of the benchmark that no row is about; 0 where the metric has no fixed set."""
+        """Number of the benchmark's images without a row; 0 if the metric has no fixed set."""
         return 0
 
     def is_current(self, row: Row) -> bool:
-        """Whether an earlier row rests on what would be asked now. Called after [`problems`]."""
+        """Whether an earlier row comes from the questions asked now. Called after [`problems`]."""
         return True
 
     def problems(self, captions: Sequence[Caption]) -> list[str]:
@@ -142,7 +143,7 @@ class Metric(Protocol):
         return []
 
     def workload(self, captions: Sequence[Caption]) -> Workload:
-        """What will be asked about these captions, estimated."""
+        """Estimate of what will be asked about these captions."""
         ...
 
     async def score(self, caption: Caption, ask: Ask, earlier: Row | None = None) -> dict[str, Any]:
@@ -155,11 +156,11 @@ class Metric(Protocol):
             ask ([`Ask`]):
                 Sends raw questions to the judge.
             earlier (`Row`, *optional*):
-                The row of an earlier run that came to no score, or not to all of it.
+                The row of an earlier run without a score, or with an incomplete one.
 
         Returns:
-            `dict`: "score" (`None` where there is none), "reason" (`None` where nothing is
-            missing), and every verdict and reply that the score rests on.
+            `dict`: "score" (`None` if missing), "reason" (`None` if nothing is missing), and every
+            verdict and reply behind the score.
 
         Raises:
             `JudgeError`: if the judge did not answer at all.
@@ -167,7 +168,7 @@ class Metric(Protocol):
         ...
 
     def unjudged(self, caption: Caption) -> dict[str, Any]:
-        """What a row needs besides "score" and "reason" where [`score`] raised."""
+        """What a row needs besides "score" and "reason" if [`score`] raised."""
         return {}
 
     @staticmethod
@@ -182,41 +183,41 @@ class Metric(Protocol):
 
     @staticmethod
     def breakdown(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-        """Scores of parts, such as categories: each with "score" and "n"."""
+        """Scores of subsets, such as categories, each with "score" and "n"."""
         return {}
 
     def notes(self, rows: Sequence[Row]) -> Iterable[str]:
-        """What else a reader must know of these rows' scores, a sentence an entry."""
+        """What else readers need to know about these rows' scores, one sentence per entry."""
         return ()
 
 
 class PublishedMetric(Metric, Protocol):
-    """A metric whose prompts are ours or the original ones, see [`prompts_of`]."""
+    """A metric with either our prompts or the original ones, see [`prompts_of`]."""
 
     prompts: Prompts
 
     @property
     def prompts_sha256(self) -> str:
-        """Hash over the prompts."""
+        """Hash of the prompts."""
         return self.prompts.sha256
 
     @property
     def prompts_source(self) -> str:
-        """Whose prompts the judge is asked with."""
+        """Which prompts are used."""
         return self.prompts.label
 
     @property
     def has_official_prompts(self) -> bool:
-        """Whether they were read from a checkout."""
+        """Whether they were read from a clone."""
         return self.prompts.origin == "official"
 
 
 def image_of(row: Row) -> str:
-    """What the published benchmarks call a row's image: its file's name, or the id."""
+    """The name of a row's image in the published benchmarks: its file name, or its id."""
     return str(row["id"]) if row.get("image") is None else Path(row["image"]).name
 
 
 def data_hash(source: str | Path) -> str:
-    """Hash of a data file; of what is no file, such as a dataset's name, the name itself."""
+    """Hash of a data file; for anything else, such as a dataset's name, the name itself."""
     path = Path(source)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(source)

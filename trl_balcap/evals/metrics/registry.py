@@ -1,4 +1,4 @@
-"""All metrics by name. A new metric is a file beside this one and a line here."""
+"""All metrics by name. A new metric is a file next to this one and a line here."""
 
 from trl_balcap.evals.metrics.b_capscore import BCapScore
 from trl_balcap.evals.metrics.caparena import CapArenaAuto
@@ -21,11 +21,11 @@ METRICS: dict[str, type[Metric]] = {
 
 def metric_of(name: str) -> type[Metric]:
     """
-    The metric of that name.
+    The metric with this name.
 
     Raises:
         `ValueError`: if there is none.
     """
     if name not in METRICS:
-        raise ValueError(f"There is no metric {name!r}; choose from {', '.join(METRICS)}.")
+        raise ValueError(f"Unknown metric {name!r}, must be one of {', '.join(METRICS)}.")
     return METRICS[name]

@@ -1,2 +1,2 @@
-"""The rules of published benchmarks: replies read, points given. Pure, and checked against the
-originals."""
+"""The rules of published benchmarks for reading replies and giving points. Pure functions, checked
+against the originals."""

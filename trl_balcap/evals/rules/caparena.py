@@ -1,5 +1,5 @@
 """
-Rules of CapArena-Auto: who meets whom, and what counts as a verdict.
+Rules of CapArena-Auto: who battles whom, and what counts as a verdict.
 
 Rules and quirks as measured on njucckevin/CapArena at c251cdd. Two modes:
 
@@ -29,7 +29,7 @@ BASELINES = {
     "CogVLM2-llama3-chat-19B": "cog",
     "MiniCPM-V2.6-8B": "cpm",
 }
-"""Full name of each baseline, as the files write it, and the short one of its score."""
+"""Full name of each baseline in the files, and the short name of its score."""
 _EXACT: dict[str, Verdict] = {
     "Caption 1 is better": 1,
     "Caption 1 is better.": 1,
@@ -41,7 +41,7 @@ _EXACT: dict[str, Verdict] = {
 
 
 class Battle(NamedTuple):
-    """Two captions of one image. `verdict` is the judge's words, `None` where there are none."""
+    """Two captions of one image. `verdict` is the judge's words, `None` if there are none."""
 
     img: str
     source1: str
@@ -61,9 +61,9 @@ def auto_battles(
     seed: int = 0,
 ) -> list[Battle]:
     """
-    Battles of a model: one per image, its order of captions drawn by a coin, none against itself.
+    Battles of a model: one per image, with the captions in random order, and none against itself.
 
-    The official coin has no seed; any seed is one of its outcomes.
+    The official coin flip has no seed; any seed is one of its outcomes.
 
     Args:
         references (`Mapping`):
@@ -74,7 +74,7 @@ def auto_battles(
         model (`str`):
             The model's name. A baseline skips its own images.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of the coins.
+            Seed of the coin flips.
 
     Returns:
         `list[Battle]`
@@ -116,11 +116,11 @@ def auto_battles(
 
 def read_judgment(reply: str | None) -> str | None:
     r"""
-    Words of the verdict in a reply, `None` where the judge must be asked again.
+    The words of the verdict in a reply, `None` if the judge must be asked again.
 
-    Both a reason and a judgment must be there, in that order, in the official script's reading: the
-    reason is what stands between "Reason:" and the next "Judgment:", the judgment the line after
-    the first "Judgment:".
+    There must be a reason and a judgment, in that order. As in the official script, the reason is
+    between "Reason:" and the next "Judgment:", and the judgment is the line after the first
+    "Judgment:".
 
     Example:
 
@@ -165,8 +165,8 @@ def verdict_of(judgment: str | None, mode: Mode = "official") -> Verdict | None:
 
 def caption_length(caption: str) -> int:
     """
-    Words of a caption as the official leaderboard counts them: pieces between single spaces, so ""
-    is 1.
+    Number of words in a caption as the official leaderboard counts them: parts between single
+    spaces, so "" counts 1.
 
     Example:
 
@@ -181,7 +181,7 @@ def caption_length(caption: str) -> int:
 
 def outcome_of(battle: Battle, model: str, mode: Mode = "official") -> int | None:
     """
-    1 where the model won its battle, -1 where it lost, 0 for a tie, `None` without a verdict.
+    1 if the model won its battle, -1 if it lost, 0 for a tie, `None` without a verdict.
 
     Example:
 

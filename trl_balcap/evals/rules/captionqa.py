@@ -1,16 +1,17 @@
 """
-Rules of CaptionQA: which questions are asked in which order of options, and what a reply is worth.
+Rules of CaptionQA: which questions are asked, in which order the options are, and how replies are
+scored.
 
 Rules and quirks as measured on bronyayang/CaptionQA at f729489 and on the port in lmms-eval 0.7.2.
 Three modes:
 
 - `official`: those numbers. A reply that names no option is wrong, one shuffle runs through all
-  questions (so a missing caption changes the ones after it), and an option is "cannot answer" by
-  its text.
-- `lmms-eval`: the port's numbers: replies are not stripped, "cannot answer" goes by position, each
-  question's shuffle is the one it has when no caption is missing.
+  questions (so a missing caption changes the later ones), and "cannot answer" is recognised by its
+  text.
+- `lmms-eval`: the port's numbers. Replies are not stripped, "cannot answer" is recognised by its
+  position, and questions are shuffled as if no caption were missing.
 - `strict`: a reply must be one letter, or the question has no score; yes/no questions are those
-  whose options say yes and no; each question has its own shuffle.
+  with the options yes and no; each question has its own shuffle.
 """
 
 import random
@@ -51,13 +52,13 @@ class ChoiceQuestion:
 
     Args:
         image_id (`str`), index (`int`):
-            The image, and the question's place among the image's questions.
+            The image, and the question's index among the image's questions.
         text (`str`), choices (`tuple[str, ...]`):
             The question and its own options, in the dataset's order.
         true_index (`int`):
-            Place of the right option in `choices`.
+            Index of the right option in `choices`.
         options (`tuple[str, ...]`):
-            `choices`, with "cannot answer" last where it is offered.
+            `choices`, followed by "cannot answer" if it is offered.
         permutation (`tuple[int, ...]`):
             Shown option k is `options[permutation[k]]`.
         category (`str`):
@@ -80,7 +81,7 @@ class ChoiceQuestion:
 
 
 class Answer(NamedTuple):
-    """What one reply is worth. `score` is `None` where `strict` reads no answer from the reply."""
+    """The score of one reply. `score` is `None` if `strict` finds no answer in the reply."""
 
     text: str | None
     correct: bool
@@ -89,7 +90,7 @@ class Answer(NamedTuple):
 
 
 class Preparation(NamedTuple):
-    """Questions to ask, in order, and how many rows and questions cannot be asked, by reason."""
+    """Questions to ask, in order, and the number of rows and questions left out, by reason."""
 
     questions: list[ChoiceQuestion]
     skipped: dict[str, int]
@@ -97,11 +98,11 @@ class Preparation(NamedTuple):
 
 def extract_letter(reply: str | None, num_options: int) -> str | None:
     """
-    Letter in a reply, read as the official script does.
+    The letter in a reply, read as by the official script.
 
-    What follows the first "</think>", then the first "Answer: ", then the first line break counts.
-    There the first standalone letter decides if it names an option, else the first number from 1 to
-    99 that does, else nothing.
+    Only the part after the first "</think>", then the first "Answer: ", then the first line break
+    counts. There, the first standalone letter decides if it names an option, else the first number
+    from 1 to 99 that does, else nothing.
 
     Example:
 
@@ -128,8 +129,8 @@ def extract_letter(reply: str | None, num_options: int) -> str | None:
 
 def strict_letter(reply: str | None, num_options: int) -> str | None:
     """
-    Letter of a reply that is one option and nothing that contradicts it: "B", "(b)", "**B**",
-    "Answer: B", "B. Cup".
+    The letter in a reply that names one option and nothing that contradicts it: "B", "(b)",
+    "**B**", "Answer: B", "B. Cup".
 
     Example:
 
@@ -152,9 +153,9 @@ def is_yesno_question(question: str, choices: Sequence[Any], mode: Mode = "offic
     """
     Whether a question gets no "cannot answer" option.
 
-    `official`: some option contains "yes" and some "no" anywhere (as "nose" does), or the question
-    starts with an auxiliary verb (as "Is the cup red or blue?" does). `strict`: the options' first
-    words are yes and no.
+    `official`: one option contains "yes" and one contains "no" anywhere (even "nose"), or the
+    question starts with an auxiliary verb (even "Is the cup red or blue?"). `strict`: the options'
+    first words are yes and no.
 
     Example:
 
@@ -176,19 +177,18 @@ def is_yesno_question(question: str, choices: Sequence[Any], mode: Mode = "offic
 
 
 def options_of(question: str, choices: Sequence[Any], mode: Mode = "official") -> list[Any]:
-    """Options that the judge may choose from: the choices, and "cannot answer" unless yes or no is
-    asked."""
+    """Options for the judge: the choices, and "cannot answer" unless it is a yes/no question."""
     offered = [] if is_yesno_question(question, choices, mode) else [CANNOT_ANSWER]
     return [*choices, *offered]
 
 
 def true_letter(choices: Sequence[Any], answer: Any) -> str | None:
     """
-    Letter of the choice whose text is the answer's, `None` where none is. Case matters, outer white
-    space does not.
+    Letter of the choice that equals the answer, `None` if there is none. Case matters, surrounding
+    white space does not.
 
     Raises:
-        `IndexError`: if that choice is beyond the 26th, which has no letter.
+        `IndexError`: if the choice is after the 26th, and so has no letter.
 
     Example:
 
@@ -214,14 +214,14 @@ def prepare_questions(
     mode: Mode = "official",
 ) -> Preparation:
     """
-    Questions of a dataset that can be asked about captions, each with its shuffle.
+    Prepare the questions of a dataset that can be asked about captions, each with its shuffle.
 
     Args:
         dataset (`Sequence[Mapping]`):
             Rows with "id" and "questions" (each with "question", "choices", "answer" as text,
-            "category"), or rows that are one such question.
+            "category"), or rows with one such question each.
         captions (`Mapping[str, str]`):
-            Caption of each image id. An empty caption is asked about.
+            Caption of each image id. Empty captions are asked about too.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the shuffle, the script's default.
         mode (`str`, *optional*, defaults to `"official"`):
@@ -229,7 +229,7 @@ def prepare_questions(
 
     Returns:
         [`Preparation`]: questions without a caption, with fewer than 2 choices, with more than 26
-        options or without a choice that is the answer are skipped, and counted.
+        options, or without a choice equal to the answer are skipped and counted.
     """
     rng = random.Random(seed)
     questions: list[ChoiceQuestion] = []
@@ -252,7 +252,7 @@ def prepare_questions(
                 skipped["fewer than 2 choices"] += 1
                 continue
             options = options_of(text, choices, mode)
-            if len(options) > len(LETTERS):  # the official script dies here
+            if len(options) > len(LETTERS):  # the official script crashes here
                 skipped["more than 26 options"] += 1
                 continue
             letter = true_letter(choices, question.get("answer"))
@@ -283,7 +283,7 @@ def prepare_questions(
 
 def question_prompt(caption: str, question: ChoiceQuestion) -> str:
     """
-    The user's turn: caption, question, lettered options.
+    The user's message: caption, question, lettered options.
 
     Example:
 
@@ -316,11 +316,10 @@ def question_prompt(caption: str, question: ChoiceQuestion) -> str:
 
 def score_reply(question: ChoiceQuestion, reply: str | None, mode: Mode = "official") -> Answer:
     """
-    Worth of one reply: 1 for the right option, `1 / len(choices) + 0.05` for "cannot answer", else
-    0.
+    Score one reply: 1 for the right option, `1 / len(choices) + 0.05` for "cannot answer", else 0.
 
-    `official` strips the reply and rounds the score to 4 decimals. `strict` gives no score to a
-    reply that names no option, because that is the judge's failure.
+    `official` strips the reply and rounds the score to 4 decimals. `strict` does not score a reply
+    that names no option, because that is the judge's failure.
 
     Example:
 
@@ -342,7 +341,7 @@ def score_reply(question: ChoiceQuestion, reply: str | None, mode: Mode = "offic
         return Answer(None, False, False, None if mode == "strict" else 0.0)
     place = question.permutation[LETTERS.index(letter)]
     text = str(question.options[place])
-    # By its text, so that a choice of that text earns partial credit too.
+    # Recognised by its text, so that a choice with the same text also earns partial credit.
     by_text, by_place = text == CANNOT_ANSWER, place >= len(question.choices)
     if by_text if mode == "official" else by_place:
         score = 1 / len(question.choices) + 0.05

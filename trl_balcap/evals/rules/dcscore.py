@@ -1,10 +1,10 @@
 """
-Rules of DCScore (DeCapBench): from the replies of a judge to precision, recall and F1 of one trial.
+Rules of DCScore (DeCapBench): precision, recall and F1 of one trial, from a judge's replies.
 
 The arithmetic and its quirks were measured on the authors' script (MAGAer13/DeCapBench at 9f3fb10).
 Two modes:
 
-- `official`: those numbers, quirks included: wrong facts dilute right ones, ids are not validated.
+- `official`: those numbers, including quirks: wrong facts dilute right ones, ids are not validated.
 - `strict`: each annotated fact counts once, ids must be annotated ids, every fact needs a verdict,
   and a caption without facts scores 0.
 """
@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 Mode = Literal["official", "strict"]
-EPSILON = 1e-8  # the official script's, in F1 alone
+EPSILON = 1e-8  # from the official script, only in F1
 
 
 class InvalidReplyError(ValueError):
-    """A judge's reply that no score can be computed from; the attempt is invalid."""
+    """A judge's reply from which no score can be computed; the attempt is invalid."""
 
 
 class FactScores(NamedTuple):
@@ -58,17 +58,17 @@ class FactScores(NamedTuple):
 
     @property
     def score(self) -> float:
-        """Mean of the two F1, between 0 and 1 except by an official quirk."""
+        """Mean of the two F1 scores, between 0 and 1 except for an official quirk."""
         return (self.f1_score + self.f1_score_relevant) / 2
 
 
 def read_reply(text: str | None) -> Any:
     """
-    Read the list in a judge's reply as the official script does, `None` where it cannot.
+    Read the list in a judge's reply as the official script does, `None` if it cannot.
 
-    The text after the last JSON fence is tried as a Python literal up to the next fence, then in
-    one line without outer backticks as a Python literal, as JSON, and as JSON without any backtick.
-    So trailing commas and Python's `None` are read, and prose before a list without a fence is not.
+    The text after the last JSON fence is tried as a Python literal up to the next fence; then, on
+    one line without outer backticks, as a Python literal, as JSON, and as JSON without backticks.
+    So it accepts trailing commas and Python's `None`, but not prose before an unfenced list.
 
     Example:
 
@@ -93,14 +93,14 @@ def read_reply(text: str | None) -> Any:
         try:
             return read(candidate)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue  # the next reading; a reply that none of them reads is None
+            continue  # try the next reading; None if all fail
     return None
 
 
 def format_facts(facts: Iterable[Mapping[str, Any]]) -> str:
     r"""
-    Write facts as the official prompts hold them: a fence, one JSON object a line, a comma after
-    each.
+    Format facts as in the official prompts: a fence, then one JSON object per line, each followed
+    by a comma.
 
     Example:
 
@@ -119,11 +119,11 @@ def read_extraction(text: str | None, mode: Mode = "official") -> list[dict[str,
     Facts in a reply to the extraction question: `{"fact": str, "relevance": 0 | 1, "identifier"?:
     str}`.
 
-    `official` asks for `relevance` in every fact, as the script does by deleting it. `strict` takes
-    a fact without one as relevant, wants text in every fact, and keeps one of equal facts.
+    `official` requires `relevance` in every fact, since the script deletes it. `strict` treats a
+    fact without one as relevant, requires text in every fact, and drops duplicates.
 
     Raises:
-        `InvalidReplyError`: if the reply holds no such list.
+        `InvalidReplyError`: if the reply has no such list.
     """
     entries = _entries(text, "extraction")
     if mode == "official":
@@ -134,21 +134,20 @@ def read_extraction(text: str | None, mode: Mode = "official") -> list[dict[str,
     for entry in entries:
         fact = _field(entry, "fact", "extraction")
         if not isinstance(fact, str) or not fact.strip():
-            raise InvalidReplyError(f"The extraction reply has a fact that is no text: {fact!r}.")
+            raise InvalidReplyError(f"The extraction reply has a fact that is not text: {fact!r}.")
         facts.setdefault(fact, {"relevance": 1, **entry})
     return list(facts.values())
 
 
 def read_mapping(text: str | None, *, n_oracle: int, mode: Mode = "official") -> dict[Any, Any]:
     """
-    Matches in a reply to the matching question: fact to id of an annotated fact, or to `None`.
+    Matches in a reply to the matching question: each fact's annotated id, or `None`.
 
-    `official` keeps ids as they stand, so that 0 and "0" are different facts. `strict` reads "0" as
-    0, "none" in any spelling as `None`, and refuses every id outside `range(n_oracle)`.
+    `official` keeps ids as they are, so that 0 and "0" are different facts. `strict` reads "0" as
+    0 and "none" in any spelling as `None`, and rejects ids outside `range(n_oracle)`.
 
     Raises:
-        `InvalidReplyError`: if the reply holds no such list, or in `strict` an id that is no
-            annotated fact's.
+        `InvalidReplyError`: if the reply has no such list or, in `strict`, has an unknown id.
     """
     mapping: dict[Any, Any] = {}
     for entry in _entries(text, "matching"):
@@ -157,7 +156,9 @@ def read_mapping(text: str | None, *, n_oracle: int, mode: Mode = "official") ->
         if mode == "strict":
             matched = _annotated_id(matched, n_oracle)
             if mapping.get(fact, matched) != matched:
-                raise InvalidReplyError(f"The matching reply matches {fact!r} twice, differently.")
+                raise InvalidReplyError(
+                    f"The matching reply matches {fact!r} in two different ways."
+                )
         mapping[fact] = matched
     return mapping
 
@@ -167,15 +168,14 @@ def read_verification(text: str | None, mode: Mode = "official") -> list[dict[st
     Verdicts in a reply to the verification question: `{"fact": str, "verification": 0 | 1}`.
 
     `official` keeps duplicates, and counts 1, 1.0 and `True` as right and anything else as wrong.
-    `strict` keeps one of equal entries and refuses a fact verified both ways or by anything but 0
-    and 1.
+    `strict` drops duplicates and rejects facts verified both ways or with anything but 0 and 1.
 
     Raises:
-        `InvalidReplyError`: if the reply holds no such list.
+        `InvalidReplyError`: if the reply has no such list.
     """
     parsed = read_reply(text)
     if not isinstance(parsed, list):
-        raise InvalidReplyError(f"The verification reply holds no list: {_short(text)}.")
+        raise InvalidReplyError(f"The verification reply contains no list: {_short(text)}.")
     entries = _entries(text, "verification")
     if mode == "official":
         return entries
@@ -185,7 +185,7 @@ def read_verification(text: str | None, mode: Mode = "official") -> list[dict[st
         verdict = _field(entry, "verification", "verification")
         if not isinstance(verdict, int | float) or verdict not in (0, 1):
             raise InvalidReplyError(
-                f"The verification reply must say 0 or 1 of {fact!r}, not {verdict!r}."
+                f"The verification reply must say 0 or 1 for {fact!r}, not {verdict!r}."
             )
         if verdicts.setdefault(fact, entry)["verification"] != verdict:
             raise InvalidReplyError(f"The verification reply calls {fact!r} both right and wrong.")
@@ -202,16 +202,17 @@ def fact_scores(
     """
     Precision, recall and F1 of one trial.
 
-    With V the entries of the verification, right(f) their verdict, m(f) the match, N the annotated
-    facts, U the right facts that match none, and c(o) the entries that match o:
+    Let V be the entries of the verification, right(f) their verdicts, m(f) the match, N the number
+    of annotated facts, U the number of right facts that match none, and c(o) the number of entries
+    that match o:
 
         precision = right / |V|
         recall    = (U + sum over right matched f of 1 / c(m(f))) / (N + U)
         F1        = 2 precision recall / (precision + recall + 1e-8)
 
     `official` counts wrong entries in c(o), and irrelevant ones too when it scores the relevant.
-    `strict` counts in c(o) only the entries that earn credit, so an annotated fact that was said
-    rightly counts one, in both halves.
+    `strict` counts only entries that earn credit in c(o), so an annotated fact that was stated
+    correctly counts one in both halves.
 
     Args:
         facts (`Sequence`):
@@ -247,12 +248,12 @@ def fact_scores(
     judged = [_hashable(_field(entry, "fact", "verification")) for entry in verification]
     if set(mapping) != set(judged):
         raise InvalidReplyError(
-            f"Matching and verification must be about the same facts; only one of them has "
+            f"Matching and verification must have the same facts, but only one of them has "
             f"{sorted(map(str, set(mapping) ^ set(judged)))[:3]}."
         )
     if mode == "strict" and set(judged) != {fact["fact"] for fact in facts}:
         raise InvalidReplyError(
-            f"Every fact of the caption needs a verdict and no other fact may have one; "
+            f"Exactly the facts of the caption must have a verdict; "
             f"{len(set(judged))} were judged, {len(facts)} were asked about."
         )
     entries = [
@@ -307,7 +308,7 @@ def _half(
     if not entries or not total:
         raise InvalidReplyError(
             "Nothing to divide by: "
-            + ("no fact was verified." if not entries else "there is no annotated fact.")
+            + ("no fact was verified." if not entries else "there are no annotated facts.")
         )
     precision = len(right) / len(entries)
     recall = credit / total
@@ -316,13 +317,15 @@ def _half(
 
 def _entries(text: str | None, question: str) -> list[dict[str, Any]]:
     parsed = read_reply(text)
-    # Any container iterates in the official script; only dicts get through it.
+    # The official script iterates over any container; only dicts get through.
     if not isinstance(parsed, Iterable):
-        raise InvalidReplyError(f"The {question} reply holds no list: {_short(text)}.")
+        raise InvalidReplyError(f"The {question} reply contains no list: {_short(text)}.")
     entries = list(parsed)
     for entry in entries:
         if not isinstance(entry, dict):
-            raise InvalidReplyError(f"The {question} reply holds {entry!r}, which is no fact.")
+            raise InvalidReplyError(
+                f"The {question} reply contains {entry!r}, which is not a fact."
+            )
     return entries
 
 
@@ -336,7 +339,7 @@ def _hashable(value: Any) -> Any:
     try:
         hash(value)
     except TypeError as error:
-        raise InvalidReplyError(f"{value!r} can name neither a fact nor its match.") from error
+        raise InvalidReplyError(f"{value!r} cannot be a fact or a match.") from error
     return value
 
 
@@ -346,7 +349,7 @@ def _annotated_id(value: Any, n_oracle: int) -> int | None:
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < n_oracle:
-        raise InvalidReplyError(f"{value!r} is no id of the {n_oracle} annotated facts.")
+        raise InvalidReplyError(f"{value!r} is not an id of the {n_oracle} annotated facts.")
     return value
 
 
