@@ -91,7 +91,11 @@ def test_one_generation_is_no_group():
     [
         ([[1.0]], {"num_generations": 1}, "must be a torch.Tensor of shape .*, got a list"),
         (torch.ones(6), {"num_generations": 2}, r"shape \(B, K\), got \(6,\)"),
-        (torch.ones(6, 1), {"num_generations": 4}, "6 rows, which is no whole number of groups"),
+        (
+            torch.ones(6, 1),
+            {"num_generations": 4},
+            "6 rows, which is not a multiple of num_generations=4",
+        ),
         (torch.tensor([[1.0], [math.inf]]), {"num_generations": 2}, "Reward 0 of row 1 is inf"),
         (
             torch.ones(2, 3),

@@ -251,7 +251,7 @@ def test_bounds_in_tokens_need_no_reference_and_log_no_ratio(processor):
 def test_bounds_in_tokens_are_a_band_of_the_mask(processor):
     with pytest.raises(ValueError, match=r"pair of whole numbers.*got \(200, 60\)"):
         gate_reward(fluent, processor, tokens=(200, 60))
-    with pytest.raises(ValueError, match="leave them out, or kind='linear'"):
+    with pytest.raises(ValueError, match="tokens needs kind='mask', got 'linear'"):
         gate_reward(fluent, processor, tokens=(60, 200), kind="linear")
 
 
@@ -271,7 +271,7 @@ def test_bad_input(processor):
         length_gate(torch.ones(1), 1.0)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"got \(2,\) and \(3,\)"):
         length_gate(torch.ones(2), torch.ones(3))
-    with pytest.raises(ValueError, match="Only a reward function can be length-gated, got Linear"):
+    with pytest.raises(ValueError, match="Only reward functions can be length-gated, got Linear"):
         gate_reward(torch.nn.Linear(1, 1), processor)
     with pytest.raises(ValueError, match="kind must be 'mask' or 'linear', got 'slope'"):
         gate_reward(fluent, processor, kind=cast(Any, "slope"))

@@ -30,7 +30,7 @@ def brief_reward(completions, **kwargs):
 
 def test_a_dataset_smaller_than_one_generation_batch():
     args = config(gradient_accumulation_steps=16)
-    with pytest.raises(ValueError, match="has 9 rows, and one generation batch takes 16"):
+    with pytest.raises(ValueError, match="has 9 rows, but one generation batch needs 16"):
         build(Dataset.from_dict(ROWS), brief_reward, args)
 
 
@@ -48,7 +48,7 @@ def test_a_dataset_smaller_than_one_generation_batch():
         pytest.param({"prompt": [7] * 8}, {}, "prompt of row 0 of train_dataset is 7", id="number"),
         pytest.param(
             ROWS, {"eval_dataset": Dataset.from_dict({"prompt": ["a"]})},
-            "recall_reward needs .*reference.* eval_dataset has only prompt", id="eval_set",
+            "recall_reward needs .*reference.* eval_dataset only has prompt", id="eval_set",
         ),
         pytest.param(
             ROWS, {"eval_dataset": {"test": Dataset.from_dict({"prompt": []})}},
@@ -99,7 +99,7 @@ def test_any_error_of_a_preflight_is_said_before_the_model_is_loaded():
 def test_names_of_gated_rewards_are_a_list():
     with pytest.raises(ValueError, match=r"Write \['linguistic_reward'\]"):
         config(length_gated_rewards="linguistic_reward")
-    with pytest.raises(ValueError, match="no reward function has that name"):
+    with pytest.raises(ValueError, match="but the reward functions are"):
         build(
             Dataset.from_dict(ROWS),
             [PrecisionReward("scenes/oracle")],

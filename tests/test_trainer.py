@@ -281,7 +281,7 @@ def test_refuses_before_the_model_is_loaded(scenes, tmp_path):
             "no/such-model", reward_funcs, BalCapConfig(str(tmp_path), **CPU, **config), dataset
         )
 
-    with pytest.raises(ValueError, match="'lingustic', and no reward function has that name"):
+    with pytest.raises(ValueError, match="'lingustic', but the reward functions are"):
         build(length_gated_rewards=["lingustic"])
     with pytest.raises(ValueError, match="reward_weights has 2 values for 1 reward"):
         build(reward_weights=[1.0, 2.0])
@@ -293,9 +293,9 @@ def test_refuses_before_the_model_is_loaded(scenes, tmp_path):
         build(length_gate_lower=3.0)
     with pytest.raises(ValueError, match="'mask', 'linear' or None, got 'slope'"):
         build(length_gate="slope")
-    with pytest.raises(ValueError, match=r"\[60, 200\] bounds the mask, and length_gate is None"):
+    with pytest.raises(ValueError, match=r"\[60, 200\] needs length_gate='mask', got None"):
         build(length_gate_tokens=(60, 200), length_gate="none")
-    with pytest.raises(ValueError, match=r"\(0.5, 3\) are two gates. Leave one out"):
+    with pytest.raises(ValueError, match=r"\(0.5, 3\). Leave one of the two out"):
         build(length_gate_tokens=(60, 200), length_gate_upper=3.0)
 
 

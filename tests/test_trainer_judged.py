@@ -112,7 +112,7 @@ def test_a_bug_ends_the_run_behind_a_checkpoint_with_its_traceback(tiny_qwen, sc
         train_dataset=scenes,
     )  # fmt: skip
     with pytest.raises(
-        RewardInternalError, match="recall_reward failed by an error of its own"
+        RewardInternalError, match="recall_reward failed with an internal error"
     ) as e:
         trainer.train()
     assert 'raise KeyError("a bug of ours")' in str(e.value)

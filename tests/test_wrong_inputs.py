@@ -48,7 +48,7 @@ COMMANDS = {
     f"plan --num-processes 0 -- --model_name_or_path {QWEN}": ["at least 1", "got 0"],
     f"plan -- --model_name_or_path {QWEN} --num_generations many": ["--num_generations", "'many'"],
     f"plan -- --model_name_or_path {QWEN} --nothing 3": ["no flags --nothing 3"],
-    "plan -- --model_name_or_path ./gone": ["'./gone'", "Give a local folder"],
+    "plan -- --model_name_or_path ./gone": ["'./gone'", "Pass a local folder"],
     "plan --config gone.yaml": ["File not found: gone.yaml"],
     "plan --config broken.yaml": ["broken.yaml:2: not YAML", "`key: value`"],
     "plan --config list.yaml": ["num_generations takes one value", "[1]"],
@@ -60,7 +60,7 @@ COMMANDS = {
     "scenes serve --noise {}x": ["--noise is not valid JSON"],
     "scenes make --n -1 --out new": ["n is -1", "0 or more"],
     "scenes make --n 1 --out scenes": ["captions.jsonl exists already", "Name another folder"],
-    "caption ./gone scenes --out new.jsonl": ["no model ./gone", "Give a checkpoint"],
+    "caption ./gone scenes --out new.jsonl": ["Model not found: ./gone", "Pass the folder"],
     f"caption {CAPTIONER} gone --out new.jsonl": ["File or folder not found: gone"],
     f"caption {CAPTIONER} scenes --out folder": ["folder is a folder", "such as"],
     f"caption {CAPTIONER} scenes --out new.jsonl --batch-size 0": ["1 or more", "got 0"],
@@ -75,7 +75,7 @@ COMMANDS = {
     "score scenes/images/000.png --judge scenes/oracle --out new": ["000.png", ".jsonl"],
     "score rows.jsonl --judge scenes/oracle --out text": ["text is a file", "a folder", "--out"],
     "score rows.jsonl --judge scenes/oracle --out text/new": ["text is a file", "--out"],
-    "score text --judge scenes/oracle --out new": ["text is no file of rows", ".jsonl"],
+    "score text --judge scenes/oracle --out new": ["text is not a supported file", ".jsonl"],
     "score latin.jsonl --judge scenes/oracle --out new": ["latin.jsonl:1", "Latin-1", "iconv"],
     "score rows.jsonl --judge scenes/oracle --out new --metrics bleu": ["'bleu'", "b-capscore"],
     "score rows.jsonl --judge openai/gpt-4o --out new": ["no terminal", "--yes"],
@@ -188,7 +188,7 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "trainer with a path that is none": (
         lambda: trainer(train_dataset="gone.jsonl"),
-        ["no file or folder gone.jsonl"],
+        ["File or folder not found: gone.jsonl"],
     ),
     **{
         f"trainer with the prompt {prompt!r}": (
@@ -222,8 +222,14 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "load_captions of another kind": (lambda: load_captions("text"), ["text", ".jsonl"]),
     "load_captions 5": (lambda: load_captions(5), ["takes a file, a folder", "got int"]),
-    "load_captions gone": (lambda: load_captions("gone"), ["no file or folder gone", "Give"]),
-    "load_captions ./gone/dir": (lambda: load_captions("./gone/dir"), ["no file or folder"]),
+    "load_captions gone": (
+        lambda: load_captions("gone"),
+        ["File or folder not found: gone", "Pass"],
+    ),
+    "load_captions ./gone/dir": (
+        lambda: load_captions("./gone/dir"),
+        ["File or folder not found:"],
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Reinforcement learning of image captioners under several judge rewards, as a TRL plugin."""
+"""A TRL plugin to train image captioners with reinforcement learning and balanced judge rewards."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# Imported on first use: the judge needs no TRL, the trainer no litellm, the command line neither.
+# Imported on first use: the judge needs no TRL, the trainer no litellm, the CLI neither of them.
 _LAZY = {
     "BalCapConfig": "config",
     "BalCapTrainer": "trainer",

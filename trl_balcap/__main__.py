@@ -1,4 +1,4 @@
-"""`python -m trl_balcap` is the command `trl-balcap`."""
+"""`python -m trl_balcap` runs the `trl-balcap` command."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""From rewards to advantages: pure tensor maths, no trainer.
+"""Advantages from rewards: pure tensor maths, without a trainer.
 
-Shapes: `P` prompts, `G` rollouts of each (`num_generations`), `K` rewards, `B = P * G` rows, the
-rows of one prompt side by side, as TRL's sampler lays them out over all ranks.
+Shapes: `P` prompts, `G` rollouts of each (`num_generations`), `K` rewards, `B = P * G` rows. The
+rows of a prompt are adjacent, as TRL's sampler arranges them over all ranks.
 """
 
 import torch
@@ -14,8 +14,8 @@ __all__ = [
     "grpo_advantages",
 ]
 
-# A group whose rewards differ by no more than a few float32 steps differs by rounding: the same
-# three scores averaged in another order. Dividing that by `eps` would train on it.
+# If a group's rewards differ by only a few float32 steps, that is rounding: the same three scores
+# averaged in another order. Dividing it by `eps` would train on it.
 ROUNDING = 4 * torch.finfo(torch.float32).eps
 
 
@@ -27,7 +27,7 @@ def cgdpo_advantages(
     eps: float = 1e-4,
 ) -> Tensor:
     r"""
-    c-GDPO advantages: normalise each reward in its group, add them up, normalise over the batch.
+    c-GDPO advantages: normalise each reward within its group, sum, and normalise over the batch.
 
     For reward $k$ of rollout $i$ in a group, and over all rows of the batch:
 
@@ -35,13 +35,14 @@ def cgdpo_advantages(
     \quad A_i = \sum_k w_k A_{k,i},
     \quad \hat A_i = \frac{A_i - \mathrm{mean}_{batch}(A)}{\mathrm{std}_{batch}(A) + \epsilon}$$
 
-    This is BalCapRL's equation, and TRL's `multi_objective_aggregation="normalize_then_sum"` to
-    within rounding wherever that is defined. It differs where TRL turns rounding into signal: a
-    group without spread in a reward gives exactly 0 there, a batch without any spread exactly 0.
+    This is BalCapRL's equation and, up to rounding, TRL's
+    `multi_objective_aggregation="normalize_then_sum"`. It differs where TRL would amplify rounding
+    errors: a group without spread in a reward contributes exactly 0 for that reward, and a batch
+    without any spread gives exactly 0.
 
-    A missing reward (NaN, a `None` of the reward function) leaves its reward's statistics and
-    counts as the group's mean, 0. A row with every reward missing leaves the batch's statistics
-    and gets 0.
+    A missing reward (NaN, from a reward function's `None`) is excluded from the statistics and
+    counts as the group's mean, 0. A row with every reward missing is excluded from the batch's
+    statistics and gets 0.
 
     Args:
         rewards_per_func (`torch.Tensor`):
@@ -49,17 +50,18 @@ def cgdpo_advantages(
         num_generations (`int`):
             Rollouts per prompt, `G`. With 1 every advantage is 0.
         reward_weights (`torch.Tensor` or `list[float]`, *optional*):
-            Weights $w_k$ of shape `(K,)` (alpha, beta, gamma in the paper). Defaults to ones: the
-            paper's values are not known.
+            Weights $w_k$ of shape `(K,)` (alpha, beta, gamma in the paper). Defaults to ones, since
+            the paper's values are unknown.
         eps (`float`, *optional*, defaults to `1e-4`):
-            Added to both standard deviations. TRL's value; the paper's is not known.
+            Added to both standard deviations. This is TRL's value; the paper's is unknown.
 
     Returns:
         `torch.Tensor`: float32 of shape `(B,)` on the device of the rewards. The statistics are
-        float64 with Bessel's correction, on the CPU, so every device gives the same bits.
+        computed in float64 with Bessel's correction, on the CPU, so that every device gives the
+        same bits.
 
     Raises:
-        `ValueError`: shapes that do not fit, or an infinite reward.
+        `ValueError`: if shapes do not match, or a reward is infinite.
 
     Example:
 
@@ -89,14 +91,15 @@ def grpo_advantages(
     eps: float = 1e-4,
 ) -> Tensor:
     r"""
-    GRPO advantages: add the rewards up first, then normalise in the group.
+    GRPO advantages: sum the rewards first, then normalise within the group.
 
     $$r_i = \sum_k w_k r_{k,i}, \quad
     A_i = \frac{r_i - \mathrm{mean}_{group}(r)}{\mathrm{std}_{group}(r) + \epsilon}$$
 
-    TRL's `multi_objective_aggregation="sum_then_normalize"` with `scale_rewards="group"`, here for
-    plots and for trainers other than TRL's. [`BalCapTrainer`] leaves that mode to TRL. As in TRL, a
-    missing reward counts as 0 in the sum, which punishes the row where rewards are positive.
+    The same as TRL's `multi_objective_aggregation="sum_then_normalize"` with
+    `scale_rewards="group"`, for plots and for trainers other than TRL's. [`BalCapTrainer`] leaves
+    this mode to TRL. As in TRL, a missing reward counts as 0 in the sum, which penalises the row if
+    rewards are positive.
 
     Args:
         rewards_per_func (`torch.Tensor`):
@@ -104,7 +107,7 @@ def grpo_advantages(
         num_generations (`int`):
             Rollouts per prompt, `G`.
         reward_weights (`torch.Tensor` or `list[float]`, *optional*):
-            Weights of shape `(K,)`, defaults to ones.
+            Weights of shape `(K,)`. Defaults to ones.
         eps (`float`, *optional*, defaults to `1e-4`):
             Added to the standard deviation.
 
@@ -135,7 +138,7 @@ def group_normalize(
     eps: float = 1e-4,
 ) -> Tensor:
     """
-    Each reward's z-score in its group, 0 where the reward is missing or its group is dead.
+    Each reward's z-score within its group, 0 if the reward is missing or the group is dead.
 
     Args:
         rewards_per_func (`torch.Tensor`):
@@ -167,8 +170,8 @@ def group_normalize(
 
 
 def _variance(groups: Tensor) -> Tensor:
-    """Of each group and reward, `(P, 1, K)`; Bessel-corrected like TRL's nanstd, to stay
-    comparable."""
+    """Mean and standard deviation of each group and reward, `(P, 1, K)`; Bessel-corrected like
+    TRL's nanstd, to stay comparable."""
     count = (~groups.isnan()).sum(dim=1, keepdim=True)  # (P, 1, K)
     squares = (groups - groups.nanmean(dim=1, keepdim=True)).square()
     return squares.nansum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
@@ -176,7 +179,7 @@ def _variance(groups: Tensor) -> Tensor:
 
 def dead_groups(rewards_per_func: Tensor, *, num_generations: int) -> Tensor:
     """
-    Which groups teach nothing about which reward: no two of their rewards differ.
+    Which groups give no learning signal for which reward, because their rewards do not differ.
 
     Args:
         rewards_per_func (`torch.Tensor`):
@@ -185,8 +188,8 @@ def dead_groups(rewards_per_func: Tensor, *, num_generations: int) -> Tensor:
             Rollouts per prompt, `G`.
 
     Returns:
-        `torch.Tensor`: bool of shape `(P, K)`. A group with fewer than two rewards is dead, and so
-        is one whose spread is within rounding (4 float32 steps of its largest reward).
+        `torch.Tensor`: bool of shape `(P, K)`. A group is dead if it has fewer than two rewards, or
+        if its spread is within rounding (4 float32 steps of its largest reward).
 
     Example:
 
@@ -204,11 +207,11 @@ def dead_groups(rewards_per_func: Tensor, *, num_generations: int) -> Tensor:
     highest = groups.masked_fill(missing, -torch.inf).amax(dim=1)  # (P, K)
     lowest = groups.masked_fill(missing, torch.inf).amin(dim=1)
     largest = groups.masked_fill(missing, 0.0).abs().amax(dim=1)
-    return (highest - lowest) <= ROUNDING * largest  # -inf <= 0 where all are missing
+    return (highest - lowest) <= ROUNDING * largest  # -inf <= 0 if all are missing
 
 
 def _normalize_batch(advantages: Tensor, scored: Tensor, eps: float) -> Tensor:
-    """Centred (B,), at unit scale, over the rows that are scored."""
+    """Centre and scale `(B,)` over the scored rows."""
     kept = advantages[scored]
     # z-scores are of order 1, so a spread of a few float64 steps is rounding.
     if kept.numel() < 2 or kept.max() - kept.min() <= 1e-12:
@@ -221,7 +224,7 @@ def _checked(rewards_per_func: Tensor, num_generations: int) -> Tensor:
     if not isinstance(rewards_per_func, Tensor):
         raise ValueError(
             f"rewards_per_func must be a torch.Tensor of shape (B, K), got a "
-            f"{type(rewards_per_func).__name__}. Write torch.tensor(rewards_per_func)."
+            f"{type(rewards_per_func).__name__}. Use torch.tensor(rewards_per_func)."
         )
     if rewards_per_func.ndim != 2:
         raise ValueError(
@@ -230,14 +233,14 @@ def _checked(rewards_per_func: Tensor, num_generations: int) -> Tensor:
         )
     if num_generations < 1 or len(rewards_per_func) % num_generations != 0:
         raise ValueError(
-            f"rewards_per_func has {len(rewards_per_func)} rows, which is no whole number of "
-            f"groups of num_generations={num_generations}. Pass the gathered rewards of all ranks."
+            f"rewards_per_func has {len(rewards_per_func)} rows, which is not a multiple of "
+            f"num_generations={num_generations}. Pass the gathered rewards of all ranks."
         )
     if rewards_per_func.isinf().any():
         row, reward = rewards_per_func.isinf().nonzero()[0].tolist()
         raise ValueError(
-            f"Reward {reward} of row {row} is {rewards_per_func[row, reward].item()}; an advantage "
-            "needs finite rewards. Return None for a completion that cannot be scored."
+            f"Reward {reward} of row {row} is {rewards_per_func[row, reward].item()}, but rewards "
+            "must be finite. Return None for a completion that cannot be scored."
         )
     return rewards_per_func.detach().to("cpu", torch.float64)
 
@@ -250,7 +253,7 @@ def _per_reward(
     tensor = torch.as_tensor(values).detach().to("cpu", torch.float64)
     if tensor.shape != (num_rewards,):
         raise ValueError(
-            f"{name} has {tensor.numel()} values for {num_rewards} rewards. Give one per reward "
-            "function, in their order."
+            f"{name} has {tensor.numel()} values for {num_rewards} rewards. Pass one per reward "
+            "function, in the same order."
         )
     return tensor

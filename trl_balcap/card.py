@@ -1,4 +1,4 @@
-"""What there is to know of a run, and the model card and captioning settings that say it."""
+"""The facts about a run, and the model card and captioning settings written from them."""
 
 import json
 import shlex
@@ -45,15 +45,16 @@ def run_facts(
     args: GRPOConfig, rewards: Mapping[str, Mapping[str, Any]], **more: Any
 ) -> dict[str, Any]:
     """
-    What there is to know of a run before it begins, as [`RunLog.facts`] and the card take it.
+    The facts about a run before it begins, for [`RunLog.facts`] and the model card.
 
     Args:
         args (`GRPOConfig`):
-            The configuration; of its settings those that are not TRL's defaults are told.
+            The configuration; only settings that differ from TRL's defaults are kept.
         rewards (`Mapping[str, Mapping]`):
-            By reward function: its `weight`, whether it is `gated`, and what it is `by`.
+            For each reward function: its `weight`, whether it is `gated`, and what scores it
+            (`by`).
         more:
-            Further facts, such as the `model` and the number of rows.
+            Other facts, such as the `model` and the number of rows.
 
     Example:
 
@@ -82,8 +83,7 @@ def run_facts(
 
 
 def trainer_facts(trainer: Any, gated: Sequence[str]) -> dict[str, Any]:
-    """[`run_facts`] of a [`BalCapTrainer`], with the names of its rewards behind the length
-    gate."""
+    """[`run_facts`] of a [`BalCapTrainer`], given the names of its length-gated rewards."""
     rewards = {}
     for name, weight, func in zip(
         trainer.reward_func_names,
@@ -119,18 +119,18 @@ def card_text(
 
     Args:
         facts (`Mapping`):
-            What [`run_facts`] gave.
+            From [`run_facts`].
         name (`str`), where (`str`):
-            The model's name, and where it can be loaded from.
+            The model's name, and where to load it from.
         prompt (`str`, *optional*):
-            The user's message of training.
+            The user's message in training.
         history (`Sequence[Mapping]`):
             The trainer's log.
         dataset (`str`, *optional*):
             Name of the dataset.
 
     Returns:
-        `str`: Markdown without its header of metadata.
+        `str`: Markdown without the metadata header.
     """
     message = prompt or "Describe the image in detail."
     gate, band = facts["length_gate"], facts.get("length_gate_tokens")
@@ -145,9 +145,9 @@ def card_text(
     return f"""\
 # {name}
 
-An image captioner: {facts.get("model") or "a model"} after reinforcement learning under several judge
-rewards at once, in the manner of [BalCapRL](https://huggingface.co/papers/2605.07394), by trl-balcap
-and [TRL](https://github.com/huggingface/trl).
+An image captioner: {facts.get("model") or "a model"} trained by reinforcement learning with several
+judge rewards, following [BalCapRL](https://huggingface.co/papers/2605.07394), with trl-balcap and
+[TRL](https://github.com/huggingface/trl).
 
 ## Use
 
@@ -186,21 +186,21 @@ Settings other than TRL's defaults:
 ```bibtex
 {CITATION}
 ```
-"""  # noqa: E501
+"""
 
 
 def write_captioning_settings(folder: str | Path, prompt: str | None, max_new_tokens: int) -> None:
     """
-    Keep beside the weights what captioning needs: the training prompt (`captioning.json`), and the
-    longest caption as the default of generation, which is 20 tokens otherwise.
+    Save what captioning needs with the weights: the training prompt (`captioning.json`), and the
+    caption length as the generation default, which would otherwise be 20 tokens.
 
     Args:
         folder (`str` or `Path`):
             Where the model was saved.
         prompt (`str`, *optional*):
-            The user's message of training, where it was one.
+            The user's message in training, if there was a single one.
         max_new_tokens (`int`):
-            Longest caption.
+            Maximum tokens of a caption.
     """
     folder = Path(folder)
     settings = {"prompt": prompt, "max_new_tokens": max_new_tokens}
@@ -212,7 +212,7 @@ def write_captioning_settings(folder: str | Path, prompt: str | None, max_new_to
 
 
 def _model_name(name_or_path: str) -> str:
-    """A Hub name as it is; of a folder, its own name only."""
+    """A Hub name unchanged; for a folder, only its own name."""
     folder = Path(name_or_path)
     return folder.resolve().name if folder.is_dir() else name_or_path
 
@@ -236,7 +236,7 @@ def _versions() -> dict[str, str]:
     for package in _PACKAGES:
         try:
             found[package] = version(package)
-        except ModuleNotFoundError:  # run from a clone that is not installed
+        except ModuleNotFoundError:  # running from a clone without installing it
             continue
     return found
 
@@ -249,7 +249,7 @@ def _cost(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _before_and_after(history: Sequence[Mapping[str, Any]]) -> str:
-    """A table of the evaluation's scores, or of the first and last training steps."""
+    """A table of the evaluation scores, or of the first and last training steps."""
     evaluated = [row for row in history if "eval_b_capscore" in row]
     names = ("eval_b_capscore", "eval_precision", "eval_recall", "eval_linguistic")
     rows, keys = evaluated, names

@@ -1,5 +1,5 @@
-"""What a saved captioner is, and how it comes back: weights under their Hub names, processor,
-training prompt, generation settings, and a card."""
+"""Saving and loading captioners: weights under their Hub names, processor, training prompt,
+generation settings, and a model card."""
 
 import json
 import logging
@@ -24,17 +24,17 @@ logger = logging.getLogger(__name__)
 
 def load_renamed_weights(model: Any, checkpoint: str | Path) -> bool:
     """
-    Loads the weights of a checkpoint whose names differ from the model's own; does nothing for any
-    other.
+    Load the weights of a checkpoint whose names differ from the model's own; do nothing for any
+    other checkpoint.
 
-    `save_pretrained` writes Qwen2.5-VL, LLaVA and other vision-language models under the names of
-    their Hub checkpoints (`visual.*` for `model.visual.*`). The Trainer loads them back by name,
-    finds none, warns, and goes on from the weights that it began with
-    (https://github.com/huggingface/transformers/issues/43701). `from_pretrained` knows the names.
+    `save_pretrained` saves Qwen2.5-VL, LLaVA and other vision-language models under the names of
+    their Hub checkpoints (`visual.*` for `model.visual.*`). When the Trainer resumes, it looks for
+    the model's own names, finds none, warns, and continues with its initial weights
+    (https://github.com/huggingface/transformers/issues/43701). `from_pretrained` maps the names.
 
     Args:
         model (`PreTrainedModel`): The model to load into, in place.
-        checkpoint (`str` or `Path`): Folder that `save_pretrained` wrote.
+        checkpoint (`str` or `Path`): Folder written by `save_pretrained`.
 
     Returns:
         `bool`: Whether the names differed and the weights were loaded.
@@ -56,13 +56,13 @@ def load_renamed_weights(model: Any, checkpoint: str | Path) -> bool:
     if written <= model.state_dict().keys():
         return False
     dtypes = {parameter.dtype for parameter in model.parameters()}
-    # float32 holds what bfloat16 and float16 do: nothing of a mixed model is rounded on the way.
+    # float32 can represent bfloat16 and float16, so nothing is rounded in a mixed model.
     dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
     loaded = type(model).from_pretrained(checkpoint, dtype=dtype)
     model.load_state_dict(loaded.state_dict())
     logger.warning(
-        "The weights of %s were found under their names on the Hub, and loaded: keys that the "
-        "Trainer has called missing or unexpected are not.",
+        "Loaded the weights of %s by their Hub names. You can ignore the Trainer's warning about "
+        "missing and unexpected keys.",
         checkpoint,
     )
     return True
@@ -75,16 +75,16 @@ def _names(checkpoint: Path) -> set[str]:
     if weights.is_file():
         with safe_open(weights, framework="pt") as file:
             return set(file.keys())
-    return set()  # an adapter, or what DeepSpeed and FSDP write: their own loaders know it
+    return set()  # an adapter, or files of DeepSpeed or FSDP, which have their own loaders
 
 
 class CaptionerTrainer(GRPOTrainer):
     """
     [`~trl.GRPOTrainer`] whose checkpoints are captioners that can be loaded and published.
 
-    The only changes w.r.t. [`~trl.GRPOTrainer`] are around saving and loading: full weights come
-    back under their Hub names ([`load_renamed_weights`]), and beside the weights and the processor
-    lie the training prompt, generation settings and a card that says how the model was trained.
+    The only changes w.r.t. [`~trl.GRPOTrainer`] are in saving and loading: full weights can be
+    loaded by their Hub names ([`load_renamed_weights`]), and the training prompt, generation
+    settings and a model card are saved along with the weights and the processor.
     """
 
     _tag_names = ["trl", "grpo", "balcap"]  # noqa: RUF012 (TRL's attribute)
@@ -95,7 +95,7 @@ class CaptionerTrainer(GRPOTrainer):
         "citation": CITATION,
     }
 
-    facts: Mapping[str, Any]  # what there is to know of the run, see `run_facts`
+    facts: Mapping[str, Any]  # the facts about the run, see `run_facts`
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
@@ -114,7 +114,7 @@ class CaptionerTrainer(GRPOTrainer):
             self._write_card(folder, dataset_name)
 
     def _write_card(self, folder: Path, dataset_name: str | None = None) -> None:
-        # TRL's card, for its header of metadata
+        # TRL's card, for its metadata header
         card = ModelCard.load(Path(str(self.args.output_dir)) / "README.md")
         card.text = card_text(
             self.facts,
@@ -127,7 +127,7 @@ class CaptionerTrainer(GRPOTrainer):
         card.save(folder / "README.md")
 
     def _prompt(self) -> str | None:
-        """The user's message of the training set's first row, where all of it can be indexed."""
+        """The user's message of the training set's first row, if the dataset can be indexed."""
         dataset: Any = self.train_dataset
         if not isinstance(dataset, Dataset) or "prompt" not in dataset.column_names:
             return None
@@ -135,7 +135,7 @@ class CaptionerTrainer(GRPOTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        # Not under FSDP (DeepSpeed does not come here), whose checkpoints have the names in memory.
+        # Not with FSDP, whose checkpoints use the in-memory names (DeepSpeed does not get here).
         if not self.is_fsdp_enabled:
             load_renamed_weights(model or self.model, resume_from_checkpoint)
 

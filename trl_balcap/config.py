@@ -1,4 +1,4 @@
-"""The few settings that BalCapRL adds to GRPO."""
+"""The settings that BalCapRL adds to GRPO."""
 
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, make_dataclass
@@ -17,47 +17,47 @@ class BalCapConfig(GRPOConfig):
     r"""
     Configuration of [`BalCapTrainer`]: [`~trl.GRPOConfig`] with a length gate and c-GDPO.
 
-    Only what differs from [`~trl.GRPOConfig`] is listed. Learning rate, group size, KL and batch
-    size of the paper are not known; TRL's defaults stand.
+    Only parameters that differ from [`~trl.GRPOConfig`] are listed. The paper's learning rate,
+    group size, KL coefficient and batch size are unknown, so TRL's defaults are used.
 
     Parameters:
         multi_objective_aggregation (`str`, *optional*, defaults to `"normalize_then_sum"`):
             `"normalize_then_sum"` is c-GDPO (see [`cgdpo_advantages`]), `"sum_then_normalize"` is
-            GRPO as TRL computes it, for ablations.
+            TRL's GRPO, for ablations.
         length_gate (`str` or `None`, *optional*, defaults to `"mask"`):
-            `"mask"` makes a gated reward 0 outside the bounds (see [`length_gate`]), `"linear"`
-            lets it fall linearly to 0 there, `None` (or `"none"`) leaves rewards as they are.
+            `"mask"` sets gated rewards to 0 outside the bounds (see [`length_gate`]), `"linear"`
+            reduces them linearly to 0 at the bounds, `None` (or `"none"`) leaves them unchanged.
         length_gate_lower (`float`, *optional*, defaults to `0.5`):
-            Least ratio of caption to reference length, in tokens, that keeps the reward.
+            Smallest ratio of caption to reference length, in tokens, that keeps the reward.
         length_gate_upper (`float`, *optional*, defaults to `2.0`):
-            Greatest ratio that keeps the reward.
+            Largest ratio that keeps the reward.
         length_gate_tokens (`list[int]` or `None`, *optional*):
-            Fewest and most tokens of a caption that keeps the reward, such as `[60, 200]`: bounds
-            of its own length, in place of the two ratios, for data without references. Goes with
-            the mask alone.
+            Smallest and largest caption length in tokens that keeps the reward, such as
+            `[60, 200]`. Replaces the two ratios, for data without references. Only for
+            `length_gate="mask"`.
         length_gated_rewards (`list[str]` or `None`, *optional*):
-            Names of the reward functions behind the gate. `None` gates `linguistic_reward` where it
-            is among them, and nothing otherwise.
+            Names of the length-gated reward functions. `None` gates `linguistic_reward`, if it is
+            used.
         max_unscored_rows (`int`, *optional*, defaults to `16`):
-            Completions that a dead judge must have left unscored before it ends the run.
+            Minimum number of completions that a judge outage leaves unscored before it stops the
+            run.
         outage_patience (`int`, *optional*, defaults to `3`):
-            Batches in a row of which a judge must have left more than its `max_unscored` unscored,
-            for reasons that no caption can cause, before it ends the run (see [`OutageRule`]).
+            Stop the run after this many batches in a row in which a judge left more than its
+            `max_unscored` unscored, for reasons that no caption can cause (see [`OutageRule`]).
         judge_lookahead (`bool`, *optional*, defaults to `True`):
-            Where one update takes several generation batches (`steps_per_generation` below
-            `gradient_accumulation_steps`), whether the later ones are generated while the judge
-            reads the first (see [`LookAhead`]). The policy is the same in both orders.
+            If one update uses several generation batches (`steps_per_generation` is less than
+            `gradient_accumulation_steps`), whether to generate the later ones while the judge
+            reads the first (see [`LookAhead`]). Both orders train the same policy.
         judge_lag (`int`, *optional*, defaults to `0`):
-            `1` writes the next update's completions while the judge reads this one's, so that a
-            judge slower than generation costs less time. They are one update old when they train:
-            the importance ratio is taken over the policy that wrote them, clipped by `epsilon`, and
-            by `delta`, which is `vllm_importance_sampling_clip_max` where it is not set. The first
-            update of an epoch is on-policy. Completions held by a run that ends are written again
-            when it is resumed.
+            `1` generates the next update's completions while the judge reads the current ones, so
+            that a judge slower than generation costs less time. They are one update old when they
+            are trained on: the importance ratio is relative to the policy that generated them,
+            clipped by `epsilon` and by `delta`, which defaults to
+            `vllm_importance_sampling_clip_max`. The first update of an epoch is on-policy. When a
+            run is resumed, completions it had generated ahead are generated again.
         log_verdicts (`int`, *optional*, defaults to `8`):
-            Images a logged step whose rollouts are kept in `output_dir/verdicts`, with what the
-            judge saw, for `trl-balcap report`. `0` (or `False`) keeps nothing, `True` is the
-            default.
+            Images per logged step whose rollouts and verdicts are kept in `output_dir/verdicts` for
+            `trl-balcap report`. `0` (or `False`) keeps nothing, `True` is the default.
 
     Example:
 
@@ -80,40 +80,40 @@ class BalCapConfig(GRPOConfig):
     length_gate: str | None = field(
         default="mask",
         metadata={
-            "help": "'mask' makes a gated reward 0 outside the length bounds, 'linear' lets it "
-            "fall linearly to 0 there, 'none' is no gate."
+            "help": "'mask' sets gated rewards to 0 outside the length bounds, 'linear' reduces "
+            "them linearly to 0 at the bounds, 'none' turns the gate off."
         },
     )
     length_gate_lower: float = field(
         default=0.5,
         metadata={
-            "help": "Least ratio of caption to reference length (tokens) that keeps the reward."
+            "help": "Smallest ratio of caption to reference length (tokens) that keeps the reward."
         },
     )
     length_gate_upper: float = field(
-        default=2.0, metadata={"help": "Greatest length ratio that keeps the reward."}
+        default=2.0, metadata={"help": "Largest length ratio that keeps the reward."}
     )
     length_gate_tokens: list[int] | None = field(
         default=None,
         metadata={
-            "help": "Fewest and most tokens of a caption that keeps the reward, such as 60 200, in "
-            "place of the two ratios: for data without references."
+            "help": "Smallest and largest caption length (tokens) that keeps the reward, such as "
+            "60 200. Replaces the two ratios, for data without references."
         },
     )
     length_gated_rewards: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Names of the reward functions behind the gate; by default linguistic_reward "
-            "where it is among them."
+            "help": "Names of the length-gated reward functions (default: linguistic_reward, if "
+            "used)."
         },
     )
     max_unscored_rows: int = field(
         default=16,
-        metadata={"help": "Completions that a dead judge must leave unscored to end the run."},
+        metadata={"help": "Unscored completions needed for a judge outage to stop the run."},
     )
     outage_patience: int = field(
         default=3,
-        metadata={"help": "Batches in a row that a dead judge must spoil to end the run."},
+        metadata={"help": "Lost batches in a row needed for a judge outage to stop the run."},
     )
 
     judge_lookahead: bool = field(
@@ -135,7 +135,7 @@ class BalCapConfig(GRPOConfig):
     log_verdicts: int = field(
         default=8,
         metadata={
-            "help": "Images a logged step whose rollouts and verdicts are kept in "
+            "help": "Images per logged step whose rollouts and verdicts are kept in "
             "output_dir/verdicts; 0 keeps nothing."
         },
     )
@@ -147,11 +147,9 @@ class BalCapConfig(GRPOConfig):
         for name in ("log_verdicts", "max_unscored_rows", "outage_patience"):
             value, least = getattr(self, name), 0 if name == "log_verdicts" else 1
             if not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"{name} must be a whole number of {least} or more, got {value!r}."
-                )
+                raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}.")
         self._check_lag()
-        if self.length_gate == "none":  # how YAML-less command lines write None
+        if self.length_gate == "none":  # None, on a command line
             self.length_gate = None
         if self.length_gate not in (None, "mask", "linear"):
             raise ValueError(
@@ -170,23 +168,23 @@ class BalCapConfig(GRPOConfig):
             self.length_gate_tokens = self._checked_band(self.length_gate_tokens)
         if isinstance(self.length_gated_rewards, str):
             raise ValueError(
-                "length_gated_rewards is a list of names, got the text "
-                f"{self.length_gated_rewards!r}. Write [{self.length_gated_rewards!r}]."
+                "length_gated_rewards must be a list of names, got the string "
+                f"{self.length_gated_rewards!r}. Use [{self.length_gated_rewards!r}]."
             )
 
     def _checked_band(self, tokens: Any) -> list[int]:
-        """The token band as a list, the only bounds that are set."""
+        """The token band as a list, if no other bounds are set."""
         check_band(tokens, name="length_gate_tokens")
         if self.length_gate != "mask":
             raise ValueError(
-                f"length_gate_tokens={list(tokens)} bounds the mask, and length_gate is "
+                f"length_gate_tokens={list(tokens)} needs length_gate='mask', got "
                 f"{self.length_gate!r}. Leave one of the two out."
             )
         ratios = (self.length_gate_lower, self.length_gate_upper)
         if ratios != (BalCapConfig.length_gate_lower, BalCapConfig.length_gate_upper):
             raise ValueError(
-                f"length_gate_tokens={list(tokens)} and the ratios length_gate_lower and "
-                f"length_gate_upper ({ratios[0]:g}, {ratios[1]:g}) are two gates. Leave one out."
+                f"length_gate_tokens={list(tokens)} cannot be combined with length_gate_lower and "
+                f"length_gate_upper ({ratios[0]:g}, {ratios[1]:g}). Leave one of the two out."
             )
         return list(tokens)
 
@@ -198,22 +196,21 @@ class BalCapConfig(GRPOConfig):
         accumulated, per_generation = self.gradient_accumulation_steps, self.steps_per_generation
         if self.num_iterations != 1 or accumulated % (per_generation or 1):
             raise ValueError(
-                "judge_lag=1 needs generation batches that each serve one update, got "
+                "judge_lag=1 needs generation batches that are used for one update only, got "
                 f"num_iterations={self.num_iterations} and steps_per_generation={per_generation} "
                 f"with gradient_accumulation_steps={accumulated}. Set num_iterations=1 and a "
                 "steps_per_generation that divides gradient_accumulation_steps."
             )
         if not self.judge_lookahead:
             raise ValueError(
-                "judge_lag=1 looks ahead, which judge_lookahead=False forbids. Leave one out."
+                "judge_lag=1 needs judge_lookahead, which is False. Leave one of the two out."
             )
         if self.delta is None:
             self.delta = self.vllm_importance_sampling_clip_max
 
 
 def _judge_fields() -> list[tuple[str, Any, Any]]:
-    """Each setting of the judge as a field that `HfArgumentParser` understands, with its
-    default."""
+    """The judge's settings as fields that `HfArgumentParser` understands, with their defaults."""
     made = []
     for one in SETTINGS.values():
         rule = rule_of(one)
@@ -241,13 +238,13 @@ _JudgeArguments: Any = make_dataclass("_JudgeArguments", _judge_fields())
 @dataclass
 class CaptioningArguments(_JudgeArguments):
     r"""
-    What the example scripts and `trl-balcap plan` take besides [`BalCapConfig`] and TRL's
+    Arguments of the example scripts and `trl-balcap plan` besides [`BalCapConfig`] and TRL's
     `ModelConfig`: the captions and the judge.
 
     Parameters:
         dataset (`str`, *optional*):
-            What [`load_captions`] loads: a JSONL file, a folder, a name on the Hub. `None` draws
-            scenes, the embedded default.
+            Captions for [`load_captions`]: a JSONL file, a folder, or a dataset on the Hub. `None`
+            draws scenes.
         dataset_split (`str`, *optional*):
             Split of the dataset.
         eval_dataset (`str`, *optional*):
@@ -255,48 +252,51 @@ class CaptioningArguments(_JudgeArguments):
         prompt (`str`, *optional*):
             The user's message; see [`load_captions`].
         max_pixels (`int`, *optional*, defaults to `401408`):
-            Bound on an image's pixels (512 visual tokens of Qwen2.5-VL).
+            Maximum pixels of an image (the default is 512 visual tokens of Qwen2.5-VL).
         rewards (`list[str]`, *optional*, defaults to `["precision", "recall", "linguistic"]`):
-            Which rewards to train under, by their names without "_reward".
+            Rewards to train with, by name without "_reward".
         judge_* (*optional*):
-            Each setting of [`Judge`], with its default: `judge_model` (`"scenes/oracle"`, the exact
-            judge of the scenes), `judge_timeout`, `judge_price`, …
+            The settings of [`Judge`], with their defaults: `judge_model` (`"scenes/oracle"`, the
+            exact judge of the scenes), `judge_timeout`, `judge_price`, …
         accelerate_config (`str`, *optional*):
-            The accelerate file that the recipe is launched with. `trl-balcap plan` reads the number
-            of processes and the ZeRO stage from it; `accelerate launch` takes it by
-            `--config_file`.
+            The accelerate config to launch the recipe with, passed to `accelerate launch` as
+            `--config_file`. `trl-balcap plan` reads the number of processes and the ZeRO stage
+            from it.
     """
 
     dataset: str | None = field(
         default=None,
-        metadata={"help": "JSONL file, folder or Hub name of the captions; none draws scenes."},
+        metadata={
+            "help": "Captions: a JSONL file, a folder, or a dataset on the Hub (default: drawn "
+            "scenes)."
+        },
     )
     dataset_split: str | None = field(default=None, metadata={"help": "Split of the dataset."})
     eval_dataset: str | None = field(default=None, metadata={"help": "Captions to evaluate on."})
     prompt: str | None = field(default=None, metadata={"help": "The user's message."})
     max_pixels: int = field(
         default=512 * 28 * 28,
-        metadata={"help": "Bound on an image's pixels (512 visual tokens of Qwen2.5-VL)."},
+        metadata={"help": "Maximum pixels of an image (default: 512 visual tokens of Qwen2.5-VL)."},
     )
     rewards: list[str] = field(
         default_factory=lambda: ["precision", "recall", "linguistic"],
-        metadata={"help": "Which rewards to train under, such as precision linguistic."},
+        metadata={"help": "Rewards to train with, such as precision linguistic."},
     )
     accelerate_config: str | None = field(
         default=None,
         metadata={
-            "help": "The accelerate file that the recipe is launched with (`accelerate launch "
+            "help": "The accelerate config to launch the recipe with (`accelerate launch "
             "--config_file`); read by `trl-balcap plan`."
         },
     )
 
     def __post_init__(self):
-        JudgeSettings(**self.judge_options())  # a wrong setting is an error before anything slow
+        JudgeSettings(**self.judge_options())  # report wrong settings before anything slow
 
     def needs_references(self, args: BalCapConfig) -> bool:
         """
-        Whether the captions must have references: for the recall reward, or a length gate that
-        compares with them.
+        Whether the captions need references: for the recall reward, or for a length gate with
+        ratios.
 
         Example:
 
@@ -311,7 +311,7 @@ class CaptioningArguments(_JudgeArguments):
 
     def judge_options(self) -> dict[str, Any]:
         """
-        What [`Judge`] is to be called with: the model, and the settings that are not the default.
+        The arguments for [`Judge`]: the model, and the settings that differ from the default.
 
         Example:
 
@@ -325,18 +325,17 @@ class CaptioningArguments(_JudgeArguments):
 
 
 def needs_references(rewards: Sequence[str], recipe: Any) -> bool:
-    """[`CaptioningArguments.needs_references`] of anything that has [`BalCapConfig`]'s
-    attributes."""
+    """[`CaptioningArguments.needs_references`] of any object with [`BalCapConfig`]'s attributes."""
     by_ratio = recipe.length_gate not in (None, "none") and recipe.length_gate_tokens is None
     return "recall" in rewards or by_ratio
 
 
 def judge_options(recipe: Any) -> dict[str, Any]:
-    """[`CaptioningArguments.judge_options`] of anything that has its `judge_*` attributes."""
+    """[`CaptioningArguments.judge_options`] of any object with its `judge_*` attributes."""
     options = {}
     for one in SETTINGS.values():
         value = getattr(recipe, f"judge_{one.name}")
-        if isinstance(value, str):  # of a command line, where all is text
+        if isinstance(value, str):  # from a command line, where everything is text
             value = read_setting(one.name, value)
         if value != one.default:
             options[one.name] = value

@@ -1,6 +1,6 @@
-"""Which completions keep a reward, by their length: beside the reference's, or in tokens.
+"""The length gate: which completions keep a reward, by their length, relative or in tokens.
 
-[`gate_reward`] puts the two formulas around any reward function of any TRL trainer.
+[`gate_reward`] applies the two formulas to any reward function of any TRL trainer.
 """
 
 from collections import Counter
@@ -38,39 +38,39 @@ def gate_reward(
     end_token_ids: Iterable[int] = (),
 ) -> Callable[..., Any]:
     """
-    A reward function behind a length gate, for any TRL trainer that calls reward functions.
+    Put a reward function behind a length gate, for any TRL trainer that calls reward functions.
 
-    The length of a completion is its tokens without special ones (no EOS, no padding); the
-    reference's is counted by the same tokenizer, special tokens off. Where the gate is closed the
-    reward function is not called at all, so a judge costs nothing there. Of two gated rewards, each
-    has its own gate. A row without a reference has no length ratio: its reward is `None`.
+    The length of a completion is its number of tokens without special ones (no EOS, no padding);
+    the reference is counted with the same tokenizer, without special tokens. Behind a closed gate
+    the reward function is not called at all, so a judge costs nothing there. Each gated reward has
+    its own gate. A row without a reference has no length ratio, so its reward is `None`.
 
-    Logged through TRL's `log_metric` where the trainer passes it: `length_gate/ratio` (mean rho),
-    `length_gate/too_short` and `length_gate/too_long` (shares of the batch); and by `log_extra`, of
-    each completion, `<reward>/length_ratio`.
+    Logged through TRL's `log_metric`, if the trainer passes it: `length_gate/ratio` (mean rho),
+    `length_gate/too_short` and `length_gate/too_long` (shares of the batch). Logged through
+    `log_extra`, for each completion: `<reward>/length_ratio`.
 
     Args:
         reward_func (`Callable`):
-            A reward function as TRL calls it, sync or async. Its `__name__` is kept, so weights and
-            metric names stay as they were.
+            A TRL reward function, sync or async. Its `__name__` is kept, so that weights and metric
+            names do not change.
         processing_class (`PreTrainedTokenizerBase` or `ProcessorMixin`):
             The trainer's processor or tokenizer.
         lower (`float`, *optional*, defaults to `0.5`):
-            Least length ratio that keeps the reward.
+            Smallest length ratio that keeps the reward.
         upper (`float`, *optional*, defaults to `2.0`):
-            Greatest length ratio that keeps the reward.
+            Largest length ratio that keeps the reward.
         kind (`str`, *optional*, defaults to `"mask"`):
             `"mask"` for [`length_gate`], `"linear"` for [`linear_length_penalty`].
         tokens (`tuple[int, int]`, *optional*):
-            Fewest and most tokens of a completion that keeps the reward: bounds of its length
-            itself, in place of `lower` and `upper`. No reference is needed, and no ratio is logged.
+            Smallest and largest number of tokens that keeps the reward. Replaces `lower` and
+            `upper`. No references are needed, and no ratio is logged.
         end_token_ids (`Iterable[int]`, *optional*):
-            Tokens that end a completion and that the tokenizer does not call special; they do not
-            count as length.
+            Additional tokens that end a completion but are not special tokens of the tokenizer;
+            they are not counted.
 
     Returns:
-        `Callable`: picklable where `reward_func` is, async where it is. It needs the `reference`
-        column, unless `tokens` are given.
+        `Callable`: picklable if `reward_func` is, async if it is. It needs the `reference` column,
+        unless `tokens` is given.
 
     Example:
 
@@ -90,8 +90,8 @@ def gate_reward(
     """
     if isinstance(reward_func, torch.nn.Module) or not callable(reward_func):
         raise ValueError(
-            f"Only a reward function can be length-gated, got {type(reward_func).__name__}. Leave "
-            "reward models out of length_gated_rewards, or wrap the model in a function."
+            f"Only reward functions can be length-gated, got {type(reward_func).__name__}. Remove "
+            "reward models from length_gated_rewards, or wrap the model in a function."
         )
     gated_class = _AsyncGatedReward if is_async_reward(reward_func) else _GatedReward
     return gated_class(
@@ -106,7 +106,7 @@ def gate_reward(
 
 
 class _Gate(RewardHooks):
-    """What both kinds of gated reward share: measuring, choosing rows, putting rewards back."""
+    """The parts shared by sync and async gated rewards: measure lengths, select rows, gate."""
 
     def __init__(
         self,
@@ -124,10 +124,12 @@ class _Gate(RewardHooks):
         if tokens is not None:
             check_band(tokens)
             if kind != "mask":
-                raise ValueError(f"tokens bound the mask; leave them out, or kind={kind!r}.")
+                raise ValueError(
+                    f"tokens needs kind='mask', got {kind!r}. Leave one of the two out."
+                )
             lower, upper = tokens
         self.formula = length_gate if kind == "mask" else linear_length_penalty
-        self.formula(torch.ones(1), torch.ones(1), lower=lower, upper=upper)  # bad bounds fail here
+        self.formula(torch.ones(1), torch.ones(1), lower=lower, upper=upper)  # raises on bad bounds
         self.reward_func = reward_func
         self.tokenizer = getattr(processing_class, "tokenizer", processing_class)
         self.lower, self.upper, self.kind = lower, upper, kind
@@ -136,7 +138,7 @@ class _Gate(RewardHooks):
         self.hooks = reward_hooks(reward_func) or RewardHooks()
         self.__name__ = reward_name(reward_func)
         self.needs = tuple(dict.fromkeys((*self.hooks.needs, *["reference"] * self.is_ratio)))
-        self._columns: set[str] = set()  # what the reward has logged of its completions
+        self._columns: set[str] = set()  # columns that the reward has logged for its completions
         self._without_reference = 0  # since the last report
         self._observations: list[dict[str, Any]] = []
 
@@ -157,7 +159,7 @@ class _Gate(RewardHooks):
         self.hooks.before_generation(**columns)
 
     def start(self, *, completions: list, completion_ids: list[list[int]], **columns: Any) -> None:
-        """Pass the early start on, for the rows that the gate leaves open."""
+        """Start the wrapped reward early, for the rows whose gate is open."""
         rows = self.open_rows(self.lengths(completions, completion_ids, columns.get("reference")))
         if rows:
             arguments = {"completions": completions, "completion_ids": completion_ids, **columns}
@@ -184,11 +186,11 @@ class _Gate(RewardHooks):
         reference: list[str] | None,
     ) -> Tensor:
         """
-        What the bounds are for, float64 of shape `(B,)`: rho of each completion, NaN where the
-        reference has no token; or, with bounds in tokens, its tokens.
+        The length that the gate checks, float64 of shape `(B,)`: rho of each completion, NaN if the
+        reference has no tokens; or, for bounds in tokens, its number of tokens.
         """
         token_ids: list[list[int]] = completion_ids or []
-        if completion_ids is None:  # trainers that pass texts only
+        if completion_ids is None:  # trainers that only pass texts
             texts = [completion_text(completion) for completion in completions]
             token_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         counts = [sum(token not in self.not_counted for token in ids) for ids in token_ids]
@@ -196,14 +198,14 @@ class _Gate(RewardHooks):
             return torch.tensor(counts, dtype=torch.float64)
         if reference is None:
             raise ValueError(
-                f"The length gate on {self.__name__} needs the reference caption of every row, and "
-                "the dataset has no column 'reference'. Add it, give bounds in tokens "
+                f"The length gate on {self.__name__} needs a reference caption for every row, but "
+                "the dataset has no column 'reference'. Add it, set bounds in tokens "
                 "(length_gate_tokens=[60, 200]), or set length_gate=None."
             )
         if len(reference) != len(token_ids):
             raise ValueError(
-                f"The length gate on {self.__name__} got {len(token_ids)} completions and "
-                f"{len(reference)} references. Give one reference for each completion."
+                f"The length gate on {self.__name__} got {len(token_ids)} completions but "
+                f"{len(reference)} references. Pass one reference per completion."
             )
         return torch.tensor(
             [
@@ -242,10 +244,10 @@ class _Gate(RewardHooks):
                 self._columns.add(column)
                 log_extra(column, _put_rows(values, rows, len(completions)))
 
-            inner["log_extra"] = log_open  # TRL wants one value a row of the whole batch
+            inner["log_extra"] = log_open  # TRL wants one value per row of the whole batch
             if self.is_ratio:
                 log_extra(f"{self.__name__}/length_ratio", _listed(lengths))
-            if not rows:  # or the last batch's values would stand beside these completions
+            if not rows:  # otherwise these completions would get the last batch's values
                 for column in self._columns:
                     log_extra(column, [None] * len(completions))
         return lengths, rows, inner
@@ -267,7 +269,7 @@ class _Gate(RewardHooks):
 
     def _observe(self, rewards: list[float | None], rows: list[int], lengths: Tensor) -> None:
         seen = self.hooks.observations()
-        if len(seen) != len(rows):  # nothing was called, or nothing has hooks
+        if len(seen) != len(rows):  # the reward was not called, or has no hooks
             seen = [{} if reward is None else {"reward": reward} for reward in rewards]
         is_open = set(rows)
         inner = iter(seen)
@@ -297,7 +299,7 @@ class _AsyncGatedReward(_Gate):
         return self.after(await self.reward_func(**inner) if rows else [], rows, lengths)
 
 
-@lru_cache(maxsize=65536)  # a reference comes back for every rollout of every epoch
+@lru_cache(maxsize=65536)  # a reference recurs for every rollout of every epoch
 def _token_count(tokenizer: Any, text: str) -> int:
     return len(tokenizer([text], add_special_tokens=False)["input_ids"][0])
 
@@ -323,7 +325,7 @@ def _listed(values: Tensor) -> list[float | None]:
 
 
 def _special_ids(tokenizer: Any) -> set[int]:
-    """Special tokens, those among the added ones that `all_special_ids` does not list too."""
+    """Special tokens, including added ones that `all_special_ids` does not list."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     special = {token_id for token_id, token in added.items() if token.special}
     return special | set(tokenizer.all_special_ids)

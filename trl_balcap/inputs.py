@@ -1,4 +1,4 @@
-"""What [`BalCapTrainer`] is given, looked through before anything slow begins."""
+"""Checks the arguments of [`BalCapTrainer`] before anything slow starts."""
 
 import logging
 from collections import Counter
@@ -31,31 +31,31 @@ logger = logging.getLogger(__name__)
 
 def check_rewards(reward_funcs: Sequence[Any], args: GRPOConfig) -> None:
     """
-    Refuse what is no reward function; warn of rewards that cannot do what they are there for.
+    Reject anything that is not a reward function, and warn about rewards without effect.
 
     Raises:
-        `ValueError`: for a class in place of an instance, or weights of the wrong number.
+        `ValueError`: if there is a class instead of an instance, or the wrong number of weights.
     """
     for place, func in enumerate(reward_funcs):
         if isinstance(func, type):
             raise ValueError(
-                f"reward_funcs[{place}] is the class {func.__name__}; a reward function is an "
-                f"instance of it. Write {func.__name__}(...)."
+                f"reward_funcs[{place}] is the class {func.__name__}, but must be an instance. Use "
+                f"{func.__name__}(...)."
             )
     weights = args.reward_weights
     if weights is not None and len(weights) != len(reward_funcs):
         raise ValueError(
             f"reward_weights has {len(weights)} values for {len(reward_funcs)} reward functions. "
-            "Give one per reward function, in their order."
+            "Pass one per reward function, in the same order."
         )
     if weights is not None and not any(weights):
-        logger.warning("All reward_weights are 0, so nothing is trained. Set one above 0.")
+        logger.warning("All reward_weights are 0, so nothing is trained. Set at least one above 0.")
     names = Counter(reward_name(func) for func in reward_funcs if _is_function(func))
     for name, times in names.items():
         if times > 1:
             logger.warning(
-                "%d reward functions are called %r: their metrics and logged rewards mix. Remove "
-                "one, or give each a __name__ of its own.",
+                "%d reward functions are called %r, so their metrics and logged rewards mix. "
+                "Remove one, or give each its own __name__.",
                 times,
                 name,
             )
@@ -85,10 +85,10 @@ def check_lag(reward_funcs: Sequence[Any], args: GRPOConfig, *, environments: bo
 
 def gated_names(args: GRPOConfig, reward_funcs: Sequence[Any]) -> list[str]:
     """
-    Names of the rewards behind the length gate.
+    Names of the length-gated rewards.
 
     Raises:
-        `ValueError`: for a name that no reward function has.
+        `ValueError`: if no reward function has one of the names.
     """
     if not isinstance(args, BalCapConfig) or args.length_gate is None:
         return []
@@ -98,14 +98,13 @@ def gated_names(args: GRPOConfig, reward_funcs: Sequence[Any]) -> list[str]:
     for name in args.length_gated_rewards:
         if name not in names:
             raise ValueError(
-                f"length_gated_rewards names {name!r}, and no reward function has that name. The "
-                f"reward functions are {names}."
+                f"length_gated_rewards contains {name!r}, but the reward functions are {names}."
             )
     return args.length_gated_rewards
 
 
 def loaded(dataset: Any) -> Any:
-    """A dataset, with paths among it (alone, or in a dict of splits) loaded as captions."""
+    """Load a dataset given as a path (or as a dict of splits with paths) as captions."""
     if isinstance(dataset, str | PathLike):
         return load_captions(Path(dataset) if Path(dataset).exists() else str(dataset))
     if isinstance(dataset, dict):
@@ -123,23 +122,23 @@ def check_datasets(
     prompts: bool = True,
 ) -> None:
     """
-    Refuse a dataset that lacks what TRL, the rewards or the gate read, and a training set that is
-    smaller than one generation batch.
+    Reject a dataset without the columns that TRL, the rewards or the gate need, and a training set
+    that is smaller than one generation batch.
 
     Args:
         args (`GRPOConfig`):
             The trainer's configuration.
         train_dataset, eval_dataset (`Dataset`, `IterableDataset`, `dict` of them or `None`):
-            What the trainer was given.
+            The trainer's datasets.
         reward_funcs (`Sequence`):
             The reward functions.
         gated (`Sequence[str]`):
-            Names of the rewards behind the length gate.
+            Names of the length-gated rewards.
         prompts (`bool`, *optional*, defaults to `True`):
-            Whether each row must have a prompt; environments of TRL's bring their own.
+            Whether each row must have a prompt; TRL's environments bring their own.
 
     Raises:
-        `ValueError`: naming the dataset, the column or row, and who needs it.
+        `ValueError`: with the dataset, the column or row, and what needs it.
     """
     needs: dict[str, tuple[str, ...]] = {}
     ratio = isinstance(args, BalCapConfig) and args.length_gate_tokens is None
@@ -160,7 +159,7 @@ def check_datasets(
         )
     for name, dataset in _named(train_dataset, eval_dataset):
         if isinstance(dataset, Dataset) and not len(dataset):
-            raise ValueError(f"{name} has no rows. Give it rows, or leave it out.")
+            raise ValueError(f"{name} has no rows. Pass a dataset with rows, or leave it out.")
         if prompts:
             _check_prompts(name, dataset)
         if needs:
@@ -169,7 +168,7 @@ def check_datasets(
 
 def preflight(args: GRPOConfig, reward_funcs: Sequence[Any]) -> None:
     """
-    Have each reward ask one question on the main process; all ranks raise what it raised.
+    Let each reward ask one question on the main process; an error is raised on all ranks.
 
     Raises:
         `RuntimeError` or `ValueError`: if a reward cannot work.
@@ -207,13 +206,15 @@ def _named(train_dataset: Any, eval_dataset: Any) -> Iterator[tuple[str, Any]]:
 
 def _check_prompts(name: str, dataset: Any) -> None:
     columns = getattr(dataset, "column_names", None)
-    lazy = getattr(dataset, "format", {}).get("type") == "custom"  # its columns are made when read
+    lazy = (
+        getattr(dataset, "format", {}).get("type") == "custom"
+    )  # its columns are computed when read
     if columns is None or lazy:
         return
     if "prompt" not in columns:
         raise ValueError(
-            f"{name} has the columns {columns} and no `prompt`. Load it with load_captions, which "
-            "writes one, or add a column of conversations: [{'role': 'user', 'content': '...'}]."
+            f"{name} has the columns {columns}, but no `prompt`. Load it with load_captions, which "
+            "adds one, or add a column of conversations: [{'role': 'user', 'content': '...'}]."
         )
     if not isinstance(dataset, Dataset):
         return
@@ -223,6 +224,6 @@ def _check_prompts(name: str, dataset: Any) -> None:
     )
     if not isinstance(prompt, str) and not (prompt and conversation):
         raise ValueError(
-            f"The prompt of row 0 of {name} is {prompt!r}. A prompt is a text, or a conversation "
+            f"The prompt of row 0 of {name} is {prompt!r}, but must be a string or a conversation "
             "such as [{'role': 'user', 'content': 'Describe the image.'}]."
         )

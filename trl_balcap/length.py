@@ -1,4 +1,4 @@
-"""What a completion's length beside the reference's leaves of its reward: two pure formulas."""
+"""Two formulas for how a completion's length, relative to its reference, affects its reward."""
 
 from typing import Any
 
@@ -12,31 +12,33 @@ def length_gate(
     rewards: Tensor, length_ratio: Tensor, *, lower: float = 0.5, upper: float = 2.0
 ) -> Tensor:
     r"""
-    Keep a reward where the caption's length is in bounds, make it 0 elsewhere.
+    Keep a reward if the caption's length is within bounds, else set it to 0.
 
     $$\tilde r_i = r_i \cdot 1[\tau_l \le \rho_i \le \tau_u], \quad
     \rho_i = |y_i| / |y_{ref}| \text{ in tokens}$$
 
-    BalCapRL's length-conditional reward masking, meant for the linguistic reward. It is a gate and
-    not a slope: a slope pulls the policy to the reference's length before it has explored. A closed
-    gate is a reward of 0.0 and not a missing one: the row competes in its group, and loses.
+    BalCapRL's length-conditional reward masking, meant for the linguistic reward. It is a gate
+    rather than a slope, since a slope would pull the policy to the reference's length before it has
+    explored. Behind a closed gate the reward is 0.0 rather than missing: the row competes in its
+    group and loses.
 
     Args:
         rewards (`torch.Tensor`):
-            Rewards of shape `(B,)`, or `(B, K)` to gate every column. NaN (missing) stays NaN where
+            Rewards of shape `(B,)`, or `(B, K)` to gate every column. NaN (missing) stays NaN if
             the gate is open.
         length_ratio (`torch.Tensor`):
             $\rho$ of shape `(B,)`.
         lower (`float`, *optional*, defaults to `0.5`):
-            $\tau_l$, kept from here on (main runs of the paper).
+            $\tau_l$, the lower bound (as in the paper's main runs).
         upper (`float`, *optional*, defaults to `2.0`):
-            $\tau_u$, kept up to here (main runs of the paper).
+            $\tau_u$, the upper bound (as in the paper's main runs).
 
     Returns:
-        `torch.Tensor`: of the shape of `rewards`.
+        `torch.Tensor`: same shape as `rewards`.
 
     Raises:
-        `ValueError`: for what is no tensor, shapes that do not fit, or bounds in the wrong order.
+        `ValueError`: if an argument is not a tensor, shapes do not match, or bounds are in the
+            wrong order.
 
     Example:
 
@@ -58,14 +60,14 @@ def linear_length_penalty(
     rewards: Tensor, length_ratio: Tensor, *, lower: float = 0.5, upper: float = 2.0
 ) -> Tensor:
     r"""
-    The gate's rival in the paper's ablation: a reward that falls linearly away from $\rho = 1$.
+    The alternative in the paper's ablation: a reward that falls linearly away from $\rho = 1$.
 
     $$\tilde r_i = r_i \cdot \max(0, \min(1, s_i)), \quad
     s_i = (\rho_i - \tau_l) / (1 - \tau_l) \text{ below } 1,
     \quad (\tau_u - \rho_i) / (\tau_u - 1) \text{ above}$$
 
-    The paper's own slope is not known; this one is 1 at the reference's length and reaches 0 where
-    the gate would close.
+    The paper's slope is unknown; this one is 1 at the reference's length and reaches 0 where the
+    gate would close.
 
     Args:
         rewards (`torch.Tensor`):
@@ -73,15 +75,16 @@ def linear_length_penalty(
         length_ratio (`torch.Tensor`):
             $\rho$ of shape `(B,)`.
         lower (`float`, *optional*, defaults to `0.5`):
-            $\rho$ at which the reward reaches 0 below the reference's length, under 1.
+            $\rho$ below 1 at which the reward reaches 0.
         upper (`float`, *optional*, defaults to `2.0`):
-            $\rho$ at which it reaches 0 above, over 1.
+            $\rho$ above 1 at which the reward reaches 0.
 
     Returns:
-        `torch.Tensor`: of the shape of `rewards`.
+        `torch.Tensor`: same shape as `rewards`.
 
     Raises:
-        `ValueError`: for what is no tensor, shapes that do not fit, or bounds in the wrong order.
+        `ValueError`: if an argument is not a tensor, shapes do not match, or bounds are in the
+            wrong order.
 
     Example:
 
@@ -96,13 +99,13 @@ def linear_length_penalty(
     _check_bounds(lower, upper)
     if not lower < 1.0 < upper:
         raise ValueError(
-            f"A linear length penalty needs lower < 1 < upper, got {lower} and {upper}: it is 1 at "
-            "the reference's own length. Use the mask for a band that leaves that length out."
+            f"A linear length penalty needs lower < 1 < upper, got {lower} and {upper}, since it "
+            "peaks at the reference's length. For a band without that length, use the mask."
         )
     below = (length_ratio - lower) / (1.0 - lower)  # (B,)
     above = (upper - length_ratio) / (upper - 1.0)
     slope = torch.minimum(below, above).clamp(0.0, 1.0).to(rewards.dtype)
-    # A closed end is 0.0 even where the reward is missing, as in the mask.
+    # Outside the bounds the result is 0.0 even if the reward is missing, as in the mask.
     return torch.where(_like(slope == 0.0, rewards), 0.0, rewards * _like(slope, rewards))
 
 
@@ -143,7 +146,8 @@ def _check_tensors(rewards: Tensor, length_ratio: Tensor) -> None:
     if length_ratio.ndim != 1 or rewards.shape[:1] != length_ratio.shape or rewards.ndim > 2:
         raise ValueError(
             f"rewards must have shape (B,) or (B, K) and length_ratio (B,), got "
-            f"{tuple(rewards.shape)} and {tuple(length_ratio.shape)}. Give one ratio a completion."
+            f"{tuple(rewards.shape)} and {tuple(length_ratio.shape)}. "
+            "Pass one ratio per completion."
         )
 
 

@@ -1,4 +1,4 @@
-"""From verdicts to rewards, to b-CapScore, to the scores of a corpus: pure formulas."""
+"""Pure formulas for rewards, b-CapScore and corpus scores."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Score = float | None
 
 
 class _Verdict(Protocol):
-    """What the judge says of one assertion, such as [`Verification`]."""
+    """The judge's verdict on one assertion, such as [`Verification`]."""
 
     @property
     def correct(self) -> bool: ...
@@ -65,7 +65,7 @@ def recall_score(covered: Sequence[bool]) -> float | None:
             One per reference unit.
 
     Returns:
-        `float` or `None`: from 0 to 1; `None` where the reference states nothing to cover.
+        `float` or `None`: from 0 to 1; `None` if the reference states nothing to cover.
 
     Example:
 
@@ -82,7 +82,7 @@ def recall_score(covered: Sequence[bool]) -> float | None:
 
 def linguistic_score(clarity: float, fluency: float, coherency: float) -> float:
     """
-    Linguistic reward of a caption: the mean of three grades, brought from 0 to 10 to 0 to 1.
+    Linguistic reward of a caption: the mean of three grades, rescaled from 0-10 to 0-1.
 
     Args:
         clarity, fluency, coherency (`float`):
@@ -104,19 +104,19 @@ def linguistic_score(clarity: float, fluency: float, coherency: float) -> float:
 
 class CorpusScores(NamedTuple):
     """
-    The scores of a corpus of captions. Each mean rests on the captions that have the value; `n_*`
-    says how many.
+    The scores of a corpus of captions. Each mean is over the captions that have the value; `n_*` is
+    their number.
 
     Args:
         precision, recall, linguistic (`float` or `None`):
-            Mean of the reward over the captions that have it; `None` where no caption has it.
+            Mean of the reward over the captions that have it; `None` if no caption has it.
         b_capscore (`float` or `None`):
-            Mean over captions of the caption's own b-CapScore. This is the corpus score.
+            Mean of the captions' b-CapScores. This is the corpus score.
         b_capscore_of_means (`float` or `None`):
-            b-CapScore of the three corpus means. Never below what balance inside each caption
-            gives, so it flatters a captioner that is precise on one image and complete on another.
+            b-CapScore of the three corpus means. It ignores imbalance within captions, so it
+            flatters a captioner that is precise on one image and complete on another.
         n, n_precision, n_recall, n_linguistic, n_b_capscore (`int`):
-            Captions in all, and captions that each mean rests on.
+            Number of captions, and of those behind each mean.
     """
 
     precision: float | None
@@ -133,18 +133,17 @@ class CorpusScores(NamedTuple):
 
 def b_capscore(precision: Score, recall: Score, linguistic: Score) -> float | None:
     """
-    b-CapScore of a caption: the harmonic mean of its three rewards, so that no view can buy off
-    another.
+    b-CapScore of a caption: the harmonic mean of its three rewards, so that no reward can make up
+    for another.
 
     `3 / (1/precision + 1/recall + 1/linguistic)`, from BalCapRL
-    (https://huggingface.co/papers/2605.07394). Its limit at a zero is zero, so any zero gives
-    exactly 0.0. A missing value (`None` or NaN) gives `None`: what was not judged is not scored,
-    not even where another view is zero.
+    (https://huggingface.co/papers/2605.07394). Its limit at zero is zero, so any zero gives exactly
+    0.0. A missing value (`None` or NaN) gives `None`, even if another value is zero: a caption that
+    was not fully judged has no score.
 
     Args:
         precision, recall, linguistic (`float` or `None`):
-            The rewards, all on one scale (0 to 1, or 0 to 100), which is also the scale of the
-            result.
+            The rewards, all on the same scale (0 to 1, or 0 to 100), which the result also has.
 
     Returns:
         `float` or `None`: the harmonic mean.
@@ -167,7 +166,7 @@ def b_capscore(precision: Score, recall: Score, linguistic: Score) -> float | No
     values = (_present(precision), _present(recall), _present(linguistic))
     if any(value is not None and (value < 0 or math.isinf(value)) for value in values):
         raise ValueError(
-            f"b_capscore takes finite rewards of at least 0, got precision={precision}, "
+            f"b_capscore needs finite rewards of at least 0, got precision={precision}, "
             f"recall={recall}, linguistic={linguistic}. Pass None for a reward that was not judged."
         )
     present = [value for value in values if value is not None]
@@ -176,7 +175,7 @@ def b_capscore(precision: Score, recall: Score, linguistic: Score) -> float | No
     smallest = min(present)
     if smallest == 0:
         return 0.0
-    # In terms of the smallest, so that 1/x overflows for no denormal reward.
+    # Relative to the smallest, so that 1/x does not overflow for denormal rewards.
     return smallest * 3 / sum(smallest / value for value in present)
 
 
@@ -191,8 +190,8 @@ def batch_b_capscore(rewards_per_func: Any, names: Sequence[str]) -> float | Non
             Names of the K reward functions.
 
     Returns:
-        `float` or `None`: `None` where one of the three rewards is not among them, or no row has
-        all.
+        `float` or `None`: `None` if one of the three rewards is not among them, or no row has all
+        three.
 
     Example:
 
@@ -213,13 +212,13 @@ def batch_b_capscore(rewards_per_func: Any, names: Sequence[str]) -> float | Non
 
 def distinct_share(texts: Sequence[str], num_generations: int) -> float:
     """
-    Share of distinct texts among the rollouts of a prompt, over all prompts.
+    Share of distinct texts among the rollouts of a prompt, averaged over prompts.
 
     Args:
         texts (`Sequence[str]`):
-            Whole groups, the rollouts of one prompt side by side.
+            Complete groups, with the rollouts of a prompt next to each other.
         num_generations (`int`):
-            Rollouts of a prompt.
+            Rollouts per prompt.
 
     Example:
 
@@ -237,7 +236,7 @@ def corpus_scores(
     precision: Sequence[Score], recall: Sequence[Score], linguistic: Sequence[Score]
 ) -> CorpusScores:
     """
-    Corpus scores of captions, one entry per caption in each sequence, in the same order.
+    Corpus scores of captions, from sequences with one entry per caption, in the same order.
 
     Args:
         precision, recall, linguistic (`Sequence[float or None]`):

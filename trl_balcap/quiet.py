@@ -1,4 +1,4 @@
-"""Warnings of libraries that nobody who runs trl-balcap can act on, each with its reason."""
+"""Hides library warnings that users of trl-balcap cannot act on, each with the reason."""
 
 import logging
 import warnings
@@ -6,21 +6,20 @@ import warnings
 __all__ = ["hush"]
 
 _MESSAGES = (
-    # TRL asks transformers by names that transformers 5 has renamed and still knows.
+    # TRL uses names that transformers 5 has renamed but still supports.
     r"`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated",
-    # torch's data loader on a machine without a GPU, where pinning does nothing.
+    # From torch's data loader without a GPU, where pinning does nothing.
     r"'pin_memory' argument is set as true but no accelerator is found",
-    # A typed dict of litellm's that pydantic cannot hold to.
+    # A TypedDict of litellm that pydantic cannot enforce.
     r"Item '\w+' on TypedDict class '\w+' is using the `ReadOnly` qualifier",
 )
-# DeepSpeed says on import that there is no GPU; it is imported where it is installed, used or not.
+# DeepSpeed logs on import that there is no GPU, and is imported if installed, whether used or not.
 _DEEPSPEED = "Setting accelerator to CPU"
 
 
 def hush() -> None:
     """
-    Leave out the warnings above in this process: for scripts and the command line, not for
-    libraries.
+    Hide the warnings above in this process. For scripts and the command line, not for libraries.
 
     Example:
 

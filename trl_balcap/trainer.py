@@ -30,53 +30,53 @@ logger = logging.getLogger(__name__)
 
 
 class JudgeOutageError(RuntimeError):
-    """A judge is down; raised on all ranks together, behind a checkpoint."""
+    """A judge is down; raised on all ranks together, after saving a checkpoint."""
 
 
 class RewardInternalError(RuntimeError):
-    """A bug in a reward, with its traceback; raised on all ranks together, behind a checkpoint."""
+    """A bug in a reward, with its traceback; raised on all ranks together, after a checkpoint."""
 
 
 class BalCapTrainer(AheadTrainer):
     """
     Trainer for balanced captioning RL (BalCapRL, https://huggingface.co/papers/2605.07394).
 
-    The only changes w.r.t. [`~trl.GRPOTrainer`] are the length gate around the rewards that the
-    config names, and the advantages, which are [`cgdpo_advantages`] of the gathered rewards. The
-    model, the data, generation, the loss and the logs are TRL's. Besides, rewards that judge over a
-    network are used well where they offer it: they start as soon as completions exist, are asked
-    one question before training, and a judge that is down stops all ranks together behind a
-    checkpoint.
+    The only changes w.r.t. [`~trl.GRPOTrainer`] are the length gate around the rewards named in the
+    config, and the advantages, which are [`cgdpo_advantages`] of the gathered rewards. The model,
+    the data, generation, the loss and the logs are TRL's. In addition, rewards with
+    [`RewardHooks`] start as soon as completions exist and are tried with one question before
+    training, and a judge outage stops all ranks together after saving a checkpoint.
 
     With `multi_objective_aggregation="sum_then_normalize"` the advantages are TRL's own.
 
-    Logged besides TRL's metrics, per reward function: `rewards/<name>/frac_zero_std` (share of
-    groups whose rewards for it do not differ) and `advantages/<name>/std` (spread of its weighted
-    share of the advantage before the batch step). `frac_reward_zero_std` is the share of groups
-    that are dead in every reward.
+    Logged besides TRL's metrics, for each reward function: `rewards/<name>/frac_zero_std` (share of
+    groups without spread in this reward) and `advantages/<name>/std` (spread of its weighted
+    contribution to the advantage, before the batch step). `frac_reward_zero_std` is the share of
+    groups without spread in any reward.
 
     Args:
         model (`str` or `PreTrainedModel` or `PeftModel`):
             As in [`~trl.GRPOTrainer`].
         reward_funcs (`Callable` or `str` or `list`, *optional*):
-            As in [`~trl.GRPOTrainer`]. A reward that is a [`RewardHooks`], such as a
-            [`JudgeReward`], is asked one question before the model is loaded, starts as soon as
-            completions exist, and says what it could not score.
+            As in [`~trl.GRPOTrainer`]. A reward with [`RewardHooks`], such as a [`JudgeReward`], is
+            tried with one question before the model is loaded, starts as soon as completions exist,
+            and reports what it could not score.
         args ([`BalCapConfig`], *optional*):
-            Configuration. A plain [`~trl.GRPOConfig`] keeps all it says and has no length gate.
+            Configuration. A plain [`~trl.GRPOConfig`] is used unchanged, without a length gate.
         train_dataset, eval_dataset:
-            As in [`~trl.GRPOTrainer`], or what [`load_captions`] takes: a file, a folder, a name.
+            As in [`~trl.GRPOTrainer`], or an argument for [`load_captions`]: a file, a folder, or
+            the name of a dataset on the Hub.
         *positional, **kwargs:
-            As in [`~trl.GRPOTrainer`], in its order.
+            As in [`~trl.GRPOTrainer`], in the same order.
 
     Raises:
-        `ValueError`: before the model is loaded, for a name in `length_gated_rewards` that no
-            reward function has, weights of the wrong number, a dataset without a column that a
-            reward or the gate needs, or one smaller than a generation batch.
-        [`JudgeOutageError`]: in training, after a checkpoint, where a judge is down (see
-            [`OutageRule`]). An evaluation goes on, with missing metrics and a warning.
-        [`RewardInternalError`]: on all ranks, after a checkpoint, for an exception inside a
-            [`JudgeReward`] that is neither the judge's failure nor the row's fault.
+        `ValueError`: before the model is loaded, if `length_gated_rewards` has an unknown name,
+            there is the wrong number of weights, or a dataset lacks a column that a reward or the
+            gate needs or is smaller than a generation batch.
+        [`JudgeOutageError`]: in training, after a checkpoint, if a judge is down (see
+            [`OutageRule`]). Evaluations continue, with missing metrics and a warning.
+        [`RewardInternalError`]: on all ranks, after a checkpoint, if a [`JudgeReward`] raises an
+            exception that is neither the judge's nor the row's fault.
 
     Example:
 
@@ -96,9 +96,9 @@ class BalCapTrainer(AheadTrainer):
     ```
     """
 
-    _unscored: set[tuple[str, str]]  # rewards and reasons that were warned of
-    _rewards_per_func: torch.Tensor  # (B, K), of all ranks
-    _completions: list[Any]  # those that were scored last, on this rank
+    _unscored: set[tuple[str, str]]  # rewards and reasons already warned about
+    _rewards_per_func: torch.Tensor  # (B, K), from all ranks
+    _completions: list[Any]  # scored last, on this rank
     _completion_ids: list[list[int]]
 
     def __init__(
@@ -138,7 +138,7 @@ class BalCapTrainer(AheadTrainer):
         if isinstance(args, BalCapConfig):
             self._gate(gated, args)
         self._prepare_ahead()
-        self._waited = 0.0  # seconds for rewards since the last log
+        self._waited = 0.0  # seconds waiting for rewards since the last log
         self.facts = trainer_facts(self, gated)
         self._keeper = attach_callbacks(self, self._hooks, self.facts)
 
@@ -146,7 +146,7 @@ class BalCapTrainer(AheadTrainer):
         loaded: Any = self.model
         ends = loaded.generation_config.eos_token_id
         ungated: list[Any] = self.reward_funcs
-        self.reward_funcs = [  # a new list: TRL keeps the caller's
+        self.reward_funcs = [  # a new list, since TRL keeps the caller's
             gate_reward(
                 func,
                 self.processing_class,
@@ -171,7 +171,7 @@ class BalCapTrainer(AheadTrainer):
         self._completions, self._completion_ids = completions, completion_ids_list
         self._rewards_per_func = rewards_per_func  # (B, K), gathered, the same on every rank
         if self._hooks:
-            # Gathered, so that every rank comes to the same end.
+            # Gathered, so that every rank decides the same.
             taken = (hooks.take_report() for hooks in self._hooks)
             reports = gather_object([report for report in taken if report is not None])
             self._say_what_is_unscored(reports, len(rewards_per_func))
@@ -206,7 +206,7 @@ class BalCapTrainer(AheadTrainer):
             )  # (B,)
             rank, rows = self.accelerator.process_index, len(inputs)
             output["advantages"] = advantages[rank * rows : (rank + 1) * rows]
-            # TRL has logged its own numbers by now; what is logged must be what is trained on.
+            # TRL has already logged its own numbers; the log must show what is trained on.
             logged = self._logs["advantages"]
             for _ in range(min(len(advantages), len(logged))):
                 logged.pop()
@@ -227,7 +227,7 @@ class BalCapTrainer(AheadTrainer):
         advantages: torch.Tensor,
         weighted: torch.Tensor,
     ) -> None:
-        """Hand a few groups of the batch, with all that was seen of them, to the main process."""
+        """Send a few groups of the batch, with their verdicts, to the main process."""
         assert self._keeper is not None
         count, first = len(inputs), self.accelerator.process_index * len(inputs)
         mine = slice(first, first + count)
@@ -255,11 +255,11 @@ class BalCapTrainer(AheadTrainer):
         if steps:
             self._metrics["train"]["judge/wait_time"] = [self._waited / steps]
             self._waited = 0.0
-        # TRL's table has 9 characters of a caption in 80 columns: its own printing is turned off.
+        # TRL's table shows 9 characters of a caption in 80 columns, so its printing is turned off.
         show, self.num_completions_to_print = self.num_completions_to_print, 0
         super().log(logs, start_time)
         self.num_completions_to_print = show
-        done = "train_runtime" in logs  # the run's own summary, no step's
+        done = "train_runtime" in logs  # the summary of the run, not of a step
         if self.log_completions and not done and self.accelerator.is_main_process:
             say(self, completion_lines(self._logs, count=3 if show is None else show))
 
@@ -273,8 +273,8 @@ class BalCapTrainer(AheadTrainer):
                 r.failing_reply for r in reports if r.reward == name and reason in r.unscored
             ]
             logger.warning(
-                "%s left %d of %d completions unscored (%s: %s). They count as their group's mean; "
-                "judge/%s/unscored/%s keeps the share of later ones.",
+                "%s left %d of %d completions unscored (%s: %s). They count as their group's mean. "
+                "See judge/%s/unscored/%s for the share in later batches.",
                 *(
                     name,
                     counted[name, reason],
@@ -285,7 +285,7 @@ class BalCapTrainer(AheadTrainer):
                 *(name, reason),
             )
         self._unscored |= counted.keys()
-        for name, reason in sorted(self._unscored):  # zeros too, or their mean would leave them out
+        for name, reason in sorted(self._unscored):  # log zeros too, or the mean would be wrong
             metrics[f"judge/{name}/unscored/{reason}"].append(counted[name, reason] / rows)
 
     def _stop_where_rewards_cannot_go_on(self, reports: Sequence[JudgingReport]) -> None:
@@ -293,17 +293,17 @@ class BalCapTrainer(AheadTrainer):
         if bugs:
             self._forget()
             raise RewardInternalError(
-                f"{bugs[0].reward} failed by an error of its own. "
+                f"{bugs[0].reward} failed with an internal error. "
                 f"{self._checkpoint_for_resuming()}\n{bugs[0].internal_error}"
             )
         spent = [report.budget_spent for report in reports if report.budget_spent]
         if spent:
-            logger.warning("Training ends after this step: %s A checkpoint is saved.", spent[0])
+            logger.warning("Stopping after this step, with a checkpoint: %s", spent[0])
             self.control.should_save = True
             self.control.should_training_stop = True
             return
         if not self._is_training():
-            return  # the warning is said, the metrics are missing, and the run goes on
+            return  # warned; the metrics are missing, and the run continues
         shares = {reward_name(hooks): hooks.max_unscored for hooks in self._hooks}
         if (out := self._outage.observe(reports, shares)) is not None:
             replies = [r.failing_reply for r in reports if r.failing_reply]
@@ -316,11 +316,11 @@ class BalCapTrainer(AheadTrainer):
 
     def _checkpoint_for_resuming(self) -> str:
         if not self.is_in_train:
-            return "Mend it and evaluate again."
+            return "Fix it and evaluate again."
         self._save_checkpoint(self.model, trial=None)  # type: ignore[arg-type]
         return (
-            f"A checkpoint of step {self.state.global_step} is in {self.args.output_dir}. Mend the "
-            "cause, then go on with trainer.train(resume_from_checkpoint=True)."
+            f"A checkpoint of step {self.state.global_step} is in {self.args.output_dir}. Fix the "
+            "cause, then resume with trainer.train(resume_from_checkpoint=True)."
         )
 
     def _is_training(self) -> bool:

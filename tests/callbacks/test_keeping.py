@@ -67,5 +67,5 @@ def test_a_disk_that_cannot_be_written_to_ends_the_keeping_alone(tmp_path, caplo
 
 @pytest.mark.parametrize("value", [-1, 1.5])
 def test_how_many_are_kept_is_a_whole_number(value):
-    with pytest.raises(ValueError, match="log_verdicts must be a whole number of 0 or more"):
+    with pytest.raises(ValueError, match="log_verdicts must be a whole number, 0 or more"):
         BalCapConfig("out", bf16=False, use_cpu=True, log_verdicts=value)

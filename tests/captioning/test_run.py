@@ -241,7 +241,7 @@ def test_images_are_listed_from_what_users_have(tmp_path):
         list_images(listed)
     assert [p.split(": ")[0] for p in caught.value.problems] == [f"{listed}:2", f"{listed}:3"]
 
-    with pytest.raises(FileNotFoundError, match="no file or folder"):
+    with pytest.raises(FileNotFoundError, match="File or folder not found:"):
         list_images(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="contains no images"):

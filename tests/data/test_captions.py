@@ -158,7 +158,7 @@ def test_bad_images_are_named_by_row_line_and_path(folder):
     ]
     file.write_text("\n".join(lines), encoding="utf-8")
 
-    with pytest.raises(ValueError, match=r"needs an image that can be read, and 3 have") as error:
+    with pytest.raises(ValueError, match=r"needs an image that can be read, but 3 do not") as error:
         load_captions(file)
 
     _, gone, empty, missing, way_out = str(error.value).splitlines()
@@ -172,7 +172,8 @@ def test_bad_images_are_named_by_row_line_and_path(folder):
 
 def test_only_the_first_five_of_many_problems_are_listed(folder):
     rows = [{**ROWS[0], "image": f"gone-{number}.png"} for number in range(1200)]
-    with pytest.raises(ValueError, match=r"and 1200 have none[\s\S]*gone-4[\s\S]*and 1195 more"):
+    many = r"but 1200 do not have one[\s\S]*gone-4[\s\S]*and 1195 more"
+    with pytest.raises(ValueError, match=many):
         load_captions(write_jsonl(folder / "train.jsonl", rows))
 
 
@@ -186,15 +187,18 @@ def test_only_the_first_five_of_many_problems_are_listed(folder):
         ([{**ROWS[0], "reference": 7}], r"train\.jsonl:1: the reference is a int, not text"),
         (
             [{"image": "pictures/red.png", "words": "x"}],
-            r"no reference column, none of reference, caption, text: its columns are image, "
+            r"no reference column \(reference, caption, text\): its columns are image, "
             r"words\. "
             r"Name it with reference_column",
         ),
-        ([{"picture": "a.png"}], r"has no image column, none of image, file_name, image_path"),
+        ([{"picture": "a.png"}], r"has no image column \(image, file_name, image_path"),
         ([{**ROWS[0], "prompt": ""}], r"train\.jsonl:1: the prompt is empty"),
-        ([{**ROWS[0], "completions": "x"}], r"has the columns completions: TRL keeps these names"),
-        ([{**ROWS[0], "id": "one"}, ROWS[1]], r"the values of 'id' are not all of one kind"),
-        ([], r"is empty: it must hold one row a line"),
+        (
+            [{**ROWS[0], "completions": "x"}],
+            r"has the columns completions, but TRL reserves these names",
+        ),
+        ([{**ROWS[0], "id": "one"}, ROWS[1]], r"the values of 'id' have different types"),
+        ([], r"is empty: it must have one row per line"),
     ],
 )
 def test_a_bad_row_is_one_clear_error(folder, rows, message):
@@ -226,7 +230,9 @@ def test_a_missing_sidecar_is_named(folder):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no file or folder .*gone\.jsonl. Give a JSONL"):
+    with pytest.raises(
+        FileNotFoundError, match=r"File or folder not found: .*gone\.jsonl. Pass a JSONL"
+    ):
         load_captions(tmp_path / "gone.jsonl")
-    with pytest.raises(ValueError, match=r"holds no captions: it needs a metadata\.jsonl"):
+    with pytest.raises(ValueError, match=r"contains no captions: it needs a metadata\.jsonl"):
         load_captions(tmp_path)

@@ -31,7 +31,7 @@ def test_a_missing_column_names_who_needs_it(lazy):
     dataset = datasets.Dataset.from_dict({"prompt": ["x"], "caption": ["A dog."]})
     dataset = dataset.to_iterable_dataset() if lazy else dataset
 
-    with pytest.raises(ValueError, match=r"^recall_reward needs the column 'reference', and eval_"):
+    with pytest.raises(ValueError, match=r"^recall_reward needs the column 'reference', but eval_"):
         check_columns(dataset, {"recall_reward": ("reference",)}, name="eval_dataset")
     with pytest.raises(ValueError, match=r"needs the column 'image' \(or 'images'\).* caption"):
         check_columns(dataset, {"precision_reward": ("image",)})
@@ -135,7 +135,7 @@ def test_a_shuffle_buffer_is_not_filled_to_look_at_some_rows(mapped_after):
 
 def test_fewer_rows_than_a_generation_batch_takes():
     """9 photographs, 8 completions each: at most 72 of the 128 that the recipe asks for."""
-    with pytest.raises(ValueError, match=r"has 9 rows.* takes 16 \(generation_") as told:
+    with pytest.raises(ValueError, match=r"has 9 rows.* needs 16 \(generation_") as told:
         check_size(9, generation_batch_size=128, num_generations=8, global_batch_size=8)
     assert "set generation_batch_size=72 (or steps_per_generation=9), or less" in str(told.value)
     check_size(9, generation_batch_size=72, num_generations=8, global_batch_size=8)
@@ -144,7 +144,7 @@ def test_fewer_rows_than_a_generation_batch_takes():
 
 def test_rows_too_few_for_the_devices():
     """64 completions a step of all devices, 8 for each prompt: 8 rows at the least."""
-    with pytest.raises(ValueError, match=r"lower per_device_train_batch_size.*at least 8 rows"):
+    with pytest.raises(ValueError, match=r"lower per_device_train_batch_size.*need 8 rows"):
         check_size(5, generation_batch_size=128, num_generations=8, global_batch_size=64)
     with pytest.raises(ValueError, match=r"^eval_dataset has no rows"):
         check_size(0, generation_batch_size=8, num_generations=8, name="eval_dataset")

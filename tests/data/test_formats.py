@@ -87,7 +87,7 @@ def test_coco_captions(tmp_path):
     with pytest.raises(ValueError, match=r"image 'rocket\.jpg': the reference is empty"):
         load_captions(file, image_folder=ROCKET.parent)
     file.write_text(json.dumps({"images": images, "annotations": [{"image_id": 7}]}))
-    with pytest.raises(ValueError, match=r"is no COCO captions file: KeyError\('caption'\)"):
+    with pytest.raises(ValueError, match=r"is not a COCO captions file: KeyError\('caption'\)"):
         load_captions(file, image_folder=ROCKET.parent)
 
 
@@ -161,7 +161,7 @@ def test_csv_as_spreadsheets_write_it(folder, name, text):
 def test_csv_with_too_many_cells_or_an_open_quote(folder):
     file = folder / "list.csv"
     file.write_text("image,caption\npictures/red.png,Red, all of it.\n")
-    with pytest.raises(ValueError, match=r"list\.csv:2: more cells than the header has columns"):
+    with pytest.raises(ValueError, match=r"list\.csv:2: more cells than columns in the header"):
         load_captions(file)
     file.write_text('image,caption\npictures/red.png,"Red\n')
     with pytest.raises(ValueError, match=r"list\.csv:\d: not CSV"):
@@ -203,9 +203,12 @@ def test_one_image_in_a_list_is_that_image(folder):
         (5, "a list of rows or images; got int"),
         (None, "got NoneType"),
         ([], "got list"),
-        ([5], "holds images, paths or rows; this one has 5"),
-        (datasets.IterableDataset.from_generator(lambda: iter([{}])), "an IterableDataset is read"),
-        (datasets.Dataset.from_dict({"image": ["../a.png"], "text": ["x"]}), "lies outside of"),
+        ([5], "must contain images, paths or rows, got 5"),
+        (
+            datasets.IterableDataset.from_generator(lambda: iter([{}])),
+            "an IterableDataset does not allow",
+        ),
+        (datasets.Dataset.from_dict({"image": ["../a.png"], "text": ["x"]}), "is outside"),
         (datasets.Dataset.from_dict({"image": ["http://a.b/c"], "text": ["x"]}), "is a URL"),
     ],
 )
@@ -260,14 +263,16 @@ def test_a_name_that_may_be_a_dataset_says_what_is_asked(caplog):
 
 @pytest.mark.parametrize("prompt", [["a"], 5, " "])
 def test_a_prompt_is_text(folder, prompt):
-    with pytest.raises(ValueError, match="prompt must be the text of the user's message"):
+    with pytest.raises(ValueError, match="prompt must be a string, the user's message"):
         load_captions(folder, references=False, prompt=prompt)
 
 
 @pytest.mark.parametrize("prompt", [7, ["look"], [{"role": "user"}]])
 def test_a_row_s_prompt_is_text_or_messages(folder, prompt):
     row = {"image": "pictures/red.png", "caption": "Red.", "prompt": prompt}
-    with pytest.raises(ValueError, match=r"list\.jsonl:1: the prompt is .*, not text or a list"):
+    with pytest.raises(
+        ValueError, match=r"list\.jsonl:1: the prompt is .*, not a string or a list"
+    ):
         load_captions(write_jsonl(folder / "list.jsonl", [row]))
 
 
@@ -275,5 +280,5 @@ def test_files_of_other_kinds_are_named(folder):
     for file in (ROCKET, folder / "captions.txt"):
         if file.suffix == ".txt":
             file.write_text("A rocket.")
-        with pytest.raises(ValueError, match=r"is no file of captions: those are \.jsonl"):
+        with pytest.raises(ValueError, match=r"is not a supported file: use \.jsonl"):
             load_captions(file)

@@ -56,7 +56,7 @@ def test_what_is_wrong_with_an_image_file(tmp_path):
     assert image_problem(tmp_path / "empty.png") == "the file is empty"
     assert image_problem(tmp_path / "text.png") == "it is not an image that Pillow can read"
     assert image_problem(tmp_path / "line.png") == (
-        "its sides are 300 to 1, and the vision processors take at most 200 to 1"
+        "its aspect ratio is 300 to 1, but processors take at most 200 to 1"
     )
     assert "truncated" in str(image_problem(tmp_path / "cut.png"))
     assert "truncated" in str(image_problem(tmp_path / "cut.jpg"))
@@ -71,8 +71,8 @@ def test_the_greatest_ratio_is_that_of_the_processors():
 
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for a writer, for ever
-    assert image_problem(tmp_path / "pipe.png") == "it is no regular file"
-    with pytest.raises(ImageError, match=r"pipe\.png: it is no regular file"):
+    assert image_problem(tmp_path / "pipe.png") == "it is not a regular file"
+    with pytest.raises(ImageError, match=r"pipe\.png: it is not a regular file"):
         open_image(tmp_path / "pipe.png")
 
 
@@ -85,7 +85,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
         ({"bytes": None, "path": None}, "the image is missing"),
         (None, "the image is missing"),
         ([], "a path, bytes or a datasets dict, got list"),
-        (Image.new("RGB", (0, 5)), "an image of 0 x 5 pixels shows nothing"),
+        (Image.new("RGB", (0, 5)), "an image of 0 x 5 pixels is empty"),
         ("https://nowhere.invalid/a.png", "the image https.*: it is a URL, and URLs are not"),
         ("gone.png", r"the image gone\.png: there is no such file"),
         ({"bytes": ROCKET.read_bytes()[:5000], "path": "a.jpg"}, r"the image a\.jpg: .*truncated"),

@@ -85,7 +85,7 @@ def test_what_no_metric_needs_is_not_asked_for(folder):
 
 
 def test_files_that_are_not_there_or_empty(folder):
-    with pytest.raises(FileNotFoundError, match=r"no file .*none\.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"File not found: .*none\.jsonl"):
         read_captions(folder / "none.jsonl")
-    with pytest.raises(BadRowsError, match="there is no caption in this file"):
+    with pytest.raises(BadRowsError, match="no captions in this file"):
         read_captions(write(folder, ""))

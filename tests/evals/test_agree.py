@@ -102,7 +102,7 @@ def test_a_battle_without_a_verdict_is_left_out(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"cluster": "level 9"}, "has the cluster 'level 9'; it must be one of level 1"),
+        ({"cluster": "level 9"}, "has the cluster 'level 9', but it must be one of level 1"),
         ({"judge": 1}, 'battle 0 must have a string or null in "judge", got 1'),
         ({"source1": None}, "battle 0 must have model names"),
     ],

@@ -134,7 +134,7 @@ def test_a_judge_that_cannot_work_stops_the_run(trainer):
 @pytest.mark.parametrize(
     ("rows", "every", "message"),
     [
-        ([], 2, "has no row"),
+        ([], 2, "is empty"),
         ([{"image": None, "reference": "x"}], 2, "Row 0 of the evaluation dataset"),
         ([{"image": object(), "reference": " "}], 2, "Row 0 of the evaluation dataset"),
         ([{"image": object(), "reference": "x"}], 0, "every_n_steps must be 1 or more"),

@@ -590,7 +590,7 @@ def test_published_numbers_need_scores_and_not_captions(folder, questions):
         assert main([*command, "--api-base", server.url]) == 1
     result = summary(out, "captionqa")
     assert not result["comparable"]
-    assert "scores of 2 more images" in result["comparison"]
+    assert "scores for 2 more images" in result["comparison"]
 
 
 def test_battles_that_nobody_judged_are_not_ties():
@@ -747,7 +747,7 @@ def test_nothing_is_spent_without_a_yes(folder, questions, capsys, monkeypatch):
         with pytest.raises(SystemExit):
             main([*command, "--api-base", server.url])
         told = capsys.readouterr()
-        assert "Agree to it with --yes" in told.err
+        assert "Pass --yes to accept it" in told.err
         assert "0.00" in told.out  # four short questions cost less than a cent
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
         monkeypatch.setattr("builtins.input", lambda *_: "n")
@@ -760,7 +760,7 @@ def test_nothing_is_spent_without_a_yes(folder, questions, capsys, monkeypatch):
     ("arguments", "message"),
     [
         (("--metrics", "bleu"), "Unknown metric 'bleu'"),
-        (("--metrics", "dcscore"), "give --data dcscore=PATH"),
+        (("--metrics", "dcscore"), "Pass --data dcscore=PATH"),
         (("--metrics", "captionqa"), "Borise/CaptionQA"),
         (("--metrics", "caparena"), "caparena_auto_600.json"),
         (("--metrics", "dcscore", "--official-prompts", "."), "is not a clone of a benchmark"),

@@ -136,7 +136,7 @@ def verdicts_without_cache(server, folder, caplog):
     with caplog.at_level(logging.WARNING):
         for text in (TEXT, TEXT.replace("red", "blue"), TEXT):
             assert asyncio.run(judge.linguistic(text)) == Linguistic(10.0, 10.0, 10.0)
-    assert caplog.text.count("goes on without it") == 1
+    assert caplog.text.count("Continuing without it") == 1
 
 
 def test_a_folder_that_is_gone_later_costs_the_cache_and_no_verdict(server, tmp_path, caplog):
@@ -155,7 +155,7 @@ def test_a_corrupt_cache_is_told_at_start_and_stops_nothing(server, tmp_path, ca
     (tmp_path / "cache.db").write_bytes(b"this is no database" * 100)
     with caplog.at_level(logging.WARNING):
         asyncio.run(judge_at(server, tmp_path).preflight())
-    assert "goes on without it" in caplog.text
+    assert "Continuing without it" in caplog.text
 
 
 LOCKED = """
@@ -176,7 +176,7 @@ def test_a_locked_cache_holds_neither_the_batch_nor_the_exit(server, tmp_path):
         command = [sys.executable, "-c", LOCKED, server.url, str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stdout == "answered\n", done.stderr
-    assert done.stderr.count("goes on without it") == 1
+    assert done.stderr.count("Continuing without it") == 1
 
 
 def test_a_planted_row_runs_no_code_and_touches_no_file(server, tmp_path):
@@ -212,7 +212,7 @@ def test_a_full_disk_costs_the_cache_and_no_verdict(server, tmp_path, monkeypatc
     with caplog.at_level(logging.WARNING):
         assert asyncio.run(judge.linguistic(TEXT)) == Linguistic(10.0, 10.0, 10.0)
         assert asyncio.run(judge.linguistic(TEXT + " More.")) is not None
-    assert caplog.text.count("goes on without it") == 1
+    assert caplog.text.count("Continuing without it") == 1
 
 
 JUDGE_UNTIL_KILLED = """

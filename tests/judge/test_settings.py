@@ -145,7 +145,7 @@ def test_every_setting_has_help_and_the_judge_shows_it():
     [
         ({"model": None}, r"model must be a litellm model string .*\. Name a model"),
         ({"model": ""}, r"model=''\): model must be a litellm model string"),
-        ({"model": []}, "names no model"),
+        ({"model": []}, r"Judge\(model=\[\]\) is empty"),
         ({"model": [{"api_base": "http://a"}]}, "a deployment needs a 'model'"),
         ({"model": 5}, r"model=5\): model must be"),
         ({"temperature": -2}, r"temperature=-2\): .* from 0 to 2.* the default is 0\.0"),
@@ -183,7 +183,7 @@ def test_a_wrong_setting_is_one_line_with_value_rule_and_way_out(wrong, message)
     ("variables", "message"),
     [
         ({}, "TRL_BALCAP_JUDGE_MODEL is not set"),
-        ({"MODEL": "m", "MODLE": "m"}, "unknown variable TRL_BALCAP_JUDGE_MODLE; known: "),
+        ({"MODEL": "m", "MODLE": "m"}, "unknown variable TRL_BALCAP_JUDGE_MODLE, must be one of: "),
         ({"MODEL": "m", "TIMEOUT": "soon"}, r"timeout='soon'\): timeout must be a number above 0"),
         ({"MODEL": "m", "TIMEOUT": "-1"}, "timeout must be a number above 0"),
         ({"MODEL": "m", "API_BASE": ""}, "api_base must be a URL"),

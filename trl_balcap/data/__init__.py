@@ -1,4 +1,4 @@
-"""Captions from what users have: files, folders and datasets read, images opened by one rule."""
+"""Loads captions from files, folders and datasets, and opens all images in the same way."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ __all__ = [
     "read_captions",
 ]
 
-# Imported on first use: who encodes an image for a judge needs no `datasets`.
+# Imported on first use: encoding an image for a judge needs no `datasets`.
 _LAZY = {
     "DEFAULT_PROMPT": "captions",
     "BadRowsError": "rows",

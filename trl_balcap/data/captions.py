@@ -1,4 +1,4 @@
-"""A captioning dataset from what users have, with the columns that training reads."""
+"""[`load_captions`]: turns users' data into a dataset with the columns that training needs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,8 +16,8 @@ __all__ = ["DEFAULT_PROMPT", "load_captions"]
 
 DEFAULT_PROMPT = "Describe the image in detail."
 
-# Names that TRL's trainers give to a reward function themselves: a column of that name breaks the
-# call or is lost.
+# Arguments that TRL's trainers pass to reward functions themselves: a column with such a name
+# breaks the call or is lost.
 _TAKEN = (
     "completion",
     "completions",
@@ -45,59 +45,59 @@ def load_captions(
     allow_urls: bool = False,
 ) -> datasets.Dataset:
     """
-    Loads images with reference captions as the dataset that [`BalCapTrainer`] and the rewards read.
+    Load images with reference captions as a dataset for [`BalCapTrainer`] and the rewards.
 
     `path` is one of
 
-    - a JSONL, CSV or JSON file of rows, with the image's path relative to that file; rows may have
-      the form of LLaVA, ShareGPT4V or COCO captions ([`~data.formats.known_row`]);
-    - a folder with `metadata.jsonl`, `captions.jsonl` or `metadata.csv` in it (`datasets`'
-      "imagefolder" layout), or with one `.txt` file of the same name beside each image;
-    - a dataset saved by `Dataset.save_to_disk`, Parquet files or WebDataset shards, one or a folder
-      of them;
+    - a JSONL, CSV or JSON file of rows, with image paths relative to that file; rows may have the
+      format of LLaVA, ShareGPT4V or COCO captions ([`~data.formats.known_row`]);
+    - a folder containing `metadata.jsonl`, `captions.jsonl` or `metadata.csv` (the "imagefolder"
+      layout of `datasets`), or a `.txt` file of the same name next to each image;
+    - a dataset saved with `Dataset.save_to_disk`, or one or a folder of Parquet files or WebDataset
+      shards;
     - the name of a dataset on the Hub (the only source that needs a network);
     - a `Dataset` or `DatasetDict`, a list of rows, or a list of images (with `references=False`).
 
-    Images stay where they are. A row's image is opened by [`~data.images.open_image`] when the row
-    is read: upright, in RGB, bounded. Before that, every image is checked: header, sides, and
-    whether the file ends where its format ends ([`~data.images.image_problem`]).
+    Images are not copied. A row's image is opened by [`~data.images.open_image`] when the row is
+    read: upright, in RGB, and scaled down to `max_pixels`. Before that, every image is checked: its
+    header, its sides, and whether the file is complete ([`~data.images.image_problem`]).
 
     Args:
         path (`str`, `Path`, `Dataset` or `list`):
             File, folder, dataset name, or rows in memory.
         split (`str`, *optional*):
-            Split to load. In a folder, a sub-folder or a JSONL file of that name. `None` is the
-            whole of a source that has no splits, and `"train"` of one that has.
+            Split to load. In a folder, a subfolder or JSONL file of that name. `None` loads all of
+            a source without splits, and `"train"` of one with splits.
         name (`str`, *optional*):
             Configuration of a dataset on the Hub, as in `datasets.load_dataset`.
         prompt (`str`, *optional*):
-            The user's message. `None` takes each row's own `prompt` column, and where there is none
+            The user's message. Defaults to the `prompt` column or, without one, to
             `"Describe the image in detail."`.
         image_column (`str`, *optional*):
-            Column with the image or its path. `None` is the first there is of `image`, `file_name`,
-            `image_path`, `image_name`.
+            Column with the image or its path. Defaults to the first present of `image`,
+            `file_name`, `image_path`, `image_name`.
         reference_column (`str`, *optional*):
-            Column with the reference caption. `None` is the first there is of `reference`,
+            Column with the reference caption. Defaults to the first present of `reference`,
             `caption`, `text`.
         references (`bool`, *optional*, defaults to `True`):
             `False` loads images without captions, to caption them or to train without recall and
             without a gate.
         max_pixels (`int`, *optional*, defaults to `401408`):
-            Bound on an image's width times height; 401408 is 512 visual tokens of Qwen2.5-VL.
+            Maximum width times height of an image; 401408 is 512 visual tokens of Qwen2.5-VL.
         image_folder (`str` or `Path`, *optional*):
-            What relative paths in a file are relative to. `None` is the file's own folder.
+            Folder that paths in a file are relative to. Defaults to the file's own folder.
         allow_urls (`bool`, *optional*, defaults to `False`):
-            Whether images that are URLs are fetched as rows are read; refused otherwise.
+            Whether to fetch images given as URLs when rows are read. Otherwise URLs are errors.
 
     Returns:
         `datasets.Dataset`: Columns `prompt` (conversational), `image` (`PIL.Image.Image` when
             read), `reference`, and every other column of the source.
 
     Raises:
-        `FileNotFoundError`: if nothing is at `path`.
-        `ValueError`: for a missing column, an empty reference, an image that cannot be read or is
-            none that the file may name, a column that TRL does not allow. The message names the row
-            and the path, and what to do.
+        `FileNotFoundError`: if `path` does not exist.
+        `ValueError`: if a column is missing or not allowed by TRL, a reference is empty, or an
+            image cannot be read or is outside the folder. The message has the row, the path, and a
+            fix.
 
     Example:
 
@@ -115,9 +115,9 @@ def load_captions(
 
     ```
     """
-    bounded_size(1, 1, max_pixels)  # a bad bound is an error now, not at the first row
+    bounded_size(1, 1, max_pixels)  # report a bad max_pixels now, not at the first row
     if prompt is not None and (not isinstance(prompt, str) or not prompt.strip()):
-        raise ValueError(f"prompt must be the text of the user's message, got {prompt!r}.")
+        raise ValueError(f"prompt must be a string, the user's message, got {prompt!r}.")
     dataset, rows = read_source(
         path,
         split=split,
@@ -133,7 +133,7 @@ def load_captions(
     taken = [name for name in _TAKEN if name in dataset.column_names]
     if taken:
         raise ValueError(
-            f"{rows.source} has the columns {', '.join(taken)}: TRL keeps these names for itself. "
+            f"{rows.source} has the columns {', '.join(taken)}, but TRL reserves these names. "
             "Rename them."
         )
     first = [name for name in ("prompt", "image", "reference") if name in dataset.column_names]
@@ -146,8 +146,8 @@ def load_captions(
 
 
 def _with_image(dataset: datasets.Dataset, rows: Rows, allow_urls: bool) -> datasets.Dataset:
-    # Stored, not decoded: the transform opens them, by the one rule and with an error that names
-    # the file.
+    # Stored, not decoded: the transform opens them, like all images, with errors that name the
+    # file.
     dataset = dataset.cast_column("image", datasets.Image(decode=False))
     raise_for(
         image_problems(stored(dataset, "image"), rows, allow_urls=allow_urls),
@@ -181,7 +181,7 @@ def _with_prompt(dataset: datasets.Dataset, prompt: str | None, rows: Rows) -> d
     raise_for(
         _prompt_problems(prompts, rows),
         f"Every row of {rows.source} needs a prompt",
-        "Write one, or give all rows the same with prompt=...",
+        "Add one, or set the same prompt for all rows with prompt=...",
     )
     prompts = [
         [{"role": "user", "content": value}] if isinstance(value, str) else value
@@ -197,7 +197,7 @@ def _prompt_problems(prompts: Sequence[Any], where: Callable[[int], str]):
         if not value or (isinstance(value, str) and not value.strip()):
             yield f"{where(row)}: the prompt is empty"
         elif not isinstance(value, str) and not _is_conversation(value):
-            yield f"{where(row)}: the prompt is {value!r}, not text or a list of messages"
+            yield f"{where(row)}: the prompt is {value!r}, not a string or a list of messages"
 
 
 def _is_conversation(value: Any) -> bool:

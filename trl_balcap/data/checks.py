@@ -1,4 +1,4 @@
-"""What a dataset lacks for the rewards that it is to be trained with, said before a model loads."""
+"""Checks that a dataset has what its rewards need, before a model is loaded."""
 
 import copy
 import itertools
@@ -23,7 +23,7 @@ __all__ = [
     "reference_problems",
 ]
 
-_THREADS = 16  # reading headers waits for the disk, not for the CPU
+_THREADS = 16  # reading headers is bound by the disk, not the CPU
 _CHUNK = 200
 _NAMED_PROBLEMS = 5
 
@@ -37,31 +37,31 @@ def check_columns(
     allow_urls: bool = False,
 ) -> None:
     """
-    Says what `dataset` lacks for the rewards that it is to be trained with. Reads no model and
-    decodes no sound image, so it belongs before both are loaded.
+    Check that a dataset has what its rewards need. Loads no model and decodes no intact images, so
+    it can run first.
 
-    A `Dataset` is checked in whole: references in no time, images at 0.2 ms each on a local
-    disk (20 s for 100,000). Of what makes its rows when they are read (a stream, a list, a
-    `Dataset` with a transform of its own) the first `first_rows` are; of a stream with a shuffle
-    buffer those that go into it first, without filling it.
+    A `Dataset` is checked completely: references instantly, images at 0.2 ms each on a local disk
+    (20 s for 100,000). If rows are computed when read (a stream, a list, a `Dataset` with its own
+    transform), the first `first_rows` are checked; for a stream with a shuffle buffer, those that
+    enter it first, without filling it.
 
     Args:
         dataset (`Dataset`, `IterableDataset` or iterable of rows):
-            What is given to the trainer.
+            The dataset for the trainer.
         needs (`Mapping[str, Sequence[str]]`):
-            Who needs which columns, e.g. `{"recall_reward": ("reference",)}`. `"image"` is also met
-            by `"images"`.
+            The columns that each reward needs, e.g. `{"recall_reward": ("reference",)}`. `"images"`
+            is accepted for `"image"`.
         name (`str`, *optional*, defaults to `"train_dataset"`):
-            What the message calls the dataset.
+            Name of the dataset in messages.
         first_rows (`int`, *optional*, defaults to `8`):
-            How many rows of an iterable are read.
+            Number of rows to read from an iterable.
         allow_urls (`bool`, *optional*, defaults to `False`):
-            Whether images may be URLs, which `datasets` fetches as rows are read. Datasets from
-            [`load_captions`] say so themselves.
+            Whether images may be URLs, which `datasets` fetches when rows are read. Datasets from
+            [`load_captions`] already know this.
 
     Raises:
-        `ValueError`: if a column is missing, a reference is empty or no text, an image is missing
-            or unreadable. The message names the reward, the row and the path, and the way out.
+        `ValueError`: if a column is missing, a reference is empty or not text, or an image is
+            missing or unreadable. The message has the reward, the row, the path, and a fix.
 
     Example:
 
@@ -71,7 +71,7 @@ def check_columns(
     ...     check_columns(rows, {"recall_reward": ("reference",)})
     ... except ValueError as error:
     ...     print(error)
-    recall_reward needs a reference in every row of train_dataset, and 1 has none:
+    recall_reward needs a reference in every row of train_dataset, but 1 does not have one:
       row 0: the reference is empty
     Leave these rows out, or write a reference caption for them.
 
@@ -119,24 +119,24 @@ def check_size(
     name: str = "train_dataset",
 ) -> None:
     """
-    Says that a dataset is too small for one generation batch. TRL draws whole generation batches
-    and drops what is left over, so a run on such a dataset ends after no step at all.
+    Check that a dataset is large enough for one generation batch. TRL draws complete generation
+    batches and drops the rest, so a run on a smaller dataset would end without a single step.
 
     Args:
         rows (`int`):
             Rows (prompts) of the dataset.
         generation_batch_size (`int`):
-            Completions of a generation batch, of all processes together, as in [`~trl.GRPOConfig`].
+            Completions per generation batch, over all processes, as in [`~trl.GRPOConfig`].
         num_generations (`int`):
-            Completions for each prompt.
+            Completions per prompt.
         global_batch_size (`int`, *optional*, defaults to `1`):
             `per_device_train_batch_size` times processes; a generation batch is a multiple of it.
         name (`str`, *optional*, defaults to `"train_dataset"`):
-            What the message calls the dataset.
+            Name of the dataset in messages.
 
     Raises:
-        `ValueError`: if there are fewer rows than `generation_batch_size / num_generations`. Names
-            both numbers and the settings that would do.
+        `ValueError`: if there are fewer rows than `generation_batch_size / num_generations`. The
+            message has both numbers and settings that would work.
 
     Example:
 
@@ -156,13 +156,13 @@ def check_size(
         f"set generation_batch_size={largest} (or steps_per_generation="
         f"{largest // global_batch_size}), or less"
         if largest
-        else f"lower per_device_train_batch_size: {global_batch_size} completions a device step of "
-        f"all processes and {num_generations} a prompt take at least {step // num_generations} rows"
+        else f"lower per_device_train_batch_size: {global_batch_size} completions per device step "
+        f"(all processes) and {num_generations} per prompt need {step // num_generations} rows"
     )
     raise ValueError(
-        f"{name} has {rows} rows, and one generation batch takes {prompts} (generation_batch_size "
-        f"{generation_batch_size} / num_generations {num_generations}): not one step could be "
-        f"made. Add rows, or {way_out}."
+        f"{name} has {rows} rows, but one generation batch needs {prompts} (generation_batch_size "
+        f"{generation_batch_size} / num_generations {num_generations}), so training could not take "
+        f"a single step. Add rows, or {way_out}."
     )
 
 
@@ -170,7 +170,7 @@ def check_size(
 
 
 def _transform(dataset: Any) -> Any:
-    """The transform that a `Dataset` was given, or `None`."""
+    """The transform of a `Dataset`, or `None`."""
     if not isinstance(dataset, datasets.Dataset) or dataset.format["type"] != "custom":
         return None
     return dataset.format["format_kwargs"].get("transform")
@@ -187,7 +187,7 @@ def _first_rows(dataset: Any, count: int, name: str) -> list[dict[str, Any]]:
             rows.append(next(stream))
         except StopIteration:
             break
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises, and ImageError
+        except (OSError, SyntaxError, ValueError) as error:  # raised by Pillow, and ImageError
             raise ValueError(f"row {row} of {name} cannot be read: {error}") from error
     if not rows:
         raise ValueError(f"{name} has no rows.")
@@ -195,18 +195,18 @@ def _first_rows(dataset: Any, count: int, name: str) -> list[dict[str, Any]]:
 
 
 def _undecoded(dataset: Any) -> Any:
-    """A stream whose images stay as they are stored: to look at a URL must not fetch it."""
+    """A stream with undecoded images, since checking a URL must not fetch it."""
     if not isinstance(dataset, datasets.IterableDataset) or dataset.features is None:
         return dataset
     return dataset.decode(False)
 
 
 def _unbuffered(dataset: Any) -> Any:
-    """A stream without its shuffle buffers, which the first row would fill: 2,000 rows for one."""
-    # Not public, so it may be gone one day: then the buffer is filled, and nothing is wrong.
+    """A stream without its shuffle buffers, since filling one would read 2,000 rows to get one."""
+    # Not public, so it may disappear; then the buffer is filled, which is only slow.
     if not isinstance(dataset, datasets.IterableDataset) or not hasattr(dataset, "_ex_iterable"):
         return dataset
-    unbuffered = object.__new__(type(dataset))  # copy.copy would share what is changed here
+    unbuffered = object.__new__(type(dataset))  # copy.copy would share what we change here
     unbuffered.__dict__ = {
         **dataset.__dict__,
         "_ex_iterable": _without_buffers(dataset._ex_iterable),
@@ -232,8 +232,8 @@ def _column_for(needed: str, columns: Sequence[str]) -> str | None:
 def _missing(who: str, column: str, columns: Sequence[str], name: str) -> str:
     wanted = "'image' (or 'images')" if column == "image" else repr(column)
     return (
-        f"{who} needs the column {wanted}, and {name} has only {', '.join(columns) or 'none'}. "
-        "Rename the column that holds it, load the data with trl_balcap.data.load_captions, or "
+        f"{who} needs the column {wanted}, but {name} only has {', '.join(columns) or 'none'}. "
+        "Rename the column, load the data with trl_balcap.data.load_captions, or "
         f"train without {who}."
     )
 
@@ -242,7 +242,7 @@ def _missing(who: str, column: str, columns: Sequence[str], name: str) -> str:
 
 
 def reference_problems(values: Iterable[Any], where: Callable[[int], str]) -> Iterator[str]:
-    """One message for each reference that is empty or no text."""
+    """One message for each reference that is empty or not text."""
     for row, value in enumerate(values):
         text = value.as_py() if isinstance(value, pa.Scalar) else value
         if text is None or (isinstance(text, str) and not text.strip()):
@@ -254,7 +254,7 @@ def reference_problems(values: Iterable[Any], where: Callable[[int], str]) -> It
 def image_problems(
     values: Iterable[Any], where: Callable[[int], str], *, allow_urls: bool = False
 ) -> Iterator[str]:
-    """One message for each image that is missing or cannot be read; none is decoded in vain."""
+    """One message for each image that is missing or cannot be read, decoding only when needed."""
     stream = iter(values)
     chunks = iter(lambda: list(itertools.islice(stream, _CHUNK)), [])
 
@@ -276,8 +276,10 @@ def raise_for(problems: Iterator[str], rule: str, way_out: str) -> None:
     found = list(problems)
     if not found:
         return
-    have = "1 has none" if len(found) == 1 else f"{len(found)} have none"
-    raise BadRowsError(found, rule=f"{rule}, and {have}:", way_out=way_out, shown=_NAMED_PROBLEMS)
+    have = "1 does not" if len(found) == 1 else f"{len(found)} do not"
+    raise BadRowsError(
+        found, rule=f"{rule}, but {have} have one:", way_out=way_out, shown=_NAMED_PROBLEMS
+    )
 
 
 def _value_problem(value: Any, allow_urls: bool) -> str | None:
@@ -298,6 +300,6 @@ def _value_problem(value: Any, allow_urls: bool) -> str | None:
     if not isinstance(value, dict) or (value["bytes"] is None and not value["path"]):
         return "the image is missing"
     if value["bytes"] is None and "://" in value["path"] and allow_urls:
-        return None  # far away: fetched when the row is read
+        return None  # remote: fetched when the row is read
     problem = image_problem(value["path"] if value["bytes"] is None else value["bytes"])
     return problem and f"the image {value['path'] or ''}: {problem}".replace("image :", "image:")

@@ -1,4 +1,4 @@
-"""The text of a completion, in each form in which trainers pass it."""
+"""The text of a completion, in any of the formats that trainers use."""
 
 import unicodedata
 from typing import Any
@@ -12,11 +12,11 @@ def completion_text(completion: Any) -> str:
 
     Args:
         completion (`str` or `list[dict]`):
-            The completion. Of the assistant's messages the text parts are taken, those of several
-            messages on lines of their own; what a tool said is none of the caption.
+            The completion. The text parts of the assistant's messages are joined, each message on
+            its own line; tool output is not part of the caption.
 
     Returns:
-        `str`: the text, empty where there is none.
+        `str`: the text, which may be empty.
 
     Example:
 
@@ -45,7 +45,7 @@ def completion_text(completion: Any) -> str:
 
 def user_text(prompt: Any) -> str:
     """
-    The user's words of a prompt: a string, or a conversation as TRL passes it.
+    The user's text in a prompt: a string, or a conversation as TRL passes it.
 
     ```python
     >>> content = [{"type": "image"}, {"type": "text", "text": "Describe the image."}]
@@ -61,5 +61,5 @@ def user_text(prompt: Any) -> str:
 
 
 def is_empty(text: str) -> bool:
-    """Whether nothing in `text` can be seen: only space, control and format characters."""
+    """Whether `text` has nothing visible: only space, control and format characters."""
     return all(unicodedata.category(character)[0] in "ZC" for character in text)

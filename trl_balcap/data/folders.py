@@ -1,4 +1,4 @@
-"""Which files a folder holds, lists, images and captions, and how a file names them."""
+"""The lists, images and captions in a folder, and the paths that files use for them."""
 
 import os
 from pathlib import Path
@@ -16,41 +16,43 @@ __all__ = [
 ]
 
 LIST_NAMES = ("metadata.jsonl", "captions.jsonl", "metadata.csv")
-"""A folder with one of these beside its images is read by it; the first that is there counts."""
+"""If a folder has one of these lists, its rows are used; the first one found wins."""
 
 
 def check_out_folder(out: str | Path) -> None:
     """
-    Say at once that results cannot go to a folder.
+    Check early that results can be written to a folder.
 
     Raises:
-        `ValueError`: if `out`, or what it would lie in, is a file.
+        `ValueError`: if `out`, or one of its parents, is a file.
     """
     there = next(path for path in (Path(out), *Path(out).absolute().parents) if path.exists())
     if not there.is_dir():
-        raise ValueError(f"{there} is a file, and results go to a folder. Name another with --out.")
+        raise ValueError(
+            f"{there} is a file, but results need a folder. Choose another with --out."
+        )
 
 
 def list_of(folder: Path) -> Path | None:
-    """The list of images and captions in a folder, or `None` where there is none."""
+    """The list of images and captions in a folder, or `None` if there is none."""
     return next((folder / name for name in LIST_NAMES if (folder / name).is_file()), None)
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Files beneath a folder that are images by their names, in the order of their paths."""
+    """Files below a folder with image extensions, sorted by path."""
     return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def sidecar_text(image: Path) -> str | None:
-    """The caption in the `.txt` file beside an image, or `None` where there is no such file."""
+    """The caption in the `.txt` file next to an image, or `None` if there is no such file."""
     text = image.with_suffix(".txt")
     return read_text(text).strip() if text.is_file() else None
 
 
 def written_path(image: str | Path, file: Path) -> str:
     """
-    How a file names an image: relative to it where the image lies beneath its folder, so that both
-    can be moved together, absolute otherwise.
+    The path to write into a file for an image: relative if the image is below the file's folder, so
+    that both can be moved together, else absolute.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Rows as other projects write them, with the columns that this one reads."""
+"""Converts rows of other projects' formats to the columns used here."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ _LETTER = re.compile(r"^([A-Z])[).:]\s*")
 
 def known_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """
-    The row with `prompt`, `reference` and `questions` where they are written in another form.
+    Add `prompt`, `reference` and `questions` to a row that has them in another format.
 
     - `conversations` of `{"from": "human" | "gpt", "value": ...}` (LLaVA, ShareGPT4V, ALLaVA) and
       `messages` of `{"role": "user" | "assistant", "content": ...}`: the first of each;
@@ -40,7 +40,7 @@ def known_row(row: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: value for name, value in row.items() if name not in (*_TALKS, _QUESTIONS)}
     talk = next((row[name] for name in _TALKS if isinstance(row.get(name), list)), None)
     if talk is not None:
-        # What is missing is empty, and named with the empty ones.
+        # Missing values become empty, and are reported along with the empty ones.
         known.setdefault("prompt", _MARK.sub(" ", _said(talk, ("human", "user"))).strip())
         known.setdefault("reference", _said(talk, ("gpt", "assistant")).strip())
     if isinstance(row.get(_QUESTIONS), Mapping):
@@ -50,7 +50,7 @@ def known_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_dataset(dataset: "Dataset") -> "Dataset":
-    """A dataset of such rows, or of WebDataset samples (`jpg` and `txt`), with the columns read."""
+    """Convert a dataset of such rows, or of WebDataset samples (`jpg` and `txt`)."""
     columns = dataset.column_names
     if "__key__" in columns:
         image = next((name for name in _SHARD_IMAGES if name in columns), None)
@@ -78,8 +78,8 @@ def known_dataset(dataset: "Dataset") -> "Dataset":
 
 def coco_rows(content: Mapping[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
     """
-    Place and row for each image of a COCO captions file: the longest of its captions is the
-    reference, and all of them are in `captions`.
+    Place and row for each image of a COCO captions file: its longest caption is the reference, and
+    `captions` has all of them.
 
     Example:
 

@@ -1,6 +1,6 @@
 """
-The one image rule: open, upright, to RGB, within a bound in pixels. Training, captioning, planning
-and judging all see an image through it, so the judge sees what the policy saw.
+The one way to open an image: upright, in RGB, and within a maximum number of pixels. Training,
+captioning, planning and judging all use it, so the judge sees what the policy saw.
 """
 
 import contextlib
@@ -34,48 +34,47 @@ ImageSource: TypeAlias = "Image.Image | str | PathLike[str] | bytes | pa.Buffer 
 """An image, its path, its bytes, or the `{"bytes": ..., "path": ...}` of a `datasets` row."""
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Files with one of these names are images, where a folder is searched."""
+"""Extensions of image files when searching a folder."""
 
 # 28 px: one visual token of Qwen2-VL and Qwen2.5-VL (patch 14, merged 2 by 2).
 _FACTOR = 28
-_MAX_RATIO = 200  # of qwen-vl-utils, whose import takes seconds; a test holds the two together
-# The smallest bound under which qwen-vl-utils' rule is defined (4 visual tokens).
+_MAX_RATIO = 200  # of qwen-vl-utils, whose import takes seconds; a test keeps them equal
+# The smallest maximum for which qwen-vl-utils' rule is defined (4 visual tokens).
 MIN_MAX_PIXELS = 4 * _FACTOR**2
-# 512 visual tokens: a 640 x 480 COCO photo stays as it is. The paper's value is not known.
+# 512 visual tokens: a 640 x 480 COCO photo keeps its size. The paper's value is unknown.
 DEFAULT_MAX_PIXELS = 512 * _FACTOR**2
 
-# What a complete file ends with. A file that does not is decoded in full before it is trusted.
+# How a complete file ends. A file that ends differently is decoded fully before it is trusted.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
 class ImageError(ValueError):
-    """An image that cannot be used: missing, broken, without pixels, or no image at all."""
+    """An image that cannot be used: missing, broken, without pixels, or not an image."""
 
 
 class NoImageError(ImageError):
-    """There is no image at all: nothing, an empty list, an empty path."""
+    """There is no image: `None`, an empty list, or an empty path."""
 
 
 def open_image(source: ImageSource, max_pixels: int | None = None) -> Image.Image:
     """
-    The image as everybody sees it: turned upright by its EXIF orientation, in RGB, and within
-    `max_pixels`.
+    Open an image: turned upright by its EXIF orientation, in RGB, and within `max_pixels`.
 
-    Transparency is put on white. More than 8 bits a channel are scaled so that the darkest pixel is
-    black and the lightest white. Of an animation the first frame is taken.
+    Transparent areas become white. Images with more than 8 bits per channel are scaled so that the
+    darkest pixel is black and the lightest white. Animations give their first frame.
 
     Args:
         source (`PIL.Image.Image`, `str`, `PathLike`, `bytes`, `pyarrow.Buffer` or `Mapping`):
             An image, its path, its bytes, or the `{"bytes": ..., "path": ...}` of a `datasets` row.
         max_pixels (`int`, *optional*):
-            Bound on width times height, see [`bounded_size`]. `None` keeps the size.
+            Maximum width times height, see [`bounded_size`]. `None` keeps the size.
 
     Returns:
-        `PIL.Image.Image`: An RGB image, loaded; never the object that was given.
+        `PIL.Image.Image`: a loaded RGB image, never the object passed in.
 
     Raises:
         [`ImageError`]: if there is no image, it cannot be read, has no pixels, or is a URL.
-        `ValueError`: for `max_pixels` below 3136.
+        `ValueError`: if `max_pixels` is below 3136.
 
     Example:
 
@@ -88,7 +87,7 @@ def open_image(source: ImageSource, max_pixels: int | None = None) -> Image.Imag
     ```
     """
     if max_pixels is not None:
-        bounded_size(1, 1, max_pixels)  # a bad bound is no fault of the image
+        bounded_size(1, 1, max_pixels)  # raise here, since a bad max_pixels is not an ImageError
     with reading(source):
         content = stored_content(source)
         if isinstance(content, Image.Image):
@@ -98,7 +97,7 @@ def open_image(source: ImageSource, max_pixels: int | None = None) -> Image.Imag
 
 
 def stored_content(source: ImageSource) -> Any:
-    """The image, path or bytes of what a dataset row holds."""
+    """The image, path or bytes in a dataset row's value."""
     if not isinstance(source, Mapping):
         return source
     content = source.get("bytes")
@@ -107,7 +106,7 @@ def stored_content(source: ImageSource) -> Any:
 
 @contextlib.contextmanager
 def reading(source: ImageSource) -> Iterator[None]:
-    """Whatever goes wrong with an image inside becomes an [`ImageError`] that names its path."""
+    """Turn any error about an image in this block into an [`ImageError`] with its path."""
     try:
         yield
     except NoImageError:
@@ -120,20 +119,20 @@ def reading(source: ImageSource) -> Iterator[None]:
 
 def bounded_size(width: int, height: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
     """
-    The size that an image is shown at: its own where it has at most `max_pixels` pixels, otherwise
-    what qwen-vl-utils' `smart_resize` gives (both sides multiples of 28, the aspect ratio kept as
-    far as that allows).
+    The size at which an image is used: its own if it has at most `max_pixels` pixels, otherwise the
+    result of qwen-vl-utils' `smart_resize` (both sides multiples of 28, with roughly the same
+    aspect ratio).
 
     Args:
         width (`int`): Width in pixels.
         height (`int`): Height in pixels.
-        max_pixels (`int`, *optional*, defaults to `401408`): Bound on width times height.
+        max_pixels (`int`, *optional*, defaults to `401408`): Maximum width times height.
 
     Returns:
         `tuple[int, int]`: Width and height in pixels.
 
     Raises:
-        `ValueError`: for `max_pixels` below 3136, or an aspect ratio above 200 (the rule of
+        `ValueError`: if `max_pixels` is below 3136, or the aspect ratio is above 200 (a limit of
             qwen-vl-utils).
 
     Example:
@@ -164,17 +163,17 @@ def bounded_size(width: int, height: int, max_pixels: int = DEFAULT_MAX_PIXELS) 
 
 def image_problem(source: "str | PathLike[str] | bytes | pa.Buffer") -> str | None:
     """
-    Why an image file cannot be trained on, or `None` where it can.
+    Why an image file cannot be used for training, or `None` if it can.
 
-    Reads the header, and the last bytes of a JPEG or PNG. Only a file that does not end as its
-    format ends (cut off, or of another format) is decoded, so that a hundred thousand files are
-    checked in 20 seconds.
+    Reads the header, and the last bytes of a JPEG or PNG. A file is only decoded if it does not end
+    as its format should (truncated, or another format), so checking a hundred thousand files takes
+    20 seconds.
 
     Args:
         source (`str`, `PathLike`, `bytes` or `pyarrow.Buffer`): Path of the file, or its content.
 
     Returns:
-        `str` or `None`: The reason, to be put behind "the image ...: ".
+        `str` or `None`: the reason, worded to follow "the image ...: ".
 
     Example:
 
@@ -202,7 +201,7 @@ def _open(source: Any) -> BinaryIO:
     if source is None or (isinstance(source, str) and not source):
         raise NoImageError("the image is missing")
     if not isinstance(source, str | PathLike):
-        import pyarrow as pa  # slow to import, and needed for datasets only
+        import pyarrow as pa  # slow to import, and only needed for datasets
 
         if isinstance(source, pa.Buffer):
             return pa.BufferReader(source)  # reads the header in place; the bytes are not copied
@@ -211,9 +210,9 @@ def _open(source: Any) -> BinaryIO:
             f"{type(source).__name__}"
         )
     path = Path(source)
-    # A pipe or a device would be waited for; a path that is not there is named by open().
+    # Opening a pipe or device would block; open() reports missing paths.
     if path.exists() and not path.is_file():
-        raise OSError("it is a folder" if path.is_dir() else "it is no regular file")
+        raise OSError("it is a folder" if path.is_dir() else "it is not a regular file")
     if "://" in fspath(source):
         raise OSError("it is a URL, and URLs are not fetched")
     return path.open("rb")
@@ -238,9 +237,7 @@ def _file_problem(file: BinaryIO) -> str | None:
         return f"its size is {width} x {height} pixels"
     if max(width, height) > _MAX_RATIO * min(width, height):
         ratio = math.ceil(max(width, height) / min(width, height))
-        return (
-            f"its sides are {ratio} to 1, and the vision processors take at most {_MAX_RATIO} to 1"
-        )
+        return f"its aspect ratio is {ratio} to 1, but processors take at most {_MAX_RATIO} to 1"
     end = _ENDS.get(image.format or "")
     if end is not None:
         file.seek(max(0, length - 64))
@@ -257,11 +254,11 @@ def _file_problem(file: BinaryIO) -> str | None:
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
     if not image.width or not image.height:
-        raise ImageError(f"an image of {image.width} x {image.height} pixels shows nothing")
-    image = ImageOps.exif_transpose(image)  # a copy, also where there is nothing to turn
+        raise ImageError(f"an image of {image.width} x {image.height} pixels is empty")
+    image = ImageOps.exif_transpose(image)  # a copy, even if there is nothing to rotate
     if image.mode[0] == "I" or image.mode == "F":
         return _eight_bits(image).convert("RGB")
-    if image.mode == "La":  # premultiplied, and Pillow's way from it goes by LA
+    if image.mode == "La":  # premultiplied, which Pillow converts by way of LA
         image = image.convert("LA")
     if image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
@@ -271,10 +268,10 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scaled by what is in the image: cameras of 10, 12 or 14 bits fill a part of 16."""
+    """Scale by the values in the image: 10, 12 or 14-bit cameras only use part of 16 bits."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))  # (H, W)
     low, high = values.min(), values.max()
-    if low == high:  # nothing to scale by: the format's own range, where it has one
+    if low == high:  # nothing to scale by: use the format's own range, if it has one
         scaled = values / 257 if image.mode.startswith("I;16") else values
     else:
         scaled = (values - low) * (255 / (high - low))

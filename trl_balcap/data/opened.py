@@ -1,4 +1,4 @@
-"""The transform of a loaded dataset: images stay stored, and are opened as rows are read."""
+"""The transform of a loaded dataset: images are stored undecoded, and opened when rows are read."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ __all__ = ["OpenedImages", "stored"]
 @dataclass(frozen=True)
 class OpenedImages:
     """
-    Opens the column `image` of a batch by the one image rule, for `Dataset.with_transform`.
+    Opens the images of a batch with [`~data.images.open_image`], for `Dataset.with_transform`.
 
     Args:
         max_pixels (`int`, *optional*, defaults to `401408`):
-            Bound on width times height.
+            Maximum width times height.
         allow_urls (`bool`, *optional*, defaults to `False`):
-            Whether an image that is a URL is fetched.
+            Whether to fetch images that are URLs.
 
     Example:
 
@@ -43,7 +43,7 @@ class OpenedImages:
         The batch with opened images.
 
         Raises:
-            [`~data.images.ImageError`]: if one cannot be read, naming its path.
+            [`~data.images.ImageError`]: if one cannot be read; the message has its path.
         """
         if "image" not in batch:
             return batch
@@ -52,7 +52,7 @@ class OpenedImages:
     def _opened(self, image: Any) -> Image.Image:
         content = stored_content(image)
         if self.allow_urls and isinstance(content, str) and "://" in content:
-            import datasets  # slow to import, and only for this
+            import datasets  # slow to import, and only needed here
 
             with reading(image):
                 image = datasets.Image().decode_example({"path": content, "bytes": None})
@@ -60,7 +60,7 @@ class OpenedImages:
 
 
 def stored(dataset: "Dataset", column: str) -> Iterator[Any]:
-    """The column as it is stored, as pyarrow scalars: no image decoded, no bytes copied."""
+    """The column as stored, in pyarrow scalars, without decoding images or copying bytes."""
     table = dataset.select_columns([column]).with_format("arrow")
     for batch in table.iter(batch_size=1000):
         yield from batch[column]  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""What is wrong with reference captions, as far as the text alone shows it."""
+"""Finds problems in reference captions from their text alone."""
 
 import re
 import unicodedata
@@ -36,7 +36,7 @@ _OPENER = re.compile(
 )
 _SAFE_OPENER = re.compile(rf"^\W*in (?:this|the) {_PICTURE}\s*,\s*", re.IGNORECASE)
 
-# Words that make up a third of any text in the language, and of no other here.
+# Words that make up a third of any text in their language, but not in the others here.
 _WORDS = {
     "English": "the and of is with on are to its",
     "German": "der die und ist mit das auf ein eine",
@@ -63,7 +63,7 @@ _SCRIPTS = {
 
 def is_refusal(text: str) -> bool:
     """
-    Whether a text begins as a model's refusal does.
+    Whether a text begins like a model's refusal.
 
     Example:
 
@@ -78,7 +78,7 @@ def is_refusal(text: str) -> bool:
 
 def has_opener(text: str) -> bool:
     """
-    Whether a caption begins by talking of the picture and not of what is in it.
+    Whether a caption begins by talking about the picture rather than what is in it.
 
     Example:
 
@@ -93,7 +93,7 @@ def has_opener(text: str) -> bool:
 
 def without_opener(text: str) -> str:
     """
-    The caption without "In this image," at its start; other openers cannot be cut off safely.
+    The caption without "In this image," at its start; other openers cannot be removed safely.
 
     Example:
 
@@ -109,7 +109,7 @@ def without_opener(text: str) -> str:
 
 def language_of(text: str) -> str | None:
     """
-    The language of a caption by its script and its commonest words, `None` where they do not tell.
+    The language of a caption by its script and most common words, `None` if they do not tell.
 
     Example:
 
@@ -128,7 +128,7 @@ def language_of(text: str) -> str | None:
     if not scripts:
         return None
     if any(name in scripts for name in ("HIRAGANA", "KATAKANA")):
-        return "Japanese"  # which writes with Chinese characters, too
+        return "Japanese"  # which also uses Chinese characters
     script = scripts.most_common(1)[0][0]
     if script != "LATIN":
         return _SCRIPTS.get(script)
@@ -141,36 +141,36 @@ def language_of(text: str) -> str | None:
 @dataclass(frozen=True)
 class LengthGate:
     """
-    What lengths are held against.
+    The recipe's limits on caption length.
 
     Args:
         max_completion_length (`int`, *optional*, defaults to `512`):
-            Longest caption in tokens, of the recipe.
+            Maximum tokens of a caption.
         lower (`float`, *optional*, defaults to `0.5`):
-            Least ratio of caption to reference that the gate lets through.
+            Smallest ratio of caption to reference length that passes the gate.
     """
 
     max_completion_length: int = 512
     lower: float = 0.5
 
     def closed(self, tokens: int) -> bool:
-        """Whether no caption that the policy may write is long enough for such a reference."""
+        """Whether no caption the policy can write is long enough for such a reference."""
         return self.lower * tokens > self.max_completion_length
 
 
 @dataclass(frozen=True)
 class ReferenceFindings:
     """
-    What is wrong with which references.
+    Problems found in references.
 
     Args:
         problems (`Mapping[int, list[str]]`):
-            Problems by the row's place: any of "bad image", "empty", "refusal", "opener",
+            Problems by row index: any of "bad image", "empty", "refusal", "opener",
             "duplicate", "language", "too long".
         tokens (`list[int]`):
             Length of each reference.
         languages (`Mapping[str, int]`):
-            How many references are in each language.
+            Number of references in each language.
     """
 
     problems: Mapping[int, list[str]]
@@ -192,21 +192,21 @@ def find_problems(
     bad_images: Collection[int] = (),
 ) -> ReferenceFindings:
     """
-    Look for what text alone shows: references that are empty, refuse, open with "in this image",
-    stand word for word at several images, are in another language than most, or are so long that
-    the length gate closes on every caption that the policy may write.
+    Find problems that the text alone shows: references that are empty, refusals, openers such as
+    "in this image", the same text for several images, a different language than most, or so long
+    that the length gate closes on every caption the policy can write.
 
     Args:
         references (`Sequence[str]`):
             The references.
         images (`Sequence[str]`):
-            The image of each; the same text at the same image is no duplicate.
+            The image of each; the same text for the same image is not a duplicate.
         count_tokens (`Callable[[str], int]`):
-            Length in the policy's tokens.
+            Counts the policy's tokens in a text.
         gate ([`LengthGate`], *optional*):
-            What lengths are held against.
+            Limits on caption length.
         bad_images (`Collection[int]`, *optional*):
-            Places of rows whose image cannot be read.
+            Indices of rows whose image cannot be read.
 
     Returns:
         [`ReferenceFindings`]

@@ -1,8 +1,8 @@
 """
-The one reader of rows: a text file in, rows out, each with the place to name it by.
+The one reader of rows from text files, each with its place in the file for messages.
 
-JSONL, JSON and CSV, in the encodings that say what they are; any other is named, not guessed. What
-is wrong with a file is said at once for all of its rows, by one error.
+Reads JSONL, JSON and CSV in UTF-8, or with a byte-order mark; other encodings are reported, not
+guessed. One error lists the problems of all rows.
 """
 
 import codecs
@@ -25,9 +25,9 @@ __all__ = [
 ]
 
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-"""Files with one of these names hold rows as text."""
+"""Extensions of text files with rows."""
 
-# UTF-32's mark begins with UTF-16's, so it is looked for first.
+# UTF-32's mark begins with UTF-16's, so look for it first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -45,13 +45,13 @@ class BadRowsError(ValueError):
 
     Args:
         problems (`Sequence[str]`):
-            One message for each bad row, naming file and line, or the row.
+            One message per bad row, with file and line, or the row.
         rule (`str`, *optional*):
-            What the rows break; stands first.
+            The rule that the rows break, shown first.
         way_out (`str`, *optional*):
-            What to do; stands last.
+            What to do, shown last.
         shown (`int`, *optional*, defaults to `50`):
-            How many are shown; `problems` has them all.
+            Number of problems to show; `problems` has all of them.
 
     Example:
 
@@ -78,12 +78,12 @@ class BadRowsError(ValueError):
 
 def read_table(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     """
-    Rows of a text file, each with its place in it ("captions.jsonl:3").
+    Read the rows of a text file, each with its place in the file ("captions.jsonl:3").
 
-    JSONL has one object a line, CSV one row a line under a header. A `.json` file is a list of
-    objects, a COCO captions file ([`~data.formats.coco_rows`]), or one object from id to caption,
-    as CaptionQA and CapArena exchange it; there the id is also the image's file name. Objects may
-    have a form of [`~data.formats.known_row`].
+    JSONL has one object per line, CSV one row per line below a header. A `.json` file has a list of
+    objects, COCO captions ([`~data.formats.coco_rows`]), or one object from id to caption, as used
+    by CaptionQA and CapArena, where the id is also the image's file name. Objects may have one of
+    the formats of [`~data.formats.known_row`].
 
     Args:
         path (`str` or `Path`): The file, in UTF-8 or with a byte-order mark.
@@ -93,17 +93,15 @@ def read_table(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
 
     Raises:
         `FileNotFoundError`: if there is no such file.
-        [`BadRowsError`]: if rows cannot be read; names all of them.
-        `ValueError`: if it is a file of another kind.
+        [`BadRowsError`]: if rows cannot be read; lists all of them.
+        `ValueError`: if it is another kind of file.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"File not found: {path}.")
     suffix = path.suffix.lower()
     if suffix not in TABLE_SUFFIXES:
-        raise ValueError(
-            f"{path} is no file of rows: those are {', '.join(TABLE_SUFFIXES)}, by their names."
-        )
+        raise ValueError(f"{path} is not a supported file: use {', '.join(TABLE_SUFFIXES)}.")
     if suffix in (".csv", ".tsv"):
         return _csv_rows(path, "\t" if suffix == ".tsv" else ",")
     if suffix == ".json":
@@ -115,14 +113,14 @@ def _csv_rows(path: Path, delimiter: str) -> list[tuple[str, dict[str, Any]]]:
     text = read_text(path)
     header = text.partition("\n")[0]
     if delimiter == "," and "," not in header and ";" in header:
-        delimiter = ";"  # what spreadsheets write where the comma is in numbers
+        delimiter = ";"  # from spreadsheets in locales with decimal commas
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows, problems = [], []
     try:
         for row in reader:
             where = f"{path}:{reader.line_num}"
             if None in row:
-                problems.append(f"{where}: more cells than the header has columns.")
+                problems.append(f"{where}: more cells than columns in the header.")
             else:
                 rows.append((where, dict(row)))
     except csv.Error as error:
@@ -137,14 +135,14 @@ def _json_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
         content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise BadRowsError(
-            [f"{path}:{error.lineno}: not JSON ({error.msg}). Use .jsonl for an object a line."]
+            [f"{path}:{error.lineno}: not JSON ({error.msg}). Use .jsonl for one object per line."]
         ) from error
     if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
         try:
             return [(f"{path}: {place}", row) for place, row in coco_rows(content)]
         except (KeyError, TypeError) as error:
             raise BadRowsError(
-                [f"{path}: it has images and annotations, and is no COCO captions file: {error!r}."]
+                [f"{path}: has images and annotations, but is not a COCO captions file: {error!r}."]
             ) from error
     if isinstance(content, dict):
         return [
@@ -167,18 +165,18 @@ def _json_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def read_jsonl(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     """
-    Objects of a JSONL file with their line numbers. Empty lines are skipped.
+    Read the objects of a JSONL file with their line numbers. Empty lines are skipped.
 
     Args:
         path (`str` or `Path`): The file, in UTF-8 or with a byte-order mark.
 
     Returns:
-        `list[tuple[int, dict]]`: Line number, counted from 1, and the row.
+        `list[tuple[int, dict]]`: line number, from 1, and the row.
 
     Raises:
         `FileNotFoundError`: if there is no such file.
-        [`BadRowsError`]: if a line is no JSON object; names all such lines.
-        `ValueError`: if the file is no text.
+        [`BadRowsError`]: if lines are not JSON objects; lists all such lines.
+        `ValueError`: if the file is not text.
 
     Example:
 
@@ -192,7 +190,7 @@ def read_jsonl(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     ```
     """
     rows, problems = [], []
-    # Not splitlines(): a caption may hold U+2028, which is no end of a line of JSON.
+    # Not splitlines(): a caption may contain U+2028, which does not end a line of JSON.
     for number, line in enumerate(io.StringIO(read_text(path), newline=None), start=1):
         if not line.strip():
             continue
@@ -215,17 +213,17 @@ def read_jsonl(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
 
 def read_text(path: str | Path) -> str:
     """
-    The text of a file in UTF-8, or in whatever its byte-order mark says.
+    Read a text file in UTF-8, or in the encoding of its byte-order mark.
 
     Args:
         path (`str` or `Path`): The file.
 
     Returns:
-        `str`: Its text, without the mark.
+        `str`: its text, without the mark.
 
     Raises:
         `FileNotFoundError`: if there is no such file.
-        `ValueError`: if it is no regular file, or no text in UTF-8 and without a mark.
+        `ValueError`: if it is not a regular file, or neither UTF-8 text nor marked.
 
     Example:
 
@@ -242,14 +240,14 @@ def read_text(path: str | Path) -> str:
     if not path.exists():
         raise FileNotFoundError(f"File not found: {path}.")
     if not path.is_file():
-        raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}.")
+        raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}.")
     content = path.read_bytes()
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         if b"\0" in content[:4096]:
-            raise ValueError(f"{path} is no text file.") from error
+            raise ValueError(f"{path} is not a text file.") from error
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(
             f"{path}:{line}: not {encoding.upper()} (byte 0x{content[error.start]:02x}); it looks "
@@ -257,14 +255,14 @@ def read_text(path: str | Path) -> str:
         ) from error
     if "\0" in text:
         raise ValueError(
-            f"{path} is no text file in UTF-8: it holds NUL characters. UTF-16 is read where the "
-            "file begins with its byte-order mark."
+            f"{path} is not UTF-8 text: it contains NUL characters. UTF-16 files need a byte-order "
+            "mark."
         )
     return text
 
 
 def cut_half_row(path: Path) -> None:
-    """Cut off what a killed run left of the row that it was writing, so that it can be resumed."""
+    """Cut off a partial row left by a killed run, so that it can be resumed."""
     text = path.read_text(encoding="utf-8")
     if not text or text.endswith("\n"):
         return

@@ -1,8 +1,8 @@
 """
-What a row says: how its columns are called, which image it names, and the caption to be scored.
+Reads rows for scoring: the names of their columns, their images, and the captions to score.
 
-Everything that is wrong with a file of captions is found here, before any judge is asked: one line
-for each bad row, with the file, the line, and what to do.
+All problems of a caption file are found here, before any judge is asked: one line per bad row, with
+the file, the line, and what to do.
 """
 
 import os
@@ -33,13 +33,13 @@ __all__ = [
 ]
 
 IMAGE_COLUMNS = ("image", "file_name", "image_path", "image_name")
-"""Where a row's image, or the path of it, is looked for; the first that is there is taken."""
+"""Columns for a row's image or its path; the first one present is used."""
 
 REFERENCE_COLUMNS = ("reference", "caption", "text")
-"""Where a row's reference caption is looked for, in data to train on or to caption."""
+"""Columns for a row's reference caption, in data to train on or to caption."""
 
 CAPTION_COLUMNS = ("caption",)
-"""Where the caption to be scored is looked for; beside it the reference is in "reference"."""
+"""Columns for the caption to score; its reference is in "reference"."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Caption:
 
     Args:
         id (`str`):
-            Unique name of the row: its "id", or the image's file name where there is none.
+            Unique name of the row: its "id", or the image's file name without one.
         caption (`str`):
             The text.
         image (`Path` or `PIL.Image.Image`, *optional*):
@@ -68,25 +68,25 @@ class Caption:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing of the text can be seen."""
+        """Whether the text has nothing visible."""
         return is_empty(self.caption)
 
 
 def image_file(caption: Caption) -> Path:
     """
-    The file of a caption's image.
+    The image file of a caption.
 
     Raises:
-        `ValueError`: if it has none.
+        `ValueError`: if there is none.
     """
     if not isinstance(caption.image, Path):
-        raise ValueError(f"{caption.where}: the image file of {caption.id!r} is needed.")
+        raise ValueError(f"{caption.where}: {caption.id!r} needs an image file.")
     return caption.image
 
 
 def image_name(caption: Caption) -> str:
     """
-    What the published benchmarks call an image: its file's name, or the id where there is no file.
+    The name of an image in the published benchmarks: its file name, or the id without a file.
 
     Example:
 
@@ -103,7 +103,7 @@ def image_name(caption: Caption) -> str:
 
 def caption_words(caption: str) -> int:
     """
-    Words of a caption: what white space separates.
+    Number of words in a caption, separated by white space.
 
     Example:
 
@@ -127,9 +127,9 @@ def read_captions(
     """
     Read and check captions.
 
-    A row has "caption", "image" (a path, relative to the file or to `images`), and perhaps "id" and
-    "reference". Files are read by [`~data.rows.read_table`]: JSONL, CSV, or a `.json` object from
-    id to caption, where the id is the image's file name where an image is needed.
+    A row has "caption", "image" (a path, relative to the file or to `images`) and, optionally, "id"
+    and "reference". Files are read by [`~data.rows.read_table`]: JSONL, CSV, or a `.json` object
+    from id to caption, whose ids are image file names if images are needed.
 
     Args:
         path (`str` or `Path`):
@@ -141,15 +141,14 @@ def read_captions(
         need_references (`bool`, *optional*, defaults to `False`):
             Whether each row must have a reference caption.
         allow_empty (`bool`, *optional*, defaults to `False`):
-            Whether an empty caption may be scored instead of being an error.
+            Whether to score empty captions rather than report them.
 
     Returns:
         `list[Caption]`: in the file's order.
 
     Raises:
         `FileNotFoundError`: if there is no such file or folder.
-        [`BadRowsError`]: if any row cannot be scored, with one message for each; or if there is no
-            row.
+        [`BadRowsError`]: if any row cannot be scored, with one message each, or if there are none.
     """
     return captions_of(
         read_table(path),
@@ -171,13 +170,13 @@ def captions_of(
     allow_empty: bool = False,
 ) -> list[Caption]:
     """
-    Captions of rows that are read already; all else is as in [`read_captions`].
+    Captions from rows already read; otherwise the same as [`read_captions`].
 
     Args:
         rows (`Iterable[tuple[str, dict]]`):
             Place and row, from [`~data.rows.read_table`].
         path (`str` or `Path`):
-            The file that they were read from.
+            The file they were read from.
     """
     folder = Path(images) if images is not None else Path(path).parent
     if not folder.is_dir():
@@ -200,7 +199,7 @@ def captions_of(
     if problems:
         raise BadRowsError(problems)
     if not captions:
-        raise BadRowsError([f"{path}: there is no caption in this file."])
+        raise BadRowsError([f"{path}: no captions in this file."])
     return captions
 
 
@@ -212,7 +211,7 @@ def _read_row(
     need_references: bool,
     allow_empty: bool,
 ) -> tuple[str | None, Caption | None]:
-    """The row's problem, or the caption; the first problem of a row is the only one told."""
+    """The row's first problem, or its caption."""
     columns = ", ".join(row) or "no column"
     text = first_of(row, CAPTION_COLUMNS)
     if not isinstance(text, str):
@@ -226,7 +225,7 @@ def _read_row(
     if not text.strip() and not allow_empty:
         return (
             f"the caption of {identity!r} is empty. Caption the image again, remove the row, or "
-            "score it as it is with --empty-captions score.",
+            "score it with --empty-captions score.",
             Caption(identity, text),
         )
     try:
@@ -248,8 +247,8 @@ def _read_row(
     reference = row.get("reference")
     if need_references and (not isinstance(reference, str) or not reference.strip()):
         return (
-            f'the row has no reference caption in "reference" (it has {columns}). Add it, or leave '
-            "out the metric that needs it.",
+            f'the row has no reference caption in "reference" (it has {columns}). Add it, or drop '
+            "the metric that needs it.",
             Caption(identity, text),
         )
     return None, Caption(identity, text, None if image is None else Path(image), reference, where)
@@ -257,7 +256,7 @@ def _read_row(
 
 def first_of(row: Mapping[str, Any], columns: Sequence[str]) -> Any:
     """
-    The row's value in the first of `columns` in which it has one, else `None`.
+    The row's value in the first of `columns` with a value, else `None`.
 
     Example:
 
@@ -278,10 +277,10 @@ def row_image(
     allow_urls: bool = False,
 ) -> str | None:
     """
-    The file of a row's image, or `None` where the row names none.
+    The image file of a row, or `None` if it has none.
 
     Raises:
-        `ValueError`: if what it names is no path that a row may name; see [`image_path`].
+        `ValueError`: if the row's path is not allowed, see [`image_path`].
     """
     name = first_of(row, columns)
     if name is None or name == "":
@@ -293,22 +292,22 @@ def row_image(
 
 def image_path(name: str, folder: str | Path, *, allow_urls: bool = False) -> str:
     """
-    The image file that a row names.
+    The path of a row's image file.
 
-    A relative path is one inside `folder`; it may not climb out of it by `..`, so that a list that
-    came with its images names no others. An absolute path is taken as it stands: who writes one
-    says openly which file of this machine is meant. A URL is fetched by nobody who did not ask.
+    A relative path must stay inside `folder`, without leaving it through `..`, so that a list can
+    only use the images that came with it. Absolute paths are allowed, since they explicitly name a
+    file on this machine. URLs are only fetched on request.
 
     Args:
-        name (`str`): What the row says.
-        folder (`str` or `Path`): What relative paths are relative to.
-        allow_urls (`bool`, *optional*, defaults to `False`): Whether a URL is passed on.
+        name (`str`): The path in the row.
+        folder (`str` or `Path`): Folder that relative paths are relative to.
+        allow_urls (`bool`, *optional*, defaults to `False`): Whether URLs are allowed.
 
     Returns:
         `str`: The path, or the URL.
 
     Raises:
-        `ValueError`: if the path leads out of the folder, or is a URL and those are not allowed.
+        `ValueError`: if the path is outside the folder, or is a URL and URLs are not allowed.
 
     Example:
 
@@ -322,13 +321,13 @@ def image_path(name: str, folder: str | Path, *, allow_urls: bool = False) -> st
         if allow_urls:
             return name
         raise ValueError(
-            f"the image {name!r} is a URL, and URLs are not fetched. Download it and give its path."
+            f"the image {name!r} is a URL, and URLs are not fetched. Download it and use its path."
         )
     if "\0" in name:
-        raise ValueError(f"the image {name!r} is no path.")
+        raise ValueError(f"the image {name!r} is not a path.")
     if os.path.normpath(name).split(os.sep)[0] == os.pardir:
         raise ValueError(
-            f"the image {name!r} lies outside of {folder}. Name the folder that paths are relative "
-            "to, or write absolute paths."
+            f"the image {name!r} is outside {folder}. Set the folder that paths are relative to, "
+            "or use absolute paths."
         )
     return str(Path(folder) / name)

@@ -1,4 +1,4 @@
-"""Where rows come from: a file, a folder, a saved dataset, the Hub."""
+"""Loads rows from a file, a folder, a saved dataset, or the Hub."""
 
 import itertools
 import logging
@@ -30,10 +30,10 @@ _KNOWN_SUFFIXES = (*TABLE_SUFFIXES, *_BUILDERS, *IMAGE_SUFFIXES, ".txt", ".zip")
 
 class Rows:
     """
-    Names a row of a source as its user finds it: by its place in the file, or by its number.
+    Names rows so that users can find them: by their place in the file, or by number.
 
     Args:
-        source (`str`): What the user gave.
+        source (`str`): The source, as given by the user.
         places (`Sequence[str]`, *optional*): Place of each row, such as "captions.jsonl:3".
     """
 
@@ -46,10 +46,10 @@ class Rows:
 
     def column(self, what: str, asked: Sequence[str], columns: Sequence[str]) -> str:
         """
-        The first of the columns `asked` for that is there.
+        The first column of `asked` that exists.
 
         Raises:
-            `ValueError`: if none of them is.
+            `ValueError`: if none of them exists.
         """
         found = next((name for name in asked if name in columns), None)
         if found is not None:
@@ -58,11 +58,12 @@ class Rows:
         if len(asked) == 1:
             raise ValueError(f"{self.source} has no column {asked[0]!r} for {what}_column: {have}.")
         without = (
-            ", write one with `trl-balcap recaption`, or load images alone (references=False) for "
-            "rewards without recall and length_gate_tokens (or length_gate='none')"
+            ", write references with `trl-balcap recaption`, or load only images with "
+            "references=False (then train without recall, with length_gate_tokens or "
+            "length_gate='none')"
         )
         raise ValueError(
-            f"{self.source} has no {what} column, none of {', '.join(asked)}: {have}. Name it with "
+            f"{self.source} has no {what} column ({', '.join(asked)}): {have}. Name it with "
             f"{what}_column{without if what == 'reference' else ''}."
         )
 
@@ -77,17 +78,17 @@ def read_source(
     allow_urls: bool,
 ) -> tuple[datasets.Dataset, Rows]:
     """
-    The rows of a source, with a column `image` of paths or stored images.
+    Load the rows of a source, with a column `image` of paths or stored images.
 
     Args:
         source, split, name, image_folder, allow_urls:
             As for [`load_captions`].
         image_columns (`Sequence[str]`):
-            Where the image is looked for.
+            Columns to look for the image in.
 
     Raises:
-        `FileNotFoundError`: if nothing is at `source`.
-        `ValueError`: if it is no source, or has no such split or column.
+        `FileNotFoundError`: if `source` does not exist.
+        `ValueError`: if it is not a valid source, or has no such split or column.
     """
     if image_folder is not None and not Path(image_folder).is_dir():
         raise FileNotFoundError(f"Image folder not found: {image_folder}.")
@@ -96,7 +97,9 @@ def read_source(
         return reader.given(source, split)
     path = Path(source)
     if name is not None and path.exists():
-        raise ValueError(f"name={name!r} is for a dataset on the Hub, and {path} is on this disk.")
+        raise ValueError(
+            f"name={name!r} is only for datasets on the Hub, but {path} is a local path."
+        )
     if path.is_file():
         _no_split(path, split)
         return reader.file(path)
@@ -110,8 +113,8 @@ def read_source(
 def _no_split(source: Path, split: str | None) -> None:
     if split not in (None, "train"):
         raise ValueError(
-            f"{source} has no split {split!r}. Give that split's own file or folder as the path, "
-            "or leave split out."
+            f"{source} has no split {split!r}. Pass the path of that split's file or folder, or "
+            "leave split out."
         )
 
 
@@ -130,8 +133,8 @@ class _Reader:
         builder = _BUILDERS.get(suffix)
         if builder is None:
             raise ValueError(
-                f"{file} is no file of captions: those are {', '.join(TABLE_SUFFIXES)}, "
-                f"{', '.join(_BUILDERS)}, by their names. A folder of images is one, too."
+                f"{file} is not a supported file: use {', '.join(TABLE_SUFFIXES)}, "
+                f"{', '.join(_BUILDERS)}, or a folder of images."
             )
         return self.built(builder, [file], str(file), file.parent)
 
@@ -172,9 +175,9 @@ class _Reader:
         return self.named(dataset, source, folder)
 
     def hub(self, repo: str, split: str, name: str | None) -> tuple[datasets.Dataset, Rows]:
-        """A dataset of the Hub, asked for only where the name can be one and no path was meant."""
+        """Load a dataset from the Hub, if the name can be one and does not look like a path."""
         nothing = (
-            f"File or folder not found: {repo}. Give a JSONL file, a folder with images and "
+            f"File or folder not found: {repo}. Pass a JSONL file, a folder with images and "
             "captions, or the name of a dataset on the Hub (owner/name)."
         )
         owner = repo.partition("/")[0]
@@ -193,9 +196,9 @@ class _Reader:
         """A dataset, rows or images in memory."""
         if isinstance(source, datasets.IterableDataset | datasets.IterableDatasetDict):
             raise ValueError(
-                "load_captions checks every row before training, and an IterableDataset is read as "
-                "it goes. Give it to the trainer as it is, with the columns prompt, image and "
-                "reference; or load it with streaming=False."
+                "load_captions checks every row before training, which an IterableDataset does not "
+                "allow. Pass it directly to the trainer, with the columns prompt, image and "
+                "reference, or load it with streaming=False."
             )
         if isinstance(source, datasets.DatasetDict):
             split = split or "train"
@@ -232,7 +235,7 @@ class _Reader:
             folder = Path(self.image_folder) if self.image_folder is not None else folder
             if folder is None:
                 raise ValueError(
-                    f"The images of {source} are paths: name the folder that they are relative to "
+                    f"The images of {source} are paths. Set the folder that they are relative to "
                     "with image_folder."
                 )
             images: Any = self._images(folder, found, ("image",))
@@ -244,8 +247,8 @@ class _Reader:
         images = image_files(folder)
         if not images:
             raise ValueError(
-                f"{folder} holds no captions: it needs a metadata.jsonl or captions.jsonl, or "
-                "images with a .txt file of the same name beside each."
+                f"{folder} contains no captions: it needs a metadata.jsonl or captions.jsonl, or "
+                "a .txt file of the same name next to each image."
             )
         columns: dict[str, list[Any]] = {
             "image": [str(file) for file in images],
@@ -253,20 +256,20 @@ class _Reader:
         }
         texts = [sidecar_text(file) for file in images]
         if any(text is not None for text in texts):
-            # A missing file reads as no reference, and is named with the empty ones.
+            # A missing file gives an empty reference, and is reported with the other empty ones.
             columns["reference"] = [text or "" for text in texts]
         return datasets.Dataset.from_dict(columns), Rows(str(folder), list(map(str, images)))
 
     def table(self, file: Path) -> tuple[datasets.Dataset, Rows]:
         found = read_table(file)
         if not found:
-            raise ValueError(f"{file} is empty: it must hold one row a line.")
+            raise ValueError(f"{file} is empty: it must have one row per line.")
         places = [place for place, _ in found]
         rows = Rows(str(file), places)
         names = list(dict.fromkeys(itertools.chain.from_iterable(row for _, row in found)))
         rows.column("image", self.image_columns, names)
         columns = {name: [row.get(name) for _, row in found] for name in names}
-        # The path as it was written rides along under its own name.
+        # Keep the original path under its own column name.
         folder = Path(self.image_folder) if self.image_folder is not None else file.parent
         columns["image"] = self._images(folder, found, self.image_columns)
         for name, values in columns.items():
@@ -274,13 +277,13 @@ class _Reader:
                 pa.array(values)
             except pa.ArrowException as error:
                 raise ValueError(
-                    f"{file}: the values of {name!r} are not all of one kind ({error}). A column "
-                    "has one type: write them all as text, say."
+                    f"{file}: the values of {name!r} have different types ({error}). Write them "
+                    "all as strings, for example."
                 ) from error
         return datasets.Dataset.from_dict(columns), rows
 
     def _storable(self, row: Any) -> dict[str, Any]:
-        """A row, or an image as a row, with an image that Arrow can hold."""
+        """A row, or an image as a row, with an image that Arrow can store."""
         row = row if isinstance(row, Mapping) else {"image": row}
         if "image" not in row:
             return dict(row)
@@ -294,7 +297,7 @@ class _Reader:
             image = datasets.Image().encode_example(image)
         elif not isinstance(image, Mapping):
             raise ValueError(
-                f"A list for load_captions holds images, paths or rows; this one has {image!r}."
+                f"A list for load_captions must contain images, paths or rows, got {image!r}."
             )
         return {**row, "image": image}
 
@@ -314,7 +317,7 @@ class _Reader:
 
 
 def _single_images(dataset: Any, rows: Rows) -> datasets.Dataset:
-    """The column `images` with one image in each row, as `image`."""
+    """Replace the column `images`, with one image per row, by `image`."""
     images = [value.as_py() for value in stored(dataset, "images")]
     raise_for(
         (
@@ -322,8 +325,8 @@ def _single_images(dataset: Any, rows: Rows) -> datasets.Dataset:
             for row, found in enumerate(images)
             if not found or len(found) != 1
         ),
-        f"Captions are of one image each in {rows.source}",
-        "Leave these rows out, or give the dataset to the trainer as it is.",
+        f"Every row of {rows.source} needs exactly one image",
+        "Leave these rows out, or pass the dataset directly to the trainer.",
     )
     features = datasets.Image(decode=False)
     single: Any = [found[0] for found in images]

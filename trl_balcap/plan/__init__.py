@@ -1,4 +1,4 @@
-"""A recipe checked before it is run: parameters, memory, batches, judge calls."""
+"""Checks a recipe before it runs: parameters, memory, batches, judge calls."""
 
 from trl_balcap.plan.batch import GenerationBatch as GenerationBatch
 from trl_balcap.plan.memory import MemoryPlan as MemoryPlan

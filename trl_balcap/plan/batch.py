@@ -1,4 +1,4 @@
-"""How many completions one step generates, and whether they form whole groups."""
+"""How many completions one step generates, and whether they form complete groups."""
 
 import math
 from dataclasses import dataclass
@@ -9,23 +9,24 @@ __all__ = ["GenerationBatch"]
 @dataclass(frozen=True)
 class GenerationBatch:
     """
-    TRL's batch arithmetic for GRPO, for the number of processes that a run will have.
+    TRL's batch arithmetic for GRPO, for any number of processes.
 
-    TRL generates one batch of `per_device_train_batch_size x processes x steps_per_generation`
-    completions, which must be whole groups of `num_generations`, and trains on it `num_iterations`
-    times in micro-batches of `per_device_train_batch_size`.
+    TRL generates a batch of `per_device_train_batch_size x processes x steps_per_generation`
+    completions, which must be complete groups of `num_generations`, and trains on it
+    `num_iterations` times in micro-batches of `per_device_train_batch_size`.
 
     Args:
-        per_device_train_batch_size (`int`): Completions in a micro-batch, per process.
+        per_device_train_batch_size (`int`): Completions per micro-batch and process.
         processes (`int`): Data-parallel processes.
-        gradient_accumulation_steps (`int`): Micro-batches in an optimizer step.
-        num_generations (`int`): Completions of one prompt (G).
-        steps_per_generation (`int`, *optional*): Micro-batches in a generation batch. `None` is
-            `gradient_accumulation_steps`, TRL's default.
+        gradient_accumulation_steps (`int`): Micro-batches per optimizer step.
+        num_generations (`int`): Completions per prompt (G).
+        steps_per_generation (`int`, *optional*): Micro-batches per generation batch. Defaults to
+            `gradient_accumulation_steps`, as in TRL.
         num_iterations (`int`, *optional*, defaults to `1`): Passes over a generation batch.
 
     Raises:
-        `ValueError`: if the batch does not hold whole groups; names the nearest settings that do.
+        `ValueError`: if the batch is not made of complete groups; the message has the nearest
+            settings that work.
 
     Example:
 
@@ -55,18 +56,18 @@ class GenerationBatch:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.num_generations < 2:
             raise ValueError(
-                f"num_generations must be at least 2 (a group has a spread), got "
+                f"num_generations must be at least 2 (a group needs a spread), got "
                 f"{self.num_generations}."
             )
         if self.completions % self.num_generations:
-            # The least number of micro-batches that makes whole groups at this width.
+            # The smallest number of micro-batches that makes complete groups at this width.
             width = self.per_device_train_batch_size * self.processes
             least = self.num_generations // math.gcd(width, self.num_generations)
             raise ValueError(
                 "A generation batch has per_device_train_batch_size "
                 f"({self.per_device_train_batch_size}) x processes ({self.processes}) x "
                 f"steps_per_generation ({self.micro_batches}) = {self.completions} completions, "
-                f"which are no whole groups of num_generations ({self.num_generations}). Make "
+                f"which is not a multiple of num_generations ({self.num_generations}). Make "
                 "steps_per_generation (or gradient_accumulation_steps, its default) a multiple "
                 f"of {least}."
             )
@@ -78,7 +79,7 @@ class GenerationBatch:
 
     @property
     def completions_per_process(self) -> int:
-        """Completions that one process generates at once."""
+        """Completions that one process generates at a time."""
         return self.per_device_train_batch_size * self.micro_batches
 
     @property
@@ -99,7 +100,7 @@ class GenerationBatch:
 
     def generations(self, steps: int) -> int:
         """
-        Generation batches made in `steps` optimizer steps.
+        Number of generation batches in `steps` optimizer steps.
 
         ```python
         >>> GenerationBatch(4, 8, 4, 8, num_iterations=2).generations(steps=100)

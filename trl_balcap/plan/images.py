@@ -1,4 +1,4 @@
-"""How many tokens an image becomes in a model's prompt, and how many patches in its encoder."""
+"""The number of tokens of an image in a model's prompt, and of patches in its encoder."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +10,11 @@ __all__ = ["ImageTokens", "image_tokens"]
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """One image: what the language model reads, what the encoder works on, and by which rule."""
+    """One image: tokens for the language model, patches for the encoder, and the rule used."""
 
     tokens: int
     patches: int
-    patch_values: int  # numbers that the processor stores for one patch
+    patch_values: int  # numbers stored by the processor per patch
     rule: str
 
 
@@ -27,11 +27,11 @@ def image_tokens(config: Any, width: int, height: int) -> ImageTokens:
 
     Args:
         config (`PretrainedConfig`): The model's configuration.
-        width (`int`): Pixels, as [`~images.bounded_size`] gives them.
+        width (`int`): Pixels, after [`~data.images.bounded_size`].
         height (`int`): Pixels.
 
     Raises:
-        `ValueError`: for a model whose rule is not known here.
+        `ValueError`: if the rule of this model is unknown.
 
     Example:
 
@@ -61,6 +61,6 @@ def image_tokens(config: Any, width: int, height: int) -> ImageTokens:
         rule = f"({vision.image_size} px / {vision.patch_size} px)^2, whatever the image"
         return ImageTokens(tokens, side**2 + 1, 3 * vision.patch_size**2, rule)
     raise ValueError(
-        f"How many tokens an image becomes is not known for model type {config.model_type!r}. Give "
-        "it with --image-tokens."
+        f"The number of tokens per image is unknown for model type {config.model_type!r}. Pass it "
+        "with --image-tokens."
     )

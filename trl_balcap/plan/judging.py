@@ -1,4 +1,4 @@
-"""What a plan's run will ask of its judges: calls, tokens, dollars."""
+"""Estimates the judge calls, tokens and dollars of a planned run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from trl_balcap.plan.sample import Sample
 
 __all__ = ["STAND_IN", "JudgingPlan", "Price", "judging_plan"]
 
-# Where no dataset is at hand: a caption of 130 words, near the length that the paper trains to.
+# Without a dataset: a caption of 130 words, close to the length in the paper.
 STAND_IN = " ".join(["caption"] * 130)
 
 
 @dataclass(frozen=True)
 class JudgingPlan:
-    """Judging of one generation batch and, where its length is known, of the whole run."""
+    """Judging of one generation batch and, if its length is known, of the whole run."""
 
     price: Price | None
     vision_price: Price | None
@@ -34,16 +34,16 @@ def judging_plan(
     rewards: Sequence[str] = ("precision", "recall", "linguistic"),
 ) -> JudgingPlan:
     """
-    Estimates the judging of a run; an upper estimate of the calls.
+    Estimate the judging of a run. The number of calls is an upper estimate.
 
     Args:
         batch ([`GenerationBatch`]): One generation batch.
-        sample ([`Sample`], *optional*): Of the dataset; `None` takes captions of 130 words.
-        steps (`int`, *optional*): Optimizer steps of the run; `None` where they are not known.
-        judge ([`JudgeSettings`]): Of the recipe. Where it gives no price, the models are looked up
-            in litellm's table, which is on disk; of several deployments of one judge, the first.
-        rewards (`Sequence[str]`, *optional*): The run's. Agreed recall asks about the units of a
-            whole group at once, and counts as recall here.
+        sample ([`Sample`], *optional*): Sample of the dataset. Defaults to captions of 130 words.
+        steps (`int`, *optional*): Optimizer steps of the run, if known.
+        judge ([`JudgeSettings`]): The recipe's judge. Without a price, the first deployment's model
+            is looked up in litellm's local table.
+        rewards (`Sequence[str]`, *optional*): The run's rewards. Agreed recall asks about the units
+            of a whole group at once, and is counted as recall here.
     """
     price = judge.price or price_of(judge.text[0])
     vision_price = judge.price or price_of(judge.vision[0])

@@ -1,10 +1,11 @@
 """
-Memory of one GPU in a GRPO step: each term with the formula that it came from.
+Memory of one GPU in a GRPO step, term by term, with formulas.
 
-What is counted: weights, gradients, optimizer, and the larger of two phases (generation, training).
-What is not: the allocator's fragmentation, which `HEADROOM` stands for. The activation terms count
-what PyTorch keeps of one Llama-like layer in bf16 with a fused attention (SDPA or flash), so no
-term grows with the square of the sequence. None of it was measured on a GPU yet (docs/scale.md).
+Counted: weights, gradients, optimizer, and the larger of two phases (generation, training). Not
+counted: fragmentation of the allocator, which `HEADROOM` allows for. The activation terms count
+what PyTorch keeps for one Llama-like layer in bf16 with fused attention (SDPA or flash), so no term
+grows with the square of the sequence length. None of this has been measured on a GPU yet
+(docs/scale.md).
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from trl_balcap.plan.model import ModelShape, Tower
 __all__ = ["GIB", "HEADROOM", "MemoryPlan", "Setup", "Term", "memory_plan"]
 
 GIB = 2**30
-# CUDA context, NCCL, cuBLAS workspaces and fragmentation: what a plan leaves free.
+# Left free for CUDA context, NCCL, cuBLAS workspaces and fragmentation.
 HEADROOM = 0.08
 
 # Bytes of optimizer state per trained parameter, in units of one state value's size: AdamW keeps 2.
@@ -27,7 +28,7 @@ _STATES = {
 }
 _STATES_8BIT = ("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit")
 
-# DeepSpeed's defaults (elements): what ZeRO-3 keeps gathered, and what a reduction collects.
+# DeepSpeed's defaults, in elements: gathered by ZeRO-3, and collected for a reduction.
 _LIVE = 1_000_000_000
 _BUCKET = 500_000_000
 _SUB_GROUP = 1_000_000_000
@@ -35,7 +36,7 @@ _SUB_GROUP = 1_000_000_000
 
 @dataclass(frozen=True)
 class Setup:
-    """How the run is put on its GPUs; the part of recipe and accelerate file that memory needs."""
+    """How a run uses its GPUs: the parts of the recipe and accelerate config that affect memory."""
 
     processes: int = 1
     processes_per_machine: int = 1
@@ -52,13 +53,13 @@ class Setup:
     gather_for_generation: bool = True
     vllm: str | None = None  # "server" or "colocate"
     vllm_share: float = 0.0  # of the GPU, in colocate mode
-    vllm_sleeps: bool = False  # vLLM gives its share back while the model trains
-    fused_head: bool = True  # TRL 1.15 and later never hold the logits as a whole
+    vllm_sleeps: bool = False  # vLLM releases its share while the model trains
+    fused_head: bool = True  # TRL 1.15 and later never hold all logits at once
 
 
 @dataclass(frozen=True)
 class Term:
-    """One line of the plan."""
+    """One line of the memory table."""
 
     name: str
     bytes: float
@@ -67,13 +68,13 @@ class Term:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What one GPU holds: always, and in each phase besides; and what the host holds."""
+    """Memory of one GPU, at all times and additionally in each phase; and memory of the host."""
 
     static: tuple[Term, ...]
     generating: tuple[Term, ...]
     training: tuple[Term, ...]  # one micro-batch, forward and backward
     stepping: tuple[Term, ...]  # the optimizer's step
-    host: float  # bytes per machine, for what is offloaded
+    host: float  # bytes per machine, offloaded
 
     @property
     def generation_peak(self) -> float:
@@ -108,11 +109,11 @@ def memory_plan(
     gpu_memory: float,
 ) -> MemoryPlan:
     """
-    Estimates the memory of one GPU.
+    Estimate the memory of one GPU.
 
     Args:
         shape ([`ModelShape`]): The model.
-        setup ([`Setup`]): Its place on the GPUs.
+        setup ([`Setup`]): How it uses the GPUs.
         batch ([`GenerationBatch`]): Completions per process and micro-batch.
         image ([`ImageTokens`]): One image.
         prompt_tokens (`int`): Tokens of the prompt without the image.
@@ -123,7 +124,7 @@ def memory_plan(
         [`MemoryPlan`]
 
     Raises:
-        `ValueError`: for an optimizer whose state is not known here.
+        `ValueError`: if the optimizer's memory is unknown.
     """
     static, stepping, host = _static(shape, setup)
     prompt = prompt_tokens + image.tokens
@@ -174,7 +175,7 @@ def _static(shape: ModelShape, setup: Setup) -> tuple[list[Term], list[Term], fl
             Term("optimizer", optimizer, optimizer_formula),
         ]
         stepping = [Term("float32 gradients", step, "4 B x gradients of one sub-group")]
-        # A bucket never holds more than there is to put into it.
+        # A bucket is never larger than its contents.
         bucket = 2.0 * min(_BUCKET, trained) * (1 if stage == 3 else 2)
         live = 2.0 * min(_LIVE, shape.parameters) if stage == 3 else 2.0 * min(_BUCKET, trained)
         terms.append(
@@ -221,7 +222,7 @@ def _frozen_bytes(shape: ModelShape, setup: Setup) -> float:
     frozen = shape.parameters - shape.trainable
     if setup.bits == 16:
         return frozen * (4.0 if setup.weights == "float32" and not setup.zero_stage else 2.0)
-    # bitsandbytes shrinks linear layers but the head; 4 bits carry a float32 per 64 values.
+    # bitsandbytes quantises linear layers except the head; 4-bit adds a float32 per 64 values.
     quantised = min(shape.linear, frozen)
     return quantised * (4 / 8 + 4 / 64 if setup.bits == 4 else 1.0) + 2.0 * (frozen - quantised)
 
@@ -231,7 +232,7 @@ def _moments(optim: str, trained: int, value: int) -> tuple[float, str]:
         return 2.0 * trained, "2 x 1 B"
     if optim not in _STATES:
         raise ValueError(
-            f"The memory of optim={optim!r} is not known to the plan. Known are "
+            f"The memory of optim={optim!r} is unknown. Use one of "
             f"{', '.join([*_STATES, *_STATES_8BIT])}."
         )
     states = _STATES[optim]
@@ -269,7 +270,7 @@ def _generating(
             f"({prompt} + {completion}) tokens",
         )
     )
-    # What one layer of the prefill holds at once: the residual, its norm in float32, and the MLP.
+    # Held at once by one layer of the prefill: the residual, its norm in float32, and the MLP.
     prefill = rows * prompt * (12.0 * language.hidden + 6.0 * language.intermediate)
     if shape.vision is not None:
         # The encoder runs before the language model: the larger of the two counts.
@@ -330,10 +331,10 @@ def _training(
 
 
 def _tower_bytes(tower: Tower, checkpointing: bool, peft: bool) -> tuple[float, float]:
-    """Bytes per token: what is kept of all layers, and what one layer's backward holds."""
-    # Two RMS norms in float32 (16 B a hidden value with their inputs and results), q, its rotation
-    # and the attention's output, k and v, and gate, up, activation and product of the MLP. The
-    # test compares this with what autograd saves of real layers.
+    """Bytes per token: kept for all layers, and held by the backward pass of one layer."""
+    # Two RMS norms in float32 (16 B per hidden value with inputs and results), q, its rotation and
+    # the attention's output, k and v, and gate, up, activation and product of the MLP. A test
+    # compares this with what autograd saves for real layers.
     saved = 16.0 * tower.hidden + 6.0 * tower.heads + 4.0 * tower.key_values
     saved += 8.0 * tower.intermediate
     gradients = 4.0 * tower.intermediate + 4.0 * tower.hidden

@@ -1,4 +1,4 @@
-"""A model's size, from its configuration alone: built on the meta device, no weight loaded."""
+"""A model's size from its configuration, built on the meta device without loading weights."""
 
 import json
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 __all__ = ["SHIPPED", "ModelShape", "Tower", "load_config", "meta_model", "model_shape"]
 
-# Hub ids whose configuration travels with the package: the models of the recipes.
+# Hub ids whose configuration ships with the package: the models of the recipes.
 SHIPPED = {
     "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2.5-vl-3b.json",
     "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2.5-vl-7b.json",
@@ -24,7 +24,7 @@ SHIPPED = {
 
 @dataclass(frozen=True)
 class Tower:
-    """One stack of transformer layers: the language model, or the vision encoder."""
+    """A stack of transformer layers: the language model or the vision encoder."""
 
     layers: int
     hidden: int
@@ -35,13 +35,13 @@ class Tower:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What memory depends on; counts in parameters, widths in elements."""
+    """The sizes that memory depends on: counts in parameters, widths in elements."""
 
     name: str
     model_type: str
     parameters: int
     trainable: int
-    linear: int  # parameters of linear layers but the head: what quantisation shrinks
+    linear: int  # parameters of linear layers except the head, which quantisation shrinks
     head: int  # parameters of the output head
     head_trains: bool
     vision_trains: bool
@@ -53,14 +53,14 @@ class ModelShape:
 
 def load_config(name: str, *, network: bool = False) -> Any:
     """
-    The configuration of a model: of a local folder, one of [`SHIPPED`], or one in the Hub's cache.
+    Load a model's configuration: from a local folder, [`SHIPPED`], or the local Hub cache.
 
     Args:
         name (`str`): Folder or Hub id.
-        network (`bool`, *optional*, defaults to `False`): Whether the Hub may be asked.
+        network (`bool`, *optional*, defaults to `False`): Whether to download it from the Hub.
 
     Raises:
-        `ValueError`: if there is no configuration without the network.
+        `ValueError`: if the configuration is not available without the network.
     """
     if not Path(name).is_dir() and name in SHIPPED:
         text = (
@@ -72,15 +72,15 @@ def load_config(name: str, *, network: bool = False) -> Any:
         return AutoConfig.from_pretrained(name, local_files_only=not network)
     except OSError as error:
         raise ValueError(
-            f"The configuration of {name!r} is not at hand: it is no folder with a config.json, "
-            f"none of {', '.join(SHIPPED)}, and not in the cache of the Hub. Give a local "
-            "folder, or allow the Hub to be asked with --network."
+            f"No configuration found for {name!r}: it is not a folder with a config.json, not one "
+            f"of {', '.join(SHIPPED)}, and not in the local Hub cache. Pass a local folder, or "
+            "download it from the Hub with --network."
         ) from error
 
 
 def meta_model(config: Any, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
     """
-    The model of a configuration on the meta device: its shapes without its weights.
+    Build a model from its configuration on the meta device: shapes without weights.
 
     Example:
 
@@ -99,11 +99,11 @@ def meta_model(config: Any, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
 
 def model_shape(name: str, config: Any, peft_config: Any = None) -> ModelShape:
     """
-    Counts the parameters of a model, and of its adapter as PEFT itself would place it.
+    Count the parameters of a model, and of its adapter as PEFT would add it.
 
     Args:
-        name (`str`): What to call the model.
-        config (`PretrainedConfig`): Its configuration, e.g. of [`load_config`].
+        name (`str`): Name of the model.
+        config (`PretrainedConfig`): Its configuration, e.g. from [`load_config`].
         peft_config (`PeftConfig`, *optional*): The adapter; `None` trains every parameter.
 
     Example:
@@ -149,7 +149,7 @@ def model_shape(name: str, config: Any, peft_config: Any = None) -> ModelShape:
 
 
 def _tower(config: Any) -> Tower:
-    # Qwen's vision encoders say depth and num_heads where all others use the common names.
+    # Qwen's vision encoders use depth and num_heads, unlike all others.
     layers = getattr(config, "depth", None) or config.num_hidden_layers
     heads = getattr(config, "num_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads

@@ -1,4 +1,4 @@
-"""What a plan has to say besides its tables: what is assumed, and what will not go as written."""
+"""The notes below a plan's tables: assumptions and warnings."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ def notes(plan: RunPlan) -> Iterator[str]:
     judging = plan.judging
     if judging.batch.usd is None:
         yield (
-            f"cost: no price is known of the judge {settings.judge_model}; give one with "
+            f"cost: the price of the judge {settings.judge_model} is unknown; set it with "
             "--judge-price"
         )
     budget = settings.judge_budget_usd
@@ -23,23 +23,21 @@ def notes(plan: RunPlan) -> Iterator[str]:
         yield f"warning: judge_budget_usd {budget:g} ends the run before its last step"
     if plan.memory.host:
         host = f"{plan.memory.host / GIB:.0f} GiB"
-        yield f"host memory: {host} on each machine, for what is offloaded"
+        yield f"host memory: {host} per machine, for offloading"
     if plan.sample is None:
         yield (
-            "no dataset at hand: images are taken as squares that fill max_pixels, references as "
-            "130 words"
+            "no dataset: assuming square images that fill max_pixels, and references of 130 words"
         )
         return
     tokens = plan.sample.reference_tokens
     if tokens is None:
         yield (
-            f"dataset: {plan.sample.rows:,} rows without references; captions are taken as 130 "
-            "words"
+            f"dataset: {plan.sample.rows:,} rows without references; assuming captions of 130 words"
         )
     else:
         yield (
             f"dataset: {plan.sample.rows:,} rows; references of about {tokens:.0f} tokens "
-            f"({CHARS_PER_TOKEN} bytes a token)"
+            f"({CHARS_PER_TOKEN} bytes per token)"
         )
     if settings.length_gate not in ("mask", "linear"):
         return
@@ -52,6 +50,6 @@ def notes(plan: RunPlan) -> Iterator[str]:
     if upper > settings.max_completion_length:
         yield (
             f"warning: the length gate is open to {upper:.0f} tokens ({what}), but "
-            f"max_completion_length cuts at {settings.max_completion_length}. Raise it to "
+            f"max_completion_length is {settings.max_completion_length}. Raise it to "
             f"{math.ceil(upper / 64) * 64}."
         )

@@ -1,4 +1,4 @@
-"""A training recipe as the plan reads it: the YAML file, and the accelerate file it names."""
+"""Reads a training recipe: the YAML file, and the accelerate config it names."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +15,7 @@ from trl_balcap.data.rows import read_text
 __all__ = ["Launch", "Recipe", "read_launch", "read_recipe"]
 
 Recipe = SimpleNamespace
-"""Settings by their names, those of `CaptioningArguments`, [`BalCapConfig`] and TRL's
-`ModelConfig`."""
+"""Settings by name, from `CaptioningArguments`, [`BalCapConfig`] and TRL's `ModelConfig`."""
 
 
 @dataclass(frozen=True)
@@ -28,23 +27,23 @@ class Launch:
     zero_stage: int = 0
     offload_optimizer: bool = False
     offload_param: bool = False
-    source: str = "one process, no accelerate file"
+    source: str = "one process, no accelerate config"
 
 
 def read_recipe(config: str | Path | None, flags: list[str]) -> Recipe:
     """
-    The settings of a recipe, as the example scripts would parse them.
+    Read the settings of a recipe, the way the example scripts parse them.
 
-    The training arguments are not instantiated: that would look for the GPUs of this machine, and
+    The training arguments are not instantiated, since that would look for this machine's GPUs and
     plan the run for them.
 
     Args:
-        config (`str` or `Path`, *optional*): YAML file, as `--config` of the scripts.
+        config (`str` or `Path`, *optional*): YAML file, as for the scripts' `--config`.
         flags (`list[str]`): Flags that override it.
 
     Raises:
         `FileNotFoundError`: if there is no such file.
-        `ValueError`: for a key or flag that no script knows.
+        `ValueError`: if a key or flag is unknown to the scripts.
     """
     kinds: Any = (CaptioningArguments, BalCapConfig, ModelConfig)
     parser = TrlParser(kinds)
@@ -66,14 +65,14 @@ def read_recipe(config: str | Path | None, flags: list[str]) -> Recipe:
             )
     settings, unknown = parser.parse_known_args(flags)
     if unknown:
-        raise ValueError(f"There are no flags {' '.join(unknown)}.")
+        raise ValueError(f"Unknown flags: {' '.join(unknown)}.")
     return Recipe(**vars(settings))
 
 
 def _check_kinds(
     parser: TrlParser, values: Mapping[str, Any], refuse: Callable[[str], NoReturn]
 ) -> None:
-    """argparse reads flags by their type, and takes whatever a file says as it is."""
+    """Check the types of a file's values, since argparse only checks those of flags."""
     for action in parser._actions:
         value = values.get(action.dest)
         if value is None or isinstance(value, str):
@@ -90,22 +89,22 @@ def _check_kinds(
 
 def read_launch(file: str | Path | None, recipe: str | Path | None = None) -> Launch:
     """
-    Number of processes and ZeRO stage of an accelerate file.
+    Read the number of processes and the ZeRO stage from an accelerate config.
 
     Args:
-        file (`str` or `Path`, *optional*): The accelerate file; `None` is one process.
-        recipe (`str` or `Path`, *optional*): The recipe that names it: a path that does not exist
-            here is tried beside the recipe.
+        file (`str` or `Path`, *optional*): The accelerate config; `None` is one process.
+        recipe (`str` or `Path`, *optional*): The recipe that names it. A path that does not exist
+            is also tried relative to the recipe.
 
     Raises:
         `FileNotFoundError`: if there is no such file.
-        `ValueError`: for a kind of distribution that the plan does not know.
+        `ValueError`: if the distributed type is not supported.
 
     Example:
 
     ```python
     >>> read_launch(None)
-    Launch(processes=1, machines=1, zero_stage=0, offload_optimizer=False, offload_param=False, source='one process, no accelerate file')
+    Launch(processes=1, machines=1, zero_stage=0, offload_optimizer=False, offload_param=False, source='one process, no accelerate config')
 
     ```
     """  # noqa: E501
@@ -120,7 +119,7 @@ def read_launch(file: str | Path | None, recipe: str | Path | None = None) -> La
     for name in ("num_processes", "num_machines"):
         counts[name] = values.get(name, 1)
         if not isinstance(counts[name], int) or counts[name] < 1:
-            raise ValueError(f"{path}: {name} is a number of 1 or more, got {counts[name]!r}.")
+            raise ValueError(f"{path}: {name} must be 1 or more, got {counts[name]!r}.")
     plain = {
         "processes": counts["num_processes"],
         "machines": counts["num_machines"],
@@ -130,7 +129,7 @@ def read_launch(file: str | Path | None, recipe: str | Path | None = None) -> La
         return Launch(**plain)
     if kind != "DEEPSPEED":
         raise ValueError(
-            f"{path} has distributed_type {kind}; the plan knows DEEPSPEED, MULTI_GPU and NO."
+            f"{path} has distributed_type {kind}, but must have DEEPSPEED, MULTI_GPU or NO."
         )
     deepspeed = values.get("deepspeed_config", {})
     if "deepspeed_config_file" in deepspeed:
@@ -163,5 +162,5 @@ def _yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}{line}: not YAML: {problem}. Write `key: value` lines.") from error
     if not isinstance(values, dict):
         what = "nothing" if values is None else f"a {type(values).__name__}"
-        raise ValueError(f"{path} holds {what}, not settings (`key: value` lines).")
+        raise ValueError(f"{path} contains {what}, not settings (`key: value` lines).")
     return values

@@ -1,4 +1,4 @@
-"""`trl-balcap plan`: will this recipe run on those GPUs, and what will its judges be asked?"""
+"""`trl-balcap plan`: whether a recipe fits its GPUs, and how much it asks its judges."""
 
 import dataclasses
 import math
@@ -29,20 +29,20 @@ _TEMPLATE_TOKENS = 40
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run as it was planned: everything that `trl-balcap plan` prints."""
+    """A planned run: everything that `trl-balcap plan` prints."""
 
     settings: Recipe
     launch: Launch
     shape: ModelShape
     setup: Setup
     batch: GenerationBatch
-    image: ImageTokens  # the largest of the sample
+    image: ImageTokens  # the largest in the sample
     prompt_tokens: int  # without the image
     sample: Sample | None
     memory: MemoryPlan
     judging: JudgingPlan
     gpu_memory: float
-    steps: int | None  # optimizer steps of the run, where they can be known
+    steps: int | None  # optimizer steps of the run, if known
 
     @property
     def fits(self) -> bool:
@@ -62,32 +62,33 @@ def make_plan(
     without_data: bool = False,
 ) -> RunPlan:
     """
-    Plans a recipe.
+    Plan a recipe.
 
     Args:
         config (`str`, *optional*): The recipe's YAML file.
-        flags (`list[str]`, *optional*): Flags of the training script that override it.
-        accelerate_config (`str`, *optional*): Accelerate file instead of the recipe's own.
-        num_processes (`int`, *optional*): GPUs instead of that file's number.
-        gpu_memory (`float`, *optional*, defaults to `80.0`): GiB of one GPU.
-        tokens_per_image (`int`, *optional*): For a model whose rule is not known here.
-        judge_price (`tuple[float, float]`, *optional*): Dollars per million prompt and completion
-            tokens of the judge, instead of litellm's table.
-        network (`bool`, *optional*, defaults to `False`): Whether the Hub may be asked.
-        without_data (`bool`, *optional*, defaults to `False`): Plan by images and captions of the
-            usual size in place of the recipe's dataset.
+        flags (`list[str]`, *optional*): Training script flags that override it.
+        accelerate_config (`str`, *optional*): Accelerate config. Defaults to the recipe's.
+        num_processes (`int`, *optional*): Number of GPUs. Defaults to the accelerate config's.
+        gpu_memory (`float`, *optional*, defaults to `80.0`): Memory of one GPU in GiB.
+        tokens_per_image (`int`, *optional*): Tokens per image, for models with an unknown rule.
+        judge_price (`tuple[float, float]`, *optional*): Judge's price in dollars per million prompt
+            and completion tokens. Defaults to litellm's table.
+        network (`bool`, *optional*, defaults to `False`): Whether to download the model's config
+            from the Hub.
+        without_data (`bool`, *optional*, defaults to `False`): Assume images and captions of
+            typical size instead of reading the dataset.
 
     Raises:
-        `FileNotFoundError`: if the recipe, its accelerate file or its dataset is not there.
-        `ValueError`: for settings that cannot work, whatever the GPU.
+        `FileNotFoundError`: if the recipe, its accelerate config or its dataset does not exist.
+        `ValueError`: if the settings cannot work on any GPU.
     """
     if not gpu_memory > 0:
-        raise ValueError(f"gpu_memory is a number of GiB above 0, got {gpu_memory:g}.")
+        raise ValueError(f"gpu_memory must be above 0 GiB, got {gpu_memory:g}.")
     if tokens_per_image is not None and tokens_per_image < 1:
-        raise ValueError(f"image_tokens is a number of 1 or more, got {tokens_per_image}.")
+        raise ValueError(f"image_tokens must be 1 or more, got {tokens_per_image}.")
     if judge_price is not None and not min(judge_price) >= 0:
         raise ValueError(
-            "judge_price is two numbers of dollars per million tokens, 0 or more, got "
+            "judge_price must be two prices in dollars per million tokens, 0 or more, got "
             f"{judge_price[0]:g} and {judge_price[1]:g}."
         )
     settings = read_recipe(config, flags or [])
@@ -101,8 +102,8 @@ def make_plan(
         launch = dataclasses.replace(launch, processes=num_processes)
     if settings.deepspeed is not None and not launch.zero_stage:
         raise ValueError(
-            "The plan reads ZeRO's stage from an accelerate file; this recipe sets deepspeed="
-            f"{settings.deepspeed}. Name an accelerate file with --accelerate-config."
+            "The ZeRO stage is read from an accelerate config, but this recipe sets deepspeed="
+            f"{settings.deepspeed}. Pass an accelerate config with --accelerate-config."
         )
     peft_config = get_peft_config(_model_config(settings)) if settings.use_peft else None
     model = load_config(settings.model_name_or_path, network=network)
@@ -173,7 +174,7 @@ def _batch(settings: Recipe, launch: Launch) -> GenerationBatch:
         if steps is not None or settings.generation_batch_size % width:
             raise ValueError(
                 f"generation_batch_size ({settings.generation_batch_size}) must be a multiple of "
-                f"per_device_train_batch_size x processes ({width}), and stand without "
+                f"per_device_train_batch_size x processes ({width}), and be set without "
                 "steps_per_generation."
             )
         steps = settings.generation_batch_size // width
@@ -214,7 +215,7 @@ def _largest_image(
 ) -> ImageTokens:
     if tokens is not None:
         return ImageTokens(tokens, 4 * tokens, 1176, "given with --image-tokens")
-    # Without data at hand: a square image that fills the bound.
+    # Without data: a square image that fills max_pixels.
     side = math.isqrt(max_pixels)
     sizes = sample.sizes if sample is not None else ((side, side),)
     images = [image_tokens(model, *size) for size in sizes]

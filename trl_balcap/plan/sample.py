@@ -1,4 +1,4 @@
-"""What a sample of the dataset says of its images and references, headers and text only."""
+"""Sizes of images and references in a sample of the dataset, from headers and text only."""
 
 import io
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class Sample:
     """Sizes of some rows, as the trainer would see them."""
 
     rows: int  # of the whole dataset
-    sizes: tuple[tuple[int, int], ...]  # bounded, in pixels
-    references: tuple[str, ...]  # none where the run needs none
+    sizes: tuple[tuple[int, int], ...]  # in pixels, scaled down
+    references: tuple[str, ...]  # empty if the run needs none
 
     @property
     def reference_tokens(self) -> float | None:
@@ -35,17 +35,17 @@ def sample_dataset(
     path: str, *, split: str | None, max_pixels: int, references: bool = True, count: int = 64
 ) -> Sample:
     """
-    The sizes of `count` rows spread over a dataset on disk.
+    The sizes of `count` evenly spaced rows of a local dataset.
 
     Args:
         path (`str`): As for [`load_captions`].
         split (`str`, *optional*): As for [`load_captions`].
-        max_pixels (`int`): Bound on an image.
+        max_pixels (`int`): Maximum pixels of an image.
         references (`bool`, *optional*, defaults to `True`): As for [`load_captions`].
-        count (`int`, *optional*, defaults to `64`): Rows to look at.
+        count (`int`, *optional*, defaults to `64`): Number of rows.
 
     Raises:
-        `FileNotFoundError`: if nothing is at `path` on this disk; the Hub is not asked.
+        `FileNotFoundError`: if `path` does not exist on this disk (the Hub is not used).
         `ValueError`: as for [`load_captions`].
     """
     if not Path(path).exists():

@@ -1,4 +1,4 @@
-"""What to change in a run that does not fit, each change tried by planning again."""
+"""Suggests changes to a run that does not fit, each tried by planning again."""
 
 import dataclasses
 import functools
@@ -14,17 +14,17 @@ from trl_balcap.plan.run import RunPlan
 
 __all__ = ["LANGUAGE_LORA", "ways_out"]
 
-# Adapters on the language model alone: the vision encoders of Qwen-VL name some layers alike.
+# Adapters on the language model only: Qwen-VL's vision encoders use some of the same layer names.
 LANGUAGE_LORA = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 def ways_out(plan: RunPlan) -> list[str]:
     """
-    Changes that would make a plan fit, each tried by planning again: first those that do alone,
-    else the shortest sequence that does together.
+    Changes that would make a plan fit, each tried by planning again: those that suffice alone, else
+    the shortest sequence that suffices together.
 
     Args:
-        plan ([`RunPlan`]): One that does not fit.
+        plan ([`RunPlan`]): A plan that does not fit.
     """
     alone = [words for words, changed in _changes(plan) if changed.fits]
     if alone:
@@ -83,7 +83,7 @@ def _changes(plan: RunPlan) -> Iterator[tuple[str, RunPlan]]:
             _with(plan, gather_for_generation=False),
         )
     if setup.vllm != "server":
-        yield "use_vllm with vllm_mode server, on GPUs of its own", _with(plan, vllm="server")
+        yield "use_vllm with vllm_mode server, on its own GPUs", _with(plan, vllm="server")
     if not setup.zero_stage and setup.optim not in ("adamw_8bit", "adamw_bnb_8bit", "sgd"):
         yield "optim adamw_8bit (needs bitsandbytes)", _with(plan, optim="adamw_8bit")
     if not setup.peft:

@@ -94,7 +94,7 @@ def test_strict_reads_ids(matched, read):
 @pytest.mark.parametrize("matched", [2, -1, True, "first", 0.5])
 def test_strict_refuses_ids_that_are_none(matched):
     reply = f"[{{'fact': 'a', 'matched_oracle_id': {matched!r}}}]"
-    with pytest.raises(dcscore.InvalidReplyError, match="is no id of the 2 annotated facts"):
+    with pytest.raises(dcscore.InvalidReplyError, match="is not an id of the 2 annotated facts"):
         dcscore.read_mapping(reply, n_oracle=2, mode="strict")
 
 
