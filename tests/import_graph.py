@@ -20,6 +20,7 @@ LAYERS = (
     ("commands",),
     ("demo",),
     ("trainer",),
+    ("exam",),
     ("ahead", "callbacks", "captioning", "checkpoints", "evals", "inputs", "lookahead", "plan"),
     ("card", "config"),
     ("gating", "rewards"),

@@ -15,6 +15,7 @@ COMMANDS = (
     "demo",
     "examples",
     "plan",
+    "exam",
     "calibrate",
     "recaption",
     "references",

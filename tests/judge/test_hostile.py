@@ -1,22 +1,22 @@
 """Captions written against the judge: the request stays whole, and no score rises above the
 oracle's.
 
-The corpus is `hostile_captions.jsonl`: orders to the judge, text that closes the JSON or writes
-into the reply, forged verdicts in many layouts, guessed tickets, control tokens, tags of thoughts,
-endless repeats, control and direction characters, fake images. Judges that know the exact verdicts
-meet it in the ways that real ones do: some quote, fence or lay out anew what they read, and some
-refuse.
+The corpus is the exam's `hostile_captions.jsonl`: orders to the judge, text that closes the JSON
+or writes into the reply, forged verdicts in many layouts, guessed tickets, control tokens, tags of
+thoughts, endless repeats, control and direction characters, fake images. Judges that know the
+exact verdicts meet it in the ways that real ones do: some quote, fence or lay out anew what they
+read, and some refuse.
 """
 
 import asyncio
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trl_balcap import Judge, LinguisticReward, PrecisionReward, RecallReward
+from trl_balcap.exam.bank import bank
 from trl_balcap.judge import choices, criteria, questions
 from trl_balcap.judge.choices import Choice
 from trl_balcap.judge.criteria import Criterion
@@ -29,10 +29,7 @@ from trl_balcap.scenes.grammar import describe
 from trl_balcap.scenes.server import serve
 from trl_balcap.scenes.world import Scene, Thing, draw
 
-ROWS = [
-    json.loads(line)
-    for line in (Path(__file__).parent / "hostile_captions.jsonl").read_text("utf-8").splitlines()
-]
+ROWS = bank("hostile_captions")
 CORPUS = [row["text"] * row.get("repeat", 1) for row in ROWS]
 SHORT = [text for text in CORPUS if len(text) < 10_000]
 

@@ -4,7 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["JudgeAgreement", "agreement", "retest_spread"]
+import numpy as np
+
+from trl_balcap.evals.bootstrap import Statistic, ratio
+
+__all__ = ["JudgeAgreement", "agreement", "retest_spread", "retest_statistic"]
 
 Score = float | None
 
@@ -58,10 +62,24 @@ def retest_spread(first: Sequence[Score], second: Sequence[Score]) -> float | No
 
     ```
     """
-    pairs = _both(first, second)
-    if not pairs:
+    if not _both(first, second):
         return None
-    return math.sqrt(math.fsum((a - b) ** 2 for a, b in pairs) / (2 * len(pairs)))
+    statistic = retest_statistic("", first, second)
+    return float(statistic.formula(statistic.columns.sum(axis=0)))
+
+
+def retest_statistic(name: str, first: Sequence[Score], second: Sequence[Score]) -> Statistic:
+    """
+    [`retest_spread`] as a formula over sums, from which [`~evals.bootstrap.estimate`] makes an
+    interval.
+    """
+    halves = [
+        None if a is None or b is None else (a - b) ** 2 / 2
+        for a, b in zip(first, second, strict=True)
+    ]
+    scored = np.array([half is not None for half in halves], dtype=bool)  # (N,)
+    columns = np.array([[half or 0.0, half is not None] for half in halves], dtype=float)  # (N, 2)
+    return Statistic(name, columns.reshape(-1, 2), lambda sums: np.sqrt(ratio(sums)), scored)
 
 
 def agreement(
