@@ -10,6 +10,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl_balcap.callbacks.alarms import AlarmCallback as AlarmCallback
 from trl_balcap.callbacks.console import ConsoleCallback as ConsoleCallback
 from trl_balcap.callbacks.keeping import KeepVerdictsCallback as KeepVerdictsCallback
+from trl_balcap.callbacks.sending import VerdictSender
 from trl_balcap.config import BalCapConfig
 from trl_balcap.rewards.hooks import RewardHooks
 
@@ -40,7 +41,8 @@ def attach_callbacks(
         trainer.add_callback(AlarmCallback(budgets))
         if args.log_verdicts:
             folder = Path(str(args.output_dir)) / "verdicts"
-            keeper = KeepVerdictsCallback(folder, facts, images=args.log_verdicts)
+            sender = VerdictSender(args.report_to or (), trainer.callback_handler.callbacks)
+            keeper = KeepVerdictsCallback(folder, facts, images=args.log_verdicts, sender=sender)
             trainer.add_callback(keeper)
     console = ConsoleCallback.in_place_of(
         trainer.callback_handler.callbacks,

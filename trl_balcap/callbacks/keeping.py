@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from trl_balcap.callbacks.sending import VerdictSender
 from trl_balcap.report.log import RunLog
 from trl_balcap.report.rollouts import rollout_rows
 from trl_balcap.report.verdicts import VerdictWriter
@@ -32,10 +33,20 @@ class KeepVerdictsCallback(TrainerCallback):
             What there is to know of the run, see [`RunLog.facts`].
         images (`int`):
             Images kept of a logged step, with all their rollouts.
+        sender ([`VerdictSender`], *optional*):
+            Gets the same rows, to send them whenever the trainer logs.
     """
 
-    def __init__(self, folder: str | Path, facts: Mapping[str, Any], *, images: int):
+    def __init__(
+        self,
+        folder: str | Path,
+        facts: Mapping[str, Any],
+        *,
+        images: int,
+        sender: VerdictSender | None = None,
+    ):
         self.images = images
+        self.sender = sender
         self.folder = Path(folder)
         self.facts = facts
         self._writer: VerdictWriter | None = None
@@ -83,6 +94,8 @@ class KeepVerdictsCallback(TrainerCallback):
     def keep(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep rows, in the background; called on the main process."""
         self._submit(self._write, list(rows))
+        if self.sender is not None:
+            self.sender.take(rows)
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
@@ -91,6 +104,8 @@ class KeepVerdictsCallback(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs:
             self._submit(self._append, {**logs, "step": state.global_step})
+            if self.sender is not None:
+                self.sender.send(state.global_step)
 
     def on_train_end(self, args, state, control, **kwargs):
         if self._last is not None:
