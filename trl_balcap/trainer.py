@@ -13,6 +13,7 @@ from trl import GRPOConfig
 from trl_balcap import inputs as given
 from trl_balcap.advantages import cgdpo_advantages, dead_groups, group_normalize
 from trl_balcap.ahead import AheadTrainer
+from trl_balcap.batch_numbers import batch_numbers
 from trl_balcap.callbacks import attach_callbacks, say
 from trl_balcap.callbacks.console import completion_lines
 from trl_balcap.callbacks.keeping import by_name
@@ -20,7 +21,6 @@ from trl_balcap.card import trainer_facts
 from trl_balcap.config import BalCapConfig
 from trl_balcap.data.completions import completion_text, user_text
 from trl_balcap.gating import gate_reward
-from trl_balcap.metrics import batch_b_capscore, distinct_share
 from trl_balcap.rewards.hooks import JudgingReport, reward_name
 from trl_balcap.rewards.outage import OutageRule
 
@@ -50,9 +50,9 @@ class BalCapTrainer(AheadTrainer):
     With `multi_objective_aggregation="sum_then_normalize"` the advantages are TRL's own.
 
     Logged besides TRL's metrics, for each reward function: `rewards/<name>/frac_zero_std` (share of
-    groups without spread in this reward) and `advantages/<name>/std` (spread of its weighted
-    contribution to the advantage, before the batch step). `frac_reward_zero_std` is the share of
-    groups without spread in any reward.
+    groups without spread in this reward), `advantages/<name>/std` (spread of its weighted
+    contribution to the advantage, before the batch step), and the rest of [`batch_numbers`].
+    `frac_reward_zero_std` is the share of groups without spread in any reward.
 
     Args:
         model (`str` or `PreTrainedModel` or `PeftModel`):
@@ -189,14 +189,12 @@ class BalCapTrainer(AheadTrainer):
         normalized = group_normalize(rewards_per_func, num_generations=num_generations)  # (B, K)
         weighted = normalized * self.reward_weights.to(normalized)  # (B, K)
         metrics = self._metrics[mode]
-        for k, name in enumerate(self.reward_func_names):
-            metrics[f"rewards/{name}/frac_zero_std"].append(dead[:, k].double().mean().item())
-            metrics[f"advantages/{name}/std"].append(weighted[:, k].std(correction=0).item())
         texts = list(map(completion_text, list(self._logs["completion"])[-len(rewards_per_func) :]))
-        metrics["completions/distinct"].append(distinct_share(texts, num_generations))
-        balanced = batch_b_capscore(rewards_per_func, self.reward_func_names)
-        if balanced is not None:
-            metrics["b_capscore"].append(balanced)
+        numbers = batch_numbers(
+            rewards_per_func, self.reward_func_names, dead, weighted, texts, num_generations
+        )
+        for name, value in numbers.items():
+            metrics[name].append(value)
 
         if self.multi_objective_aggregation == "normalize_then_sum":
             advantages = cgdpo_advantages(
@@ -251,7 +249,7 @@ class BalCapTrainer(AheadTrainer):
             self._keeper.keep(rows)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        steps = len(self._metrics["train"]["step_time"]) if self._is_training() else 0
+        steps = len(self._metrics["train"].get("step_time", ())) if self._is_training() else 0
         if steps:
             self._metrics["train"]["judge/wait_time"] = [self._waited / steps]
             self._waited = 0.0

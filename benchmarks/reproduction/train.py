@@ -27,6 +27,8 @@ from benchmarks.reproduction.sampling import FastSampler, share_images
 from benchmarks.reproduction.variants import VARIANTS, token_credit
 from trl_balcap import BalCapConfig, BalCapTrainer
 from trl_balcap.advantages import dead_groups, group_normalize
+from trl_balcap.batch_numbers import retest_std, zeros_among_good
+from trl_balcap.data.completions import completion_text
 from trl_balcap.rewards import AgreedRecallReward
 from trl_balcap.scenes.captioner import PROMPT
 from trl_balcap.scenes.grammar import Faults, describe, faulty_caption
@@ -227,12 +229,25 @@ class _Watched(BalCapTrainer):
             "length": metrics["completions/mean_length"][-1],
             "clipped": metrics["completions/clipped_ratio"][-1],
         }
+        texts = list(map(completion_text, list(self._logs["completion"])[-len(rewards) :]))
+        judge = {
+            "retest_std": retest_std(rewards, texts, group),
+            "zeros_among_good": zeros_among_good(rewards, group),
+        }
+        for side in ("too_short", "too_long"):
+            if metrics.get(f"length_gate/{side}"):
+                row[side] = metrics[f"length_gate/{side}"][-1]
         for k, name in enumerate(REWARDS):
             # Recall of what is agreed on is missing for all where nothing is: it earns nothing.
             row[f"{name}/mean"] = rewards[:, k].nanmean().nan_to_num(0.0).item()
             row[f"{name}/group_std"] = spread[:, :, k].nan_to_num(0.0).std(dim=1).mean().item()
             row[f"{name}/dead"] = dead[:, k].double().mean().item()
             row[f"{name}/correlation"] = _correlation(each[:, k], output["advantages"].double())
+            scored = rewards[~rewards[:, k].isnan(), k].double()
+            row[f"{name}/std"] = scored.std().nan_to_num(0.0).item()
+            for number, values in judge.items():
+                if not values[k].isnan():
+                    row[f"{name}/{number}"] = values[k].item()
         self.__dict__.setdefault("steps", []).append(row)
         if self.arm.credit:
             processor: Any = self.processing_class

@@ -21,6 +21,8 @@ SOUND = {
     "judge/precision_reward/assertions": 6.0,
     "judge/precision_reward/pointable": 0.9,
     "judge/precision_reward/unscored": 0.01,
+    "rewards/precision_reward/retest_std": 0.05,
+    "rewards/precision_reward/zeros_among_good": 0.15,  # as many as the gate's share
     "completions/distinct": 0.95,
 }
 
@@ -52,7 +54,19 @@ def test_a_sound_run_is_silent():
         ("rollouts_alike", {"completions__distinct": 0.2}),
         ("commentary", {"judge__precision_reward__pointable": 0.7}),
         ("unscored", {"judge__precision_reward__unscored": 0.06}),
-        ("grades_alike", {"rewards__precision_reward__std": 0.04}),
+        (
+            "grades_alike",
+            {"rewards__precision_reward__std": 0.04, "rewards__precision_reward__retest_std": 0.0},
+        ),
+        ("zeros_filled_in", {"rewards__precision_reward__zeros_among_good": 0.21}),
+        ("judge_noise", {"rewards__precision_reward__retest_std": 0.11}),
+        (  # zeros in place of failures come between equal captions as well
+            "zeros_filled_in",
+            {
+                "rewards__precision_reward__zeros_among_good": 0.3,
+                "rewards__precision_reward__retest_std": 0.11,
+            },
+        ),
     ],
 )
 def test_each_pathology_has_its_rule_and_no_other(rule, late):
@@ -90,7 +104,7 @@ def test_a_rule_waits_for_two_windows():
 
 def test_missing_numbers_are_no_pathology():
     assert alarms([{"loss": 0.0, "rewards/recall_reward/mean": None}] * 40) == {}
-    assert len(RULES) == 8
+    assert len(RULES) == 10
 
 
 @pytest.mark.parametrize(("spent", "said"), [(1.0, False), (2.2, True)])

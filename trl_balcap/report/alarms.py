@@ -13,6 +13,8 @@ __all__ = ["RULES", "WINDOW", "alarms", "budget_ends_early"]
 Log = Sequence[Mapping[str, Any]]
 WINDOW = 10
 """Logged steps over which a mean is taken."""
+FILLED = 0.06
+"""Share of zeros that nothing has earned, from which on they are taken for failures."""
 
 
 def alarms(history: Log) -> dict[str, str]:
@@ -162,6 +164,35 @@ def grades_alike(history: Log) -> str | None:
     return None
 
 
+def zeros_filled_in(history: Log) -> str | None:
+    """A reward is 0 for 6% or more of the captions that are good by all other rewards, not counting
+    as many as lie outside the length gate."""
+    for name in _names(history, "rewards/", "/zeros_among_good"):
+        share = _unearned_zeros(history, name)
+        if share >= FILLED:
+            return (
+                f"{name} is 0 for {share:.0%} of the captions that all other rewards call good: "
+                "are failures filled in with 0? Return None for what could not be scored."
+            )
+    return None
+
+
+def judge_noise(history: Log) -> str | None:
+    """A quarter or more of a reward's variance is that between scores of one and the same
+    caption."""
+    for name in _names(history, "rewards/", "/retest_std"):
+        noise, spread = (_last(history, f"rewards/{name}/{of}") for of in ("retest_std", "std"))
+        if not noise or not spread or _unearned_zeros(history, name) >= FILLED:
+            continue
+        if noise**2 >= 0.25 * spread**2:
+            return (
+                f"{name} scores equal captions of one image {noise:.2f} apart (standard "
+                f"deviation; {spread:.2f} over all captions): the judge is noisy. Ask it at "
+                "temperature 0, calibrate another (trl-balcap calibrate), or weigh this one less."
+            )
+    return None
+
+
 def budget_ends_early(spent: float, step: int, max_steps: int, budget: float | None) -> str | None:
     """
     Whether a budget will be spent before the run is done, at the price of its steps so far.
@@ -203,9 +234,17 @@ RULES: dict[str, Callable[[Log], str | None]] = {
         commentary,
         unscored,
         grades_alike,
+        zeros_filled_in,
+        judge_noise,
     )
 }
 """The rules by name; each is a function of the log."""
+
+
+def _unearned_zeros(history: Log, name: str) -> float:
+    share = _last(history, f"rewards/{name}/zeros_among_good") or 0.0
+    sides = (_last(history, f"length_gate/{side}") or 0.0 for side in ("too_short", "too_long"))
+    return share - sum(sides)  # a closed gate gives a 0 that is earned
 
 
 def _names(history: Log, prefix: str, suffix: str) -> list[str]:
