@@ -58,6 +58,15 @@ def test_a_captions_latency_is_that_of_its_last_verdict():
     assert [row.get("latency") for row in batch()] == [None, 1.5, 60.0, None]
 
 
+def test_a_captions_cost_is_that_of_all_its_rewards():
+    seen = {
+        "precision_reward": [{"usd": 0.25}, {"usd": None}, {"usd": 0.5}, {}],
+        "linguistic_reward": [{"usd": 0.5}, {"usd": 0.25}, {}, {}],
+    }
+    rows = batch(observations=seen)
+    assert [row.get("usd") for row in rows] == [0.75, None, 0.5, None]
+
+
 def test_what_the_rewards_saw_becomes_one_row():
     row = batch()[1]
     assert row["assertions"] == ASSERTIONS

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from trl.trainer.utils import get_callable_name, is_async_callable
 
-from trl_balcap import Judge, JudgeReward, PrecisionReward, RecallReward
+from tests.judge.servers import GRADES, Answer, endpoint, tokens
+from trl_balcap import Judge, JudgeReward, LinguisticReward, PrecisionReward, RecallReward
 from trl_balcap.rewards import JudgingReport, RowError
 from trl_balcap.rewards.hooks import is_async_reward, reward_name
 from trl_balcap.scenes.grammar import describe
@@ -58,6 +59,7 @@ def test_a_reward_of_ones_own():
     assert extra == {"words_reward/words": [3, None, None], "words_reward/list": [3, None, None]}
     seen = reward.observations()
     assert [0 <= row.pop("latency", -1) < 60 for row in seen] == [True, False, True]
+    assert [row.pop("usd", None) for row in seen] == [0.0, None, 0.0]  # nothing was asked
     assert seen == [
         {"words": 3, "list": ["a", "red", "circle"], "reward": 0.3},
         {"reward": 0.0},
@@ -81,6 +83,23 @@ def test_latency_is_a_captions_own():
     slow, fast = (row["latency"] for row in reward.observations())
     assert slow >= 0.19
     assert fast < slow
+
+
+@pytest.mark.parametrize("price", [(1.0, 3.0), None])
+def test_the_first_of_equal_captions_pays(price):
+    def answer(request):
+        asked = "preflight" in str(request.body["messages"])
+        text = '{"ready": true}' if asked else GRADES
+        return Answer(texts=(text,), usage=tokens(prompt=100, completion=10))
+
+    with endpoint(answer) as server:
+        judge = Judge("openai/m", api_base=server.url, api_key="none", price=price)
+        reward = LinguisticReward(judge)
+        reward.preflight()
+        score(reward, ["A star.", "A star.", "A dog."])
+    bills = [row["usd"] for row in reward.observations()]
+    each = None if price is None else pytest.approx((100 * 1.0 + 10 * 3.0) / 1e6)
+    assert bills == [each, 0.0, each]
 
 
 def test_a_bug_is_handed_on_with_its_traceback():

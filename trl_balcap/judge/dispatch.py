@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trl_balcap.judge import client
+from trl_balcap.judge.bill import charge
 from trl_balcap.judge.budget import Budget
 from trl_balcap.judge.client import Choice, Reply
 from trl_balcap.judge.collector import fewer_collections
@@ -151,6 +152,7 @@ class Dispatcher:
         stats.uncounted_calls += reply.usage is None
         stats.unpriced_calls += endpoint.price is None
         taken = self._budget.settle(held, reply.usage)
+        charge(None if endpoint.price is None else endpoint.price.usd(taken))
         stats.prompt_tokens += taken.prompt
         stats.cached_tokens += taken.cached
         stats.completion_tokens += taken.completion

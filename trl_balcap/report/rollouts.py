@@ -103,6 +103,9 @@ def _add(row: dict[str, Any], name: str, trained_on: float | None, seen: Mapping
     for key, value in seen.items():
         if key == "latency":  # the caption's is that of its last verdict
             row[key] = max(value, row.get(key, 0.0))
+        elif key == "usd":  # of all its rewards; not known where one of them is not
+            known = row.get(key, 0.0)
+            row[key] = None if value is None or known is None else known + value
         elif key in _SEEN:
             row[key] = value
         elif key not in ("reward", "reason"):

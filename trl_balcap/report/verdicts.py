@@ -50,7 +50,7 @@ VERDICT_SCHEMA = pa.schema(
         ("advantage", pa.float64()),
         ("tokens", pa.int64()),
         ("latency", pa.float64()),  # seconds from the start of judging to its last verdict
-        ("usd", pa.float64()),  # for rows of one's own: no reward here knows what one caption cost
+        ("usd", pa.float64()),  # of the questions that this caption was the first to ask
         ("extra", pa.string()),  # the user's own fields, as JSON
     ],
     metadata={"trl_balcap_verdicts": "1"},

@@ -18,6 +18,7 @@ from trl_balcap.data.completions import completion_text, is_empty
 from trl_balcap.data.images import ImageError, NoImageError
 from trl_balcap.judge import Judge, JudgeError
 from trl_balcap.judge.background import submit
+from trl_balcap.judge.bill import open_bill
 from trl_balcap.judge.deadline import within
 from trl_balcap.judge.questions import prompts_hash
 from trl_balcap.judge.ranks import batch_deadline
@@ -303,10 +304,11 @@ class JudgeReward(RewardHooks):
                 return 0.0
             row.check(self.needs)
             begun = time.monotonic()
-            try:
-                return await self.score(row)
-            finally:
-                row.seen["latency"] = time.monotonic() - begun
+            with open_bill() as bill:
+                try:
+                    return await self.score(row)
+                finally:
+                    row.seen |= {"latency": time.monotonic() - begun, "usd": bill.usd}
         except JudgeError as error:
             return _Failed(error.reason, error.reply or error.message)
         except RowError as error:

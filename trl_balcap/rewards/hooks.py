@@ -102,7 +102,8 @@ class RewardHooks:
         Keys that the report knows: `assertions` (dicts with `text`, `correct`, `pointable`),
         `units` (`text`, `covered`), `clarity`, `fluency`, `coherency`, `length_ratio`, `gated`,
         `reward` (the score before any gate), `reason` (why there is none), `latency` (seconds from
-        the start of judging to the verdict). Others are shown as they are.
+        the start of judging to the verdict), `usd` (what its questions cost, `None` where no price
+        is known). Others are shown as they are.
         """
         return []
 

@@ -118,7 +118,7 @@ function factList(row) {
     row.length_ratio !== null && ["length ratio", number(row.length_ratio), gate ? `of ${gate[0]}–${gate[1]}` : ""],
     row.tokens !== null && ["tokens", number(row.tokens, 0), ""],
     row.latency !== null && ["judged in", `${number(row.latency, 1)} s`, ""],
-    row.usd !== null && ["cost", `$${number(row.usd, 4)}`, ""],
+    row.usd > 0 && ["cost", `$${number(row.usd, 4)}`, ""], // an exact or cached verdict is free
     ...Object.entries(row.extra).map(([name, value]) => [short(name), typeof value === "number" ? number(value) : typeof value === "string" ? value : JSON.stringify(value), ""]),
   ].filter(Boolean);
   if (!facts.length) return null;
