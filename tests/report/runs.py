@@ -153,6 +153,7 @@ def _logs(rows: list[dict[str, Any]]) -> dict[str, float]:
             f"rewards/{name}/frac_zero_std": float(values.std(correction=0) == 0),
             f"advantages/{name}/std": shares.std(correction=0).item(),
             f"judge/{name}/unscored": lost / len(rows),
+            f"judge/{name}/unscored/timeout": lost / len(rows),
         }
     ratios = torch.tensor([row["length_ratio"] for row in rows])
     return logs | {

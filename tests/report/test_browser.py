@@ -81,6 +81,7 @@ def test_the_overview_draws_the_curves(opened, report):
     page = opened(report)
     titles = page.locator(".chart strong").all_inner_texts()
     assert titles[:5] == ["Precision", "Recall", "Linguistic", "b-CapScore", "Length ratio"]
+    assert "Unscored, by reason" in titles
     assert page.locator(".chart canvas").count() == len(titles)
     label = page.get_by_role("figure").first.get_attribute("aria-label")
     assert re.match(r"Precision: precision from 0\.\d\d to 0\.\d\d, .*; steps 10 to 60\.", label)
@@ -119,6 +120,26 @@ def test_captions_are_filtered_and_searched(opened, report):
     page.fill("#search", "no caption says this")
     assert count(page) == "0 captions"
     assert "Loosen the search" in page.locator("#detail").inner_text()
+
+
+def test_captions_are_filtered_by_the_value_of_a_reward(opened, report):
+    page = opened(report, "#captions")
+    page.select_option("#pick-by", "precision_reward")
+    page.fill("#bound-low", "0.4")
+    page.fill("#bound-high", "0.6")
+    page.select_option("#pick-sort", "precision_reward")
+    shown = page.locator(".card.open .rewards .value").first
+    assert 0.4 <= float(shown.inner_text()) <= 0.6
+    page.click("#turn")  # the highest first
+    assert 0.4 <= float(shown.inner_text()) <= 0.6
+    found = int(count(page).split()[0])
+    assert 0 < found < 120
+    page.reload()  # the address keeps it
+    assert count(page).startswith(str(found))
+    page.select_option("#pick-by", "ratio")
+    page.fill("#bound-low", "2")
+    page.fill("#bound-high", "")
+    assert all("outside the gate" in text for text in page.locator(".card.open").all_inner_texts())
 
 
 def test_the_slider_moves_through_the_steps(opened, report):

@@ -148,6 +148,9 @@ def charts(run: Run) -> list[dict[str, Any]]:
             if pattern.format(name) in columns
         ]
         add(title, note, of_rewards, unit)
+    by_reason = _unscored_by_reason(columns)
+    why = [_line(reason, y, f"other-{k % 4 + 1}") for k, (reason, y) in enumerate(by_reason)]
+    add("Unscored, by reason", "largest share among the rewards", why, True)
     for title, note, keys, unit in _LINES:
         lines = [
             _line(label, columns[key], label if len(keys) > 1 else "ink")
@@ -241,6 +244,19 @@ def evaluations(run: Run) -> list[dict[str, Any]]:
 
 def _is_unscored(key: str) -> bool:
     return key.startswith("judge/") and key.endswith("/unscored")
+
+
+def _unscored_by_reason(columns: dict[str, list[Number]]) -> list[tuple[str, list[Number]]]:
+    """The share of captions that a reason left without a verdict, by reason: in each step that of
+    the reward which lost most."""
+    lost: dict[str, list[list[Number]]] = defaultdict(list)
+    for key, values in columns.items():
+        if key.startswith("judge/") and "/unscored/" in key:
+            lost[key.rpartition("/")[2]].append(values)
+    return [
+        (reason, [_greatest(step) for step in zip(*of, strict=True)])
+        for reason, of in sorted(lost.items())
+    ]
 
 
 def _greatest(values: Sequence[Number]) -> Number:

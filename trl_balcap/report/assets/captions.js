@@ -30,6 +30,10 @@ function picker(label, name, options, onchange) {
     options.map(([value, said]) => h("option", { value, selected: String(state[name]) === String(value) }, plain(said)))));
 }
 
+function bound(label, name, onchange) {
+  return h("label", { class: "field" }, h("span", {}, label), h("input", { id: `bound-${name}`, type: "number", step: "any", value: state[name], oninput: (event) => onchange(event.target.value) }));
+}
+
 function controls() {
   const change = (name) => (value) => { go({ [name]: value }); if (name === "run" || name === "split") stepField(); find(); };
   const splits = [...new Set(DATA.groups.map((group) => group.split))];
@@ -41,6 +45,8 @@ function controls() {
     h("div", { class: "pickers" },
       h("div", { class: "sorting" }, picker("Sort by", "sort", Object.entries(SORTS).map(([value, { label }]) => [value, label]), change("sort")),
         h("button", { id: "turn", type: "button", class: "plain turn", onclick: () => { go({ turn: state.turn ? "" : "1" }); find(); } })),
+      h("div", { class: "within" }, picker("Only where", "by", [["", "any value"], ...Object.entries(SORTS).filter(([value]) => value !== "step").map(([value, { label }]) => [value, label])], change("by")),
+        bound("from", "low", change("low")), bound("to", "high", change("high"))),
       picker("Show", "show", Object.entries(SHOWS).map(([value, { label }]) => [value, label]), change("show")),
       DATA.runs.length > 1 ? picker("Run", "run", [["", "all runs"], ...DATA.runs.map((run, place) => [place, run.name])], change("run")) : null,
       splits.length > 1 ? picker("Split", "split", [["", "all"], ...splits.map((one) => [one, one])], change("split")) : null,
@@ -155,7 +161,7 @@ function detail(row) {
       h("section", { class: "reference" },
         h("h3", {}, "Reference", row.units?.length ? h("small", {}, `${covered} of ${row.units.length} units covered`) : null),
         group.reference ? h("p", { class: "reference-text", dir: "auto" }, text(group.reference)) : h("p", { class: "nothing" }, "There is none."),
-        group.reference ? unitList(row) : null),
+        group.reference || row.units ? unitList(row) : null),
       group.prompt ? h("details", { class: "prompt" }, h("summary", {}, "Prompt"), h("p", { dir: "auto" }, text(group.prompt))) : null),
     h("div", { class: "rollouts" },
       h("header", { class: "rollouts-head" }, h("h2", {}, text(where), h("small", {}, rollouts.length > 1 ? plural(rollouts.length, "rollout") : "")), legend()),

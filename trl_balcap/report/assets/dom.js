@@ -71,7 +71,7 @@ const NAMED = {
 // The style sheet's name of a colour for a reward or a line of a chart.
 function colour(name) {
   const key = name.replace(/_reward$/, "");
-  if (NAMED[key]) return NAMED[key];
+  if (NAMED[key] || OTHERS.includes(key)) return NAMED[key] || key;
   const rest = DATA.rewards.map((one) => one.replace(/_reward$/, "")).filter((one) => !NAMED[one]);
   return OTHERS[Math.max(0, rest.indexOf(key)) % OTHERS.length];
 }

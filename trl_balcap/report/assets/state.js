@@ -42,7 +42,7 @@ const SHOWS = {
   unscored: { label: "unscored", of: (row) => row.missing.length > 0 },
 };
 
-const DEFAULTS = { view: "", run: "", split: "", step: "", sort: "score", turn: "", show: "all", reason: "", q: "", c: "", a: "", b: "" };
+const DEFAULTS = { view: "", run: "", split: "", step: "", sort: "score", turn: "", show: "all", reason: "", by: "", low: "", high: "", q: "", c: "", a: "", b: "" };
 const state = { ...DEFAULTS };
 
 function readAddress() {
@@ -51,6 +51,7 @@ function readAddress() {
   for (const [name, value] of new URLSearchParams(query || "")) if (name in DEFAULTS && name !== "view") state[name] = value;
   if (!Object.hasOwn(SORTS, state.sort)) state.sort = "score";
   if (!Object.hasOwn(SHOWS, state.show)) state.show = "all";
+  if (!Object.hasOwn(SORTS, state.by)) state.by = "";
   if (!state.view) state.view = DATA.runs.some((run) => run.charts.length) ? "overview" : DATA.runs.length > 1 ? "compare" : "captions";
 }
 
@@ -75,6 +76,13 @@ const STEPS = () => {
   return [...new Set(shown.map((group) => group.step))].sort((a, b) => a - b);
 };
 
+// Whether a row's value lies within the bounds that are set; what has none lies nowhere.
+function within(row) {
+  const value = SORTS[state.by].of(row);
+  if (value === null || value === undefined) return false;
+  return !(state.low !== "" && value < +state.low) && !(state.high !== "" && value > +state.high);
+}
+
 function chosen() {
   const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
   const rows = DATA.rows.filter((row) => {
@@ -83,6 +91,7 @@ function chosen() {
     if (state.split && split !== state.split) return false;
     if (state.step !== "" && step !== +state.step) return false;
     if (!SHOWS[state.show].of(row)) return false;
+    if (state.by && !within(row)) return false;
     if (state.reason && !Object.values(row.reasons).includes(state.reason)) return false;
     if (!words.length) return true;
     row.searched ??= [row.text, row.id, row.shared.reference, ...(row.assertions || []).map((one) => one[0])].join("\n").toLowerCase();
