@@ -7,14 +7,16 @@ import pytest
 from PIL import Image
 
 from trl_balcap.data.scored import Caption
-from trl_balcap.evals import score_captions
+from trl_balcap.evals import Benchmarks, score_captions
 from trl_balcap.evals.verdicts import keep_verdicts
 from trl_balcap.judge import Judge
 from trl_balcap.report import read_thumbnails, read_verdicts
-from trl_balcap.report.page import report_data
+from trl_balcap.report.page import report_data, report_page
 from trl_balcap.report.runs import find_runs
+from trl_balcap.scenes.benchmarks import write_benchmarks
 from trl_balcap.scenes.make import write_scenes
 
+METRICS = ("/caparena", "/captionqa", "/dcscore")
 COMMENT = "It tells a quiet story."
 
 
@@ -54,6 +56,40 @@ def test_a_folder_of_scores_can_be_reported(scored):
     assert len(read_thumbnails(scored / "verdicts")) == 2
     data = report_data(find_runs([scored]))
     assert [row["score"] for row in data["rows"]] == [1.0, 0.0]
+
+
+def test_every_metric_shows_what_it_saw(tmp_path):
+    """Two captioners by all four metrics: pages side by side, image by image."""
+    data = write_benchmarks(tmp_path / "world", 3)
+    benchmarks = Benchmarks(
+        data={name: data[name] for name in ("dcscore", "captionqa", "caparena")}
+    )
+    for captioner in ("good", "poor"):
+        asyncio.run(
+            score_captions(
+                data[captioner],
+                Judge("scenes/oracle"),
+                out=tmp_path / "scores" / captioner,
+                metrics=["b-capscore", "dcscore", "captionqa", "caparena"],
+                benchmarks=benchmarks,
+            )
+        )
+    runs = find_runs([tmp_path / "scores"])
+    names = [f"{one}{metric}" for one in ("good", "poor") for metric in ("", *METRICS)]
+    assert [run.name for run in runs] == names
+    seen = {run.name: run.rows for run in runs}
+    for row in seen["poor/dcscore"]:
+        right = [one["correct"] for one in row["assertions"]]
+        assert row["extra"]["precision"] == pytest.approx(sum(right) / len(right))
+        assert row["reference"]
+    for row in seen["good/captionqa"]:
+        covered = [unit["covered"] for unit in row["units"]]
+        assert sum(covered) / len(covered) <= row["rewards"]["captionqa"] <= 1
+    assert {row["rewards"]["caparena"] for row in seen["poor/caparena"]} <= {-1.0, 0.0, 1.0}
+    assert "its caption" in seen["good/caparena"][0]["extra"]
+    digests = [{row["image"] for row in rows} for rows in seen.values()]
+    assert digests == [digests[0]] * 8  # the same images, to be compared
+    report_page(runs)
 
 
 def test_a_caption_without_a_verdict_keeps_the_reason(tmp_path):

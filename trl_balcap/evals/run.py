@@ -2,8 +2,8 @@
 Score a caption file: check everything, show the cost, ask, keep every verdict, summarise.
 
 The output folder has `<metric>.jsonl`, one row per image with its verdicts, written as they finish;
-`settings.json`, the settings used; `summary.json` and `summary.md`; and, for b-CapScore,
-`verdicts/` for `trl-balcap report`. An interrupted run resumes where it stopped.
+`settings.json`, the settings used; `summary.json` and `summary.md`; and `verdicts/` for
+`trl-balcap report`. An interrupted run resumes where it stopped.
 """
 
 import asyncio
@@ -117,8 +117,9 @@ async def score_captions(
     for job in jobs:
         scored = await score_job(job, rows, judge, on_row)
         results.append(result_of(job, scored, judge))
-        if job.metric.keeps_verdicts:
-            await asyncio.to_thread(keep_verdicts, out / "verdicts", rows, scored)
+        # Another metric's verdicts on the same captions are a page of their own.
+        folder = out / "verdicts" / ("" if job.name == "b-capscore" else job.name)
+        await asyncio.to_thread(keep_verdicts, folder, rows, scored, shown=job.metric.shown)
     evaluation = Evaluation(str(captions), tuple(results), spent_since(judge, before))
     replace_file(
         out / "summary.json", json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)

@@ -198,8 +198,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
     """Each folder's path from where the paths part, without what is the same in all."""
     parts = [list(folder.resolve().parts) for folder in folders]
     for part in parts:
-        if part[-1] == "verdicts":
-            part.pop()
+        for place in (-1, -2):  # of b-CapScore or a run, and of another metric
+            if part[place:][:1] == ["verdicts"]:
+                del part[place]
     if len(parts) == 1:
         return [parts[0][-1]]
     shared = 0

@@ -17,9 +17,10 @@ from trl_balcap.judge import Judge, JudgeError, Linguistic, Verification
 from trl_balcap.judge.questions import prompt, prompts_hash
 from trl_balcap.metrics import b_capscore, linguistic_score, precision_score, recall_score
 
-__all__ = ["BCapScore"]
+__all__ = ["BCapScore", "shown_as_in_training"]
 
 REWARDS = ("precision", "recall", "linguistic")
+SEEN = ("assertions", "units", "clarity", "fluency", "coherency")
 NO_UNITS = "the reference states nothing"
 
 
@@ -43,7 +44,6 @@ class BCapScore(Metric):
     name = "b-capscore"
     needs_image = True
     needs_reference = True
-    keeps_verdicts = True
     incomparable = (
         "Not comparable with published b-CapScores: the paper's judge prompts are not public."
     )
@@ -142,6 +142,11 @@ class BCapScore(Metric):
             "errors": list(reasons.values()),
         }
 
+    def shown(self, row: Row) -> dict[str, Any]:
+        """As training keeps it: the rewards under their functions' names, all that the judge
+        said."""
+        return shown_as_in_training(row)
+
     async def _questions(self, caption: Caption) -> list[dict[str, Any] | JudgeError]:
         """Decompose, then verify and cover concurrently, with linguistic alongside."""
         assertions = asyncio.ensure_future(self.judge.decompose(caption.caption))
@@ -232,3 +237,9 @@ def _recall(units: Sequence[str], covered: Sequence[bool]) -> dict[str, Any]:
 
 def _linguistic(grades: Linguistic) -> dict[str, Any]:
     return {"linguistic": linguistic_score(*grades), **grades._asdict()}
+
+
+def shown_as_in_training(row: Row) -> dict[str, Any]:
+    """A row's verdicts as a training run keeps those of its rollouts."""
+    rewards = {f"{name}_reward": row.get(name) for name in REWARDS}
+    return {"rewards": rewards, **{name: row[name] for name in SEEN if name in row}}

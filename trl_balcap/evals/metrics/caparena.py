@@ -261,6 +261,15 @@ class CapArenaAuto(PublishedMetric):
                 return battle._replace(verdict=judgment), replies
         return battle, replies
 
+    def shown(self, row: Row) -> dict[str, Any]:
+        """1, 0 or -1, with the caption that it met and the judge's words."""
+        shown: dict[str, Any] = {"rewards": {self.name: row["score"]}}
+        if row.get("ref_model") is None:
+            return shown
+        other = row["caption2"] if row["source1"] == self.model else row["caption1"]
+        against = {"against": row["ref_model"], "its caption": other, "judge": row["verdict"]}
+        return {**shown, "reference": row["ref"], "extra": against}
+
     def notes(self, rows: Sequence[Row]) -> Iterator[str]:
         """Notes on battles that count as ties without being one."""
         unread = sum(row["reason"] == NO_VERDICT for row in rows)

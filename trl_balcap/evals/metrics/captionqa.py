@@ -194,6 +194,17 @@ class CaptionQA(PublishedMetric):
             "questions": [],
         }
 
+    def shown(self, row: Row) -> dict[str, Any]:
+        """Questions as units, covered where the caption led to the right answer."""
+        units = [
+            {
+                "text": f"{one['question']} {one['answer'] or one['reply']}",
+                "covered": one["correct"],
+            }
+            for one in row["questions"]
+        ]
+        return {"rewards": {self.name: row["score"]}, "units": units}
+
     def notes(self, rows: Sequence[Row]) -> Iterator[str]:
         """Notes on questions that were left out or failed."""
         dropped = {why: n for why, n in self.skipped.items() if n and why != "no caption"}

@@ -10,6 +10,7 @@ is left out; `rules/dcscore.py` has the other rules of both modes.
 
 import asyncio
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -281,6 +282,35 @@ class DCScore(PublishedMetric):
         record["trials"] = [trial._asdict() for trial in trials]
         return trials
 
+    def shown(self, row: Row) -> dict[str, Any]:
+        """Facts as assertions, right where most verifications say so, pointable where they
+        describe the image; annotated facts as units, covered where most matchings say so."""
+        verdicts: dict[str, list[bool]] = defaultdict(list)
+        for reply in row.get("verifications") or ():
+            for entry in reply:
+                verdicts[str(entry["fact"])].append(bool(entry["verification"]))
+        mappings = row.get("mappings") or ()
+        matched = Counter(
+            str(place)
+            for reply in mappings
+            for place in {one["matched_oracle_id"] for one in reply}
+        )
+        oracle = self.annotations[image_of(row)]
+        facts = [(str(fact["fact"]), bool(fact["relevance"])) for fact in row.get("facts") or ()]
+        return {
+            "rewards": {self.name: row["score"]},
+            "reference": oracle.reference,
+            "assertions": [
+                {"text": text, "correct": _mostly(verdicts[text]), "pointable": relevant}
+                for text, relevant in facts
+            ],
+            "units": [
+                {"text": fact, "covered": 2 * matched[str(place)] > len(mappings)}
+                for place, fact in enumerate(oracle.facts)
+            ],
+            "extra": {name: row[name] for name in ("precision", "recall") if name in row},
+        }
+
     def notes(self, rows: Sequence[Row]) -> Iterator[str]:
         """A note if the official script would not have finished."""
         if self.mode == "official" and official_crash(rows):
@@ -319,6 +349,10 @@ def _means(trials: Sequence[FactScores]) -> dict[str, float]:
     names = [name for name in FactScores._fields if not name.startswith("total")]
     means = {name: sum(getattr(t, name) for t in trials) / len(trials) for name in names}
     return {"score": (means["f1_score"] + means["f1_score_relevant"]) / 2} | means
+
+
+def _mostly(verdicts: Sequence[bool]) -> bool:
+    return 2 * sum(verdicts) > len(verdicts)
 
 
 def _no_facts() -> dict[str, float]:

@@ -92,8 +92,6 @@ class Metric(Protocol):
     """Reasons for a missing score that asking again cannot change."""
     official_reasons: ClassVar[frozenset[str]] = frozenset()
     """Reasons for which the published numbers also leave out a caption."""
-    keeps_verdicts: ClassVar[bool] = False
-    """Whether its verdicts are those of training, so that `trl-balcap report` can show them."""
     of_the_model: ClassVar[frozenset[str]] = frozenset()
     """Settings that may differ between two compared models."""
 
@@ -170,6 +168,11 @@ class Metric(Protocol):
     def unjudged(self, caption: Caption) -> dict[str, Any]:
         """What a row needs besides "score" and "reason" if [`score`] raised."""
         return {}
+
+    def shown(self, row: Row) -> dict[str, Any]:
+        """What `trl-balcap report` shows of a row: columns of [`VERDICT_SCHEMA`], at least its
+        `rewards`."""
+        return {"rewards": {self.name: row["score"]}}
 
     @staticmethod
     def statistics(rows: Sequence[Row]) -> list[Statistic]:
