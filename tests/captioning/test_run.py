@@ -90,6 +90,19 @@ def test_a_model_without_a_prompt_of_its_own_has_none(tmp_path):
     assert trained_prompt(str(tmp_path)) is None
 
 
+def test_the_prompt_of_a_model_on_the_hub(tmp_path, monkeypatch):
+    """As the Hub's cache lies on disk: a name for the branch, a folder for the commit."""
+    repository = tmp_path / "models--owner--captioner"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("c0ffee")
+    (repository / "snapshots" / "c0ffee").mkdir(parents=True)
+    write_captioning_settings(repository / "snapshots" / "c0ffee", "What do you see?", 6)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert trained_prompt("owner/captioner") == "What do you see?"
+    assert trained_prompt("owner/another") is None
+    assert trained_prompt("no repository's name!") is None
+
+
 def test_a_lora_adapter_captions_as_its_merged_model(tiny_qwen, scenes_folder, tmp_path):
     import torch
     from peft import LoraConfig, get_peft_model

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HFValidationError,
+    RepositoryNotFoundError,
+)
 from PIL.Image import Image
 
 from trl_balcap.judge import JudgeError
@@ -70,19 +76,19 @@ def adapter_base(model: str) -> str | None:
 
 def trained_prompt(model: str) -> str | None:
     """
-    The prompt that a model was trained with, which [`BalCapTrainer`] saves in its folder.
+    The prompt that a model was trained with, which [`BalCapTrainer`] saves beside its weights.
 
     Args:
-        model (`str`): A checkpoint's or an adapter's folder, or any other model's name.
+        model (`str`): A checkpoint's or an adapter's folder, or its name on the Hub.
 
     Returns:
-        `str` or `None`: `None` if no single prompt was saved, or `model` is not a folder.
+        `str` or `None`: `None` if no single prompt was saved.
 
     Raises:
-        `ValueError`: if the folder's `captioning.json` is not as the trainer writes it.
+        `ValueError`: if the model's `captioning.json` is not as the trainer writes it.
     """
-    path = Path(model) / "captioning.json"
-    if not path.is_file():
+    path = _settings_file(model)
+    if path is None:
         return None
     try:
         prompt = json.loads(path.read_text(encoding="utf-8"))["prompt"]
@@ -95,3 +101,15 @@ def trained_prompt(model: str) -> str | None:
     raise ValueError(
         f"{path} does not have the training prompt ({problem}). Pass --prompt, or remove the file."
     )
+
+
+def _settings_file(model: str) -> Path | None:
+    """`captioning.json` of a folder, or of a Hub repository (from the local cache if it is up to
+    date)."""
+    if Path(model).is_dir():
+        path = Path(model) / "captioning.json"
+        return path if path.is_file() else None
+    try:
+        return Path(hf_hub_download(model, "captioning.json"))
+    except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
+        return None  # if there is no such model at all, loading it will say so

@@ -180,7 +180,7 @@ def caption_images(
             Output file.
         prompt (`str`, *optional*):
             The user's message. Defaults to the one the model was trained with, if saved in its
-            folder (see [`~captioning.engine.trained_prompt`]), else to
+            folder or Hub repository (see [`~captioning.engine.trained_prompt`]), else to
             `"Describe the image in detail."`.
         engine (`str`, *optional*, defaults to `"auto"`):
             `"transformers"`, `"vllm"`, or `"api"` for an OpenAI-compatible server or any provider
@@ -210,8 +210,12 @@ def caption_images(
             captions made with other settings.
         [`~judge.JudgeConfigError`]: if the API does not work.
     """
+    if engine == "auto":
+        has_vllm = find_spec("vllm") is not None
+        engine = "api" if api_base is not None else "vllm" if has_vllm else "transformers"
     if prompt is None:
-        prompt = trained_prompt(model) or DEFAULT_PROMPT
+        is_ours = engine != "api" or Path(model).is_dir()  # and not a provider's name
+        prompt = (trained_prompt(model) if is_ours else None) or DEFAULT_PROMPT
     how = Generation(prompt, max_new_tokens, temperature, batch_size)
     bounded_size(1, 1, max_pixels)
     out = Path(out)
@@ -252,9 +256,6 @@ def caption_images(
 
 def _captioner(model: str, engine: Engine, api_base: str | None) -> Callable[..., Captioner]:
     """A function that loads the captioner. Problems with model and engine are reported now."""
-    if engine == "auto":
-        has_vllm = find_spec("vllm") is not None
-        engine = "api" if api_base is not None else "vllm" if has_vllm else "transformers"
     if engine == "api":
         from trl_balcap.captioning.api import api_captioner
 
