@@ -1,12 +1,14 @@
 """Pages of the site that are written elsewhere: README and others, settings out of dataclasses."""
 
 import dataclasses
+import html
 import re
 from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from transformers import TrainingArguments
 from trl import GRPOConfig
 
 from trl_balcap.config import BalCapConfig, CaptioningArguments
@@ -53,6 +55,8 @@ def settings() -> str:
         if field.name not in trls or field.default != trls[field.name]
     ]
     script = [field for field in dataclasses.fields(CaptioningArguments) if not is_judges(field)]
+    rest = [field for field in dataclasses.fields(BalCapConfig) if field not in ours]
+    transformers = {field.name for field in dataclasses.fields(TrainingArguments)}
     return "\n\n".join(
         (
             "# Settings",
@@ -67,6 +71,12 @@ def settings() -> str:
             "## The training script",
             "Further arguments of `examples/train_qwen.py`:",
             table(script),
+            "## TRL's settings",
+            "The rest of `GRPOConfig`, as TRL explains it.",
+            table([field for field in rest if field.name not in transformers]),
+            "## transformers' settings",
+            "The rest of `TrainingArguments`, as transformers explains it.",
+            table([field for field in rest if field.name in transformers]),
         )
     )
 
@@ -78,7 +88,13 @@ def is_judges(field: "dataclasses.Field[Any]") -> bool:
 def table(fields: "list[dataclasses.Field[Any]]") -> str:
     rows = ["| name | default | meaning |", "|---|---|---|"]
     for field in fields:
-        default = "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
-        meaning = str(field.metadata.get("help", "")).replace("|", "\\|")
+        default = f"`{field.default!r}`"
+        if field.default_factory is not dataclasses.MISSING:
+            default = f"`{field.default_factory()!r}`"
+        elif field.default is dataclasses.MISSING:
+            default = "required"
+        # Others' help texts have line ends and signs of markup in them.
+        meaning = " ".join(html.escape(str(field.metadata.get("help", "")), quote=False).split())
+        meaning = meaning.replace("|", "\\|")
         rows.append(f"| `{field.name}` | {default} | {meaning} |")
     return "\n".join(rows)
