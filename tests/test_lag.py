@@ -210,7 +210,7 @@ def test_what_a_stopped_run_holds_is_said(tiny_qwen, tmp_path, caplog):
     trainer = build(tiny_qwen, tmp_path, scene_dataset(12), **ONE_BATCH)
     trainer.add_callback(Stop())
     trainer.train()
-    assert "1 generation batches that were written ahead are given up" in caplog.text
+    assert "Dropping 1 generation batches generated ahead" in caplog.text
     assert [hooks._started for hooks in trainer._hooks] == [[]]  # type: ignore[attr-defined]
 
 
@@ -225,7 +225,7 @@ def test_an_outage_calls_off_what_was_begun(tiny_qwen, tmp_path, caplog):
     # The second batch in a row without a verdict ends it, with the third one written.
     assert trainer.order == ["generate", "generate", "loss", "generate"]
     assert [reward._started for reward in rewards] == [[], []]
-    assert "1 generation batches that were written ahead are given up" in caplog.text
+    assert "Dropping 1 generation batches generated ahead" in caplog.text
 
 
 def test_the_reference_policy_is_asked_as_ever(tiny_qwen, tmp_path):

@@ -1,4 +1,4 @@
-"""When completions are written and judged: the part of the trainer between TRL and the rewards."""
+"""Decides when completions are generated and judged: the layer between TRL and the rewards."""
 
 import logging
 from collections import defaultdict
@@ -18,30 +18,30 @@ logger = logging.getLogger(__name__)
 
 class AheadTrainer(CaptionerTrainer):
     """
-    The changes w.r.t. [`~trl.GRPOTrainer`] are when a batch is generated and when its judging
-    begins.
+    The only changes w.r.t. [`~trl.GRPOTrainer`] are when a batch is generated and when its judging
+    starts.
 
-    Judging begins as soon as completions exist. With `judge_lookahead` the later generation batches
-    of an update are written while the judge reads the first. With `judge_lag=1` those of the next
-    update are written then too, by the policy before this update: TRL is made to compute their
-    log-probabilities at once, as it does where generation and updates are out of step, and gets the
-    same back when it trains on them. Its importance ratio is thus that of the policy that trains
-    over the policy that wrote.
+    Judging starts as soon as completions exist. With `judge_lookahead`, the later generation
+    batches of an update are generated while the judge reads the first one. With `judge_lag=1`, so
+    are those of the next update, by the policy before this update: TRL computes their
+    log-probabilities right away, as it does when generation and updates are not aligned, and gets
+    the same values back when it trains on them. So its importance ratio compares the policy being
+    trained with the policy that generated them.
     """
 
-    _hooks: Sequence[RewardHooks] = ()  # of the reward functions that have any
-    _inputs: list[dict[str, Any]]  # rows of the batch under way, on this rank
+    _hooks: Sequence[RewardHooks] = ()  # of the reward functions that have them
+    _inputs: list[dict[str, Any]]  # rows of the current batch, on this rank
     _looks_ahead = False
-    _batches: Peekable | None = None  # of the epoch under way
+    _batches: Peekable | None = None  # of the current epoch
     _next_update: Sequence[Any] = ()  # its generation batches, with judge_lag=1
-    _written: Written | None = None  # by the batch that is written one update early
-    _replay: Any = None  # log-probabilities that TRL asks for next, where they are known
+    _written: Written | None = None  # the batch being generated one update early
+    _replay: Any = None  # log-probabilities that TRL asks for next, if already known
 
     def _prepare_ahead(self) -> None:
-        """To be called once the reward functions are what they stay."""
+        """Call this once the reward functions are final."""
         self._hooks = [hooks for f in self.reward_funcs if (hooks := reward_hooks(f)) is not None]
         self._lookahead = LookAhead()
-        # Environments are reset for a batch and asked for its rewards: they cannot serve two.
+        # Environments are reset for a batch and then give its rewards, so they cannot serve two.
         self._looks_ahead = (
             bool(self._hooks)
             and self.environment_factories is None
@@ -57,7 +57,7 @@ class AheadTrainer(CaptionerTrainer):
         try:
             return super().train(*args, **kwargs)
         finally:
-            self._begin_update([])  # also where a judge's outage or a callback ended the run
+            self._begin_update([])  # even if a judge outage or a callback ended the run
             self._forget()
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
@@ -86,8 +86,8 @@ class AheadTrainer(CaptionerTrainer):
     def _begin_update(self, batches: Sequence[Any]) -> None:
         if given_up := self._lookahead.begin(batches):
             logger.warning(
-                "%d generation batches that were written ahead are given up: training ended before "
-                "their turn. Resumed from a checkpoint, it writes them again.",
+                "Dropping %d generation batches generated ahead, because training ended before "
+                "their turn. They are generated again when resuming from a checkpoint.",
                 given_up,
             )
 
@@ -98,7 +98,7 @@ class AheadTrainer(CaptionerTrainer):
         for hooks in self._hooks:
             hooks.before_generation(**columns)
         output = super()._generate(prompts)
-        # Indices, not unpacking: the tuple's length changes between TRL releases, these two do not.
+        # Indices, not unpacking: the tuple's length varies with the TRL release, these two do not.
         completion_ids, completions = output[1], output[3]
         for reward_func in self.reward_funcs:
             start_early(
@@ -106,7 +106,7 @@ class AheadTrainer(CaptionerTrainer):
             )
         if any(batch is self._inputs for batch in self._next_update):
             self._written = Written(output)
-            return output  # TRL goes on to the log-probabilities
+            return output  # TRL continues with the log-probabilities
         return self._lookahead.keep(self._inputs, Written(output)).output
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any):
@@ -128,13 +128,13 @@ class AheadTrainer(CaptionerTrainer):
             output = super()._generate_and_score_completions(inputs)
         if self._replay is not None:
             raise RuntimeError(
-                "TRL did not ask for the log-probabilities of a batch that an earlier policy "
-                "wrote. This release of TRL does not fit judge_lag=1: set judge_lag=0."
+                "TRL did not ask for the log-probabilities of a batch generated by an earlier "
+                "policy, so this release of TRL does not support judge_lag=1. Set judge_lag=0."
             )
         return output
 
     def _generate_later(self, inputs: list[dict[str, Any]]) -> None:
-        """Write what is needed after `inputs`, while the judge reads them."""
+        """Generate what is needed after `inputs`, while the judge reads them."""
         if self._looks_ahead:
             self._lookahead.generate_later(inputs, self._generate_ahead)
 
@@ -143,16 +143,18 @@ class AheadTrainer(CaptionerTrainer):
         try:
             if any(batch is inputs for batch in self._next_update):
                 with self._off_policy(), self._logged_later(inputs):
-                    super()._generate_and_score_completions(inputs)  # left from the logps
+                    super()._generate_and_score_completions(
+                        inputs
+                    )  # raises at the log-probabilities
             else:
-                super()._generate_and_score_completions(inputs)  # left from `_generate`
+                super()._generate_and_score_completions(inputs)  # raises in `_generate`
         finally:
             self._inputs, self._written = mine, None
 
     @contextmanager
     def _off_policy(self) -> Iterator[None]:
-        """TRL computes old log-probabilities where generation and updates are out of step: here
-        they are, and `num_iterations` is where it looks."""
+        """TRL computes old log-probabilities if generation and updates are not aligned. Here they
+        are not, and `num_iterations` makes TRL notice."""
         mine = self.num_iterations
         self.num_iterations = self.args.gradient_accumulation_steps + 1
         try:
@@ -162,7 +164,7 @@ class AheadTrainer(CaptionerTrainer):
 
     @contextmanager
     def _logged_later(self, inputs: list[dict[str, Any]]) -> Iterator[None]:
-        """What TRL logs of a batch belongs to the step that trains on it."""
+        """Moves what TRL logs for a batch to the step that trains on it."""
         shown, seen = self._metrics["train"], self.state.num_input_tokens_seen
         self._metrics["train"] = defaultdict(list)
         try:
@@ -174,7 +176,7 @@ class AheadTrainer(CaptionerTrainer):
             self._metrics["train"], self.state.num_input_tokens_seen = shown, seen
 
     def _train_on(self, written: Written) -> Any:
-        """What TRL's `_generate` is to return for a batch whose turn has come."""
+        """The output of TRL's `_generate` for a batch whose turn has come."""
         if written.logps is not None:
             self._replay = written.logps
             metrics = self._metrics["train"]
@@ -185,11 +187,11 @@ class AheadTrainer(CaptionerTrainer):
         return written.output
 
     def _columns(self) -> dict[str, list[Any]]:
-        """The dataset's columns of the batch under way, as TRL passes them to reward functions."""
+        """The dataset's columns of the current batch, as TRL passes them to reward functions."""
         names = [key for key in self._inputs[0] if key != "prompt"]
         return {name: [row[name] for row in self._inputs] for name in names}
 
     def _forget(self) -> None:
-        """Call off the judging of batches that were given up."""
+        """Cancel the judging of abandoned batches."""
         for hooks in self._hooks:
             hooks.forget()

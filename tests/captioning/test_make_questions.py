@@ -37,15 +37,15 @@ def test_a_folder_of_photos_becomes_questions_to_train_by(photos, tmp_path, caps
     assert main(command(photos, out, "--count", "3")) == 0
     shown = capsys.readouterr().out
     # 4 images: 1 to write, and 3 questions x 4 orders, with the image and without.
-    assert "4 images, 0 done already: at most 100 calls, 52 of them with an image" in shown
+    assert "4 images, 0 already done: at most 100 calls, 52 of them with an image" in shown
     assert "broken.png: the file is empty" in shown
-    assert "questions about 3 images written, 0 there already, 1 images without" in shown
+    assert "questions about 3 images written, 0 already there, 1 images without any" in shown
 
     whole = out.read_text()
     lines = whole.splitlines(keepends=True)
     out.write_text("".join(lines[:2]) + lines[2][:30])  # as a killed run leaves it
     assert main(command(photos, out, "--count", "3")) == 0
-    assert "questions about 1 images written, 2 there already" in capsys.readouterr().out
+    assert "questions about 1 images written, 2 already there" in capsys.readouterr().out
     assert out.read_text() == whole
 
     loaded = load_captions(out, references=False).sort("id")  # lines stand as they were ready

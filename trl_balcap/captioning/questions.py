@@ -1,4 +1,4 @@
-"""`trl-balcap make-questions`: questions about images that only who knows the image can answer."""
+"""`trl-balcap make-questions`: questions that can only be answered by looking at the image."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -31,17 +31,17 @@ _TOKENS_PER_QUESTION = 70.0  # its words, four options with their keys, the answ
 @dataclass(frozen=True)
 class QuestionsRecipe:
     """
-    How questions are made.
+    How to make questions.
 
     Args:
         judge (`str`):
-            Who writes and answers them, as a [`~judge.Judge`] shows itself.
+            The `repr` of the [`~judge.Judge`] that writes and answers them.
         count (`int`, *optional*, defaults to `5`):
-            Questions written for an image, before the filter. CapRL asks for five.
+            Questions per image, before filtering. CapRL asks for five.
         shuffles (`int`, *optional*, defaults to `4`):
-            Orders of the options in which each is answered, with the image and without.
+            Number of option orders in which each is answered, with and without the image.
         max_pixels (`int`, *optional*, defaults to `401408`):
-            Bound on an image: what the policy will see.
+            Maximum size of an image, as the policy will see it.
 
     Raises:
         `ValueError`: if a number is below 1.
@@ -60,7 +60,7 @@ class QuestionsRecipe:
 
 @dataclass(frozen=True)
 class QuestionsCost:
-    """What making questions takes at most: calls with the image and without, dollars if known."""
+    """Upper estimate for making questions: calls with and without the image, dollars if known."""
 
     calls: int
     calls_with_image: int
@@ -69,12 +69,12 @@ class QuestionsCost:
 
 def questions_cost(n_images: int, how: QuestionsRecipe, judge: Judge) -> QuestionsCost:
     """
-    Estimate what questions cost: every question that is written is asked with the image, too.
+    Estimate what questions cost, since each one is also answered with the image.
 
     Args:
         n_images (`int`): Images to ask about.
-        how ([`QuestionsRecipe`]): How.
-        judge ([`~judge.Judge`]): Who is asked.
+        how ([`QuestionsRecipe`]): How to make them.
+        judge ([`~judge.Judge`]): The judge.
     """
 
     def cost(name: str, calls: int, asked: float, replied: float, image: bool) -> QuestionCost:
@@ -110,31 +110,31 @@ async def make_questions(
     on_row: Callable[[], None] | None = None,
 ) -> CaptionRun:
     """
-    Write the questions of each image into a JSONL file, one row as soon as it is there: "id",
-    "image", "questions" (as [`~rewards.UtilityReward`] reads them), "left_out" (how many were not
-    kept, by the reason), "made_by" (how), and the image's "reference" where it has one.
+    Write questions about each image into a JSONL file. Each row is written as soon as it is done,
+    with "id", "image", "questions" (for [`~rewards.UtilityReward`]), "left_out" (numbers of
+    rejected questions, by reason), "made_by" (how), and the image's "reference", if any.
 
-    A question is kept if it is answered rightly with the image in every order of its options, and
-    without the image in no more than half of them. What can be guessed tells nothing of a caption;
-    what the judge gets wrong when it looks may have no right answer.
+    A question is kept if it is answered correctly with the image in every order of its options, and
+    without the image in at most half of them. A question that can be guessed says nothing about a
+    caption, and one that the judge gets wrong while looking may have no right answer.
 
     Args:
         rows (`Sequence[ImageRow]`):
             The images, see [`~captioning.run.list_images`].
         out (`str` or `Path`):
-            The file. A run that was stopped goes on where it stopped.
+            Output file. An interrupted run resumes where it stopped.
         how ([`QuestionsRecipe`]):
             Numbers of questions and orders.
         judge ([`~judge.Judge`]):
-            Who writes and answers; its vision model looks, its text model guesses.
+            The judge that writes and answers; its vision model looks, its text model guesses.
         agree, on_row (`Callable`, *optional*):
             As in [`~captioning.recaption.recaption`].
 
     Returns:
-        [`~captioning.run.CaptionRun`]: images of which no question is left are among the skipped.
+        [`~captioning.run.CaptionRun`]: images without any question left count as skipped.
 
     Raises:
-        `ValueError`: if `out` holds questions that were made in another way.
+        `ValueError`: if `out` has questions made with other settings.
         [`~judge.JudgeConfigError`]: if the judge does not work.
     """
     return await write_rows(
@@ -158,8 +158,8 @@ async def _questions(row: ImageRow, how: QuestionsRecipe, judge: Judge) -> Mappi
     kept = [choice for choice, verdict in zip(written, found, strict=True) if verdict == "kept"]
     if not kept:
         return (
-            f"of {len(written)} questions {found.count('guessed')} can be guessed, the others "
-            "are not answered rightly with the image."
+            f"of {len(written)} questions, {found.count('guessed')} can be guessed; the others "
+            "are not answered correctly with the image."
         )
     left_out = {verdict: found.count(verdict) for verdict in ("guessed", "not answered")}
     columns = {"questions": [choice.row() for choice in kept], "left_out": left_out}

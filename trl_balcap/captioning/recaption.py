@@ -196,7 +196,7 @@ async def recaption(
         [`~judge.JudgeConfigError`]: if the model does not work.
     """
     if how.samples > 1 and judge is None:
-        raise ValueError(f"{how.samples} samples need a judge that picks the best of them.")
+        raise ValueError(f"{how.samples} samples need a judge to pick the best.")
 
     async def check() -> None:
         await check_server(replace(writer.settings.text[0], model=how.model), how.prompt)
@@ -218,7 +218,7 @@ async def recaption(
 async def _reference(
     row: ImageRow, how: Recaption, writer: Judge, judge: Judge | None
 ) -> Mapping[str, Any] | str:
-    """The row's new columns, or why there are none."""
+    """The new columns of the row, or why there are none."""
     image = await opened(row, how.max_pixels)
     if isinstance(image, str):
         return image

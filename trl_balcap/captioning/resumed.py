@@ -1,4 +1,4 @@
-"""A JSONL file with a row for each image, written row by row, resumed where a run was stopped."""
+"""Writes a JSONL file row by row, one row per image, and resumes interrupted runs."""
 
 import asyncio
 import json
@@ -17,9 +17,9 @@ from trl_balcap.judge import JudgeError
 __all__ = ["Agree", "opened", "write_rows"]
 
 Agree = Callable[[int, int], bool]
-"""Called once with the number of images in all and of those done; `False` ends the run there."""
+"""Called once with the total number of images and the number done; returns `False` to stop."""
 
-_WINDOW = 512  # images under way, so that a hundred thousand are not held in memory at once
+_WINDOW = 512  # images at a time, so that a hundred thousand are not in memory at once
 
 
 async def write_rows(
@@ -34,25 +34,25 @@ async def write_rows(
     on_row: Callable[[], None] | None = None,
 ) -> CaptionRun:
     """
-    Have new columns made for each image that has none yet, and append them as soon as they are
-    there, beside "id", "image" and "made_by".
+    Make new columns for each image that has none yet, and append each row as soon as it is done,
+    with "id", "image" and "made_by".
 
-    What is not made is left out and told of. When the budget is spent the run ends, and the rest is
-    done by another run.
+    Failed images are left out and reported. When the budget is spent the run ends, and another run
+    can do the rest.
 
     Args:
         rows (`Sequence[ImageRow]`):
             The images.
         out (`str` or `Path`):
-            The file.
+            Output file.
         made (`Mapping[str, Any]`):
-            How the columns are made; a file that was made otherwise is refused.
+            How the columns are made; a file made differently is rejected.
         make (`Callable`):
-            Gives the new columns of an image, or why there are none.
+            Returns the new columns of an image, or why there are none.
         check (`Callable`):
-            Asked before the first image: raises where nothing would work.
+            Called before the first image; raises if nothing would work.
         name (`str`):
-            What is made, such as `"reference"`, for messages.
+            Name of what is made, such as `"reference"`, for messages.
         agree, on_row (`Callable`, *optional*):
             See `Agree`; called when an image is done or left out.
 
@@ -60,11 +60,11 @@ async def write_rows(
         [`~captioning.run.CaptionRun`]
 
     Raises:
-        `ValueError`: if `out` is a folder, or holds rows that were made in another way.
+        `ValueError`: if `out` is a folder, or has rows made with other settings.
     """
     out = Path(out)
     if out.is_dir():
-        raise ValueError(f"{out} is a folder: {name}s go to a file, such as {out}/{name}s.jsonl.")
+        raise ValueError(f"{out} is a folder. Pass a file, such as {out}/{name}s.jsonl.")
     done = _ids_there(out, made)
     left = [row for row in rows if row.id not in done]
     if agree is not None and not agree(len(rows), len(rows) - len(left)):
@@ -104,7 +104,7 @@ async def write_rows(
 
         await asyncio.gather(*map(one, left))
     if spent:
-        skipped.append(f"{spent[0].message} Another run goes on from here.")
+        skipped.append(f"{spent[0].message} Rerun to continue from here.")
     return CaptionRun(out, written, len(rows) - len(left), skipped)
 
 
@@ -115,12 +115,12 @@ async def opened(row: ImageRow, max_pixels: int) -> Image.Image | str:
         return f"{problem}."
     try:
         return await asyncio.to_thread(open_image, row.path, max_pixels)
-    except ImageError as error:  # broken where only decoding looks
+    except ImageError as error:  # broken in a way that only decoding reveals
         return f"{error}."
 
 
 def _ids_there(out: Path, made: Mapping[str, Any]) -> set[str]:
-    """Ids that are done already. Half a row, left by a killed run, is cut off."""
+    """Ids that are already done. A partial row left by a killed run is cut off."""
     if not out.is_file():
         return set()
     cut_half_row(out)
@@ -130,7 +130,7 @@ def _ids_there(out: Path, made: Mapping[str, Any]) -> set[str]:
         for name, value in made.items():
             if before.get(name) != value:
                 raise ValueError(
-                    f"{out}:{number} was made with {name} {before.get(name)!r}, this run has "
+                    f"{out}:{number} was made with {name} {before.get(name)!r}, but this run has "
                     f"{value!r}. Choose another --out, or remove that file."
                 )
         done.add(row["id"])

@@ -1,4 +1,4 @@
-"""`trl-balcap make-questions`: multiple-choice questions about images, to train captioners by."""
+"""`trl-balcap make-questions`: write multiple-choice questions to train captioners with."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ from trl_balcap.commands.showing import confirm, make_console, make_progress, sa
 
 __all__ = ["add_parser", "run"]
 
-# What is no matter of questions, or has a flag of its own.
+# Settings that do not apply to questions, or have their own flag.
 _WITHOUT = ("profile", "max_unscored", "batch_deadline", "max_pixels")
 
 
@@ -18,32 +18,31 @@ def add_parser(subparsers: Any) -> None:
     """Add `make-questions` to the command line."""
     parser = subparsers.add_parser(
         "make-questions",
-        help="write questions about images that need the image",
-        description="Writes multiple-choice questions about each image into a JSONL file, and "
-        "keeps those that --judge answers rightly with the image and cannot guess without it. "
-        "UtilityReward reads them. The cost is shown first; a run that was stopped goes on where "
-        "it stopped.",
+        help="write questions that can only be answered by looking at the image",
+        description="Writes multiple-choice questions about each image into a JSONL file for "
+        "UtilityReward, keeping those that --judge answers correctly with the image but cannot "
+        "guess without it. The cost is shown first. An interrupted run resumes where it stopped.",
     )
     parser.add_argument("photos", help="folder, list of images, or one image")
-    parser.add_argument("--out", type=Path, required=True, help="JSONL file to write")
+    parser.add_argument("--out", type=Path, required=True, help="output JSONL file")
     parser.add_argument(
-        "--count", type=int, default=5, help="questions an image, before the filter (default: 5)"
+        "--count", type=int, default=5, help="questions per image before filtering (default: 5)"
     )
     parser.add_argument(
         "--shuffles",
         type=int,
         default=4,
-        help="orders of the options in which each is answered, with the image and without "
+        help="option orders in which to answer each question, with and without the image "
         "(default: 4)",
     )
     parser.add_argument(
         "--image-pixels",
         type=int,
         default=512 * 28 * 28,
-        help="larger images are made smaller, as for the policy (default: 401408)",
+        help="larger images are scaled down, as for the policy (default: 401408)",
     )
-    parser.add_argument("--image-folder", help="folder that image paths in a list are relative to")
-    parser.add_argument("--yes", action="store_true", help="do not ask before spending")
+    parser.add_argument("--image-folder", help="folder that listed image paths are relative to")
+    parser.add_argument("--yes", action="store_true", help="skip the cost confirmation")
     add_judge_flags(parser, required=True, without=_WITHOUT)
     parser.set_defaults(run=run)
 
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         `int`: 0; 1 if no image has a question; 2 if the cost was declined.
 
     Raises:
-        `ValueError`: if there is no image, or a number is out of range.
+        `ValueError`: if there are no images, or a number is out of range.
     """
     from trl_balcap.captioning.questions import QuestionsRecipe, make_questions, questions_cost
     from trl_balcap.captioning.run import list_images
@@ -77,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             price = "price unknown" if cost.usd is None else f"about ${cost.usd:.2f}"
             say(
                 console,
-                f"{total} images, {there} done already: at most {cost.calls} calls, "
+                f"{total} images, {there} already done: at most {cost.calls} calls, "
                 f"{cost.calls_with_image} of them with an image, {price} (estimate, without "
                 "retries).",
             )
@@ -98,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     spent = "" if judge.stats.unpriced_calls else f" ${judge.stats.usd:.2f} spent."
     say(
         console,
-        f"{done.out}: questions about {done.written} images written, {done.kept} there already, "
-        f"{len(rows) - done.written - done.kept} images without.{spent}",
+        f"{done.out}: questions about {done.written} images written, {done.kept} already there, "
+        f"{len(rows) - done.written - done.kept} images without any.{spent}",
     )
     return 0 if done.written + done.kept else 1

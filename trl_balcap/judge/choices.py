@@ -1,4 +1,4 @@
-"""Multiple-choice questions: written about an image, answered from it, and from a caption alone."""
+"""Multiple-choice questions: written about an image, and answered from it or from a caption."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _MOST_OPTIONS = 10
 
 
 class Choice(NamedTuple):
-    """A multiple-choice question; `answer` is the place of the right one among `choices`."""
+    """A multiple-choice question; `answer` is the index of the right one of the `choices`."""
 
     question: str
     choices: tuple[str, ...]
@@ -31,7 +31,7 @@ class Choice(NamedTuple):
         return Choice(self.question, choices, order.index(self.answer))
 
     def row(self) -> dict[str, Any]:
-        """The question as it stands in a dataset's `questions`."""
+        """The question in the format of a dataset's `questions`."""
         return {
             "question": self.question,
             "choices": list(self.choices),
@@ -41,11 +41,11 @@ class Choice(NamedTuple):
 
 def read_choice(row: Mapping[str, Any]) -> Choice:
     """
-    A question of a dataset's `questions`: `question`, `choices`, and `answer`, which is one of
-    them.
+    Read an entry of a dataset's `questions`: `question`, `choices`, and `answer`, which is one of
+    the choices.
 
     Raises:
-        `ValueError`: if it is no such question.
+        `ValueError`: if it is not such a question.
 
     Example:
 
@@ -60,13 +60,13 @@ def read_choice(row: Mapping[str, Any]) -> Choice:
     if not isinstance(text, str) or not text.strip():
         problem = f"its question is {text!r}"
     elif not isinstance(choices, Sequence) or not all(isinstance(c, str) for c in choices):
-        problem = f"its choices are {choices!r}, not a list of texts"
+        problem = f"its choices are {choices!r}, not a list of strings"
     elif not 2 <= len(set(choices)) == len(choices) <= _MOST_OPTIONS:
-        problem = f"it has the choices {choices}; 2 to {_MOST_OPTIONS} different ones are needed"
+        problem = f"it needs 2 to {_MOST_OPTIONS} different choices, got {choices}"
     elif row.get("answer") not in choices:
         problem = f"its answer {row.get('answer')!r} is not among its choices {choices}"
     if problem is not None:
-        raise ValueError(f"{dict(row)} is no multiple-choice question: {problem}.")
+        raise ValueError(f"{dict(row)} is not a multiple-choice question: {problem}.")
     assert text is not None
     assert choices is not None
     return Choice(text, tuple(choices), list(choices).index(row["answer"]))
@@ -91,11 +91,11 @@ class ChoiceForm(Form):
 
 def _asked(form: AskForm, count: int) -> tuple[Choice, ...]:
     if not 1 <= len(form.questions) <= count:
-        raise UnreadableReply(f"{len(form.questions)} questions where 1 to {count} were asked for")
+        raise UnreadableReply(f"{len(form.questions)} questions instead of 1 to {count}")
     found = []
     for one in form.questions:
         if not 1 <= one.answer <= len(one.choices):
-            raise UnreadableReply(f"the answer {one.answer} to {len(one.choices)} choices")
+            raise UnreadableReply(f"answer {one.answer}, but there are {len(one.choices)} choices")
         row = {"question": one.question, "choices": one.choices}
         try:
             found.append(read_choice({**row, "answer": one.choices[one.answer - 1]}))
@@ -106,7 +106,7 @@ def _asked(form: AskForm, count: int) -> tuple[Choice, ...]:
 
 def _chosen(form: ChoiceForm, count: int) -> int | None:
     if form.choice > count:
-        raise UnreadableReply(f"the choice {form.choice} of {count} options")
+        raise UnreadableReply(f"choice {form.choice}, but there are {count} options")
     return form.choice - 1 if form.choice else None
 
 
@@ -125,14 +125,14 @@ def ask(images: tuple[EncodedImage, ...], count: int) -> Question[tuple[Choice, 
 
 
 def quiz(images: tuple[EncodedImage, ...], choice: Choice) -> Question[int | None]:
-    """Answer a question from the image, or without one by what its words give away."""
+    """Answer a question from the image or, without one, from what its wording gives away."""
     data = {"question": "quiz", "asked": choice.question, "options": numbered(choice.choices)}
     count = len(choice.choices)
     return Question("quiz", data, ChoiceForm, lambda form: _chosen(form, count), images)
 
 
 def choose(text: str, choice: Choice) -> Question[int | None]:
-    """Answer a question from a caption alone; `None` where the caption does not tell."""
+    """Answer a question from a caption alone; `None` if the caption does not say."""
     data = {
         "question": "choose",
         "text": text,

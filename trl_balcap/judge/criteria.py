@@ -1,4 +1,4 @@
-"""Criteria of a good caption of one image, and several captions compared with each other."""
+"""Criteria for a good caption of an image, and comparison of several captions."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -14,7 +14,7 @@ _MOST_CRITERIA = 30
 
 
 class Criterion(NamedTuple):
-    """What a caption should say or avoid, answered yes or no; `weight` is 1, 2 or 3."""
+    """Something a caption should say or avoid, answered yes or no; `weight` is 1, 2 or 3."""
 
     text: str
     weight: int
@@ -49,10 +49,10 @@ class RankForm(Form):
 
 def _criteria(form: RubricForm) -> tuple[Criterion, ...]:
     if not 1 <= len(form.criteria) <= _MOST_CRITERIA:
-        raise UnreadableReply(f"{len(form.criteria)} criteria; 1 to {_MOST_CRITERIA} are believed")
+        raise UnreadableReply(f"{len(form.criteria)} criteria, not 1 to {_MOST_CRITERIA}")
     texts = [one.text.strip() for one in form.criteria]
     if not all(texts) or len(set(texts)) < len(texts):
-        raise UnreadableReply("a criterion is blank, or stands there twice")
+        raise UnreadableReply("a criterion is blank or repeated")
     return tuple(
         Criterion(text, one.weight) for text, one in zip(texts, form.criteria, strict=True)
     )
@@ -61,7 +61,7 @@ def _criteria(form: RubricForm) -> tuple[Criterion, ...]:
 def rubric(
     images: tuple[EncodedImage, ...], references: Sequence[str]
 ) -> Question[tuple[Criterion, ...]]:
-    """Write the criteria of a good caption of an image out of several references."""
+    """Write the criteria for a good caption of an image from several references."""
     return Question(
         "rubric",
         {"question": "rubric", "references": numbered(references)},
@@ -83,7 +83,7 @@ def meet(text: str, criteria: Sequence[Criterion]) -> Question[tuple[bool, ...]]
 
 
 def rank(images: tuple[EncodedImage, ...], texts: Sequence[str]) -> Question[tuple[int, ...]]:
-    """The place of each of several captions of one image; the best has 1, equals share one."""
+    """The rank of each of several captions of one image; the best is 1, and ties share a rank."""
     return Question(
         "rank",
         {"question": "rank", "texts": numbered(texts)},

@@ -28,13 +28,13 @@ class Keys:
 
     def __init__(self, settings: JudgeSettings):
         self._settings = settings
-        self._constant: dict[tuple[str, str, bool], str] = {}  # what all keys of a kind share
+        self._constant: dict[tuple[str, str, bool], str] = {}  # shared part of all keys of a kind
 
     def question(
         self, deployments: Sequence[Deployment], question: Question[Any], *, schema: bool
     ) -> str:
-        """The key of a question to deployments that hold, or do not hold, replies to a schema."""
-        # Whether there are images tells the deployments, too.
+        """The key of a question to deployments with (or without) a reply schema."""
+        # Whether there are images also determines the deployments.
         of_its_kind = (question.name, question.prompt, bool(question.images))
         if of_its_kind not in self._constant:
             how = [

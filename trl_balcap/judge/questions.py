@@ -66,9 +66,9 @@ class Question(Generic[Verdict]):
         judge (`Callable`):
             Turns a reply of that form into the verdict; raises `UnreadableReply`.
         images (`tuple` of `EncodedImage`):
-            What the judge is shown.
+            Images shown to the judge.
         own_prompt (`str`, *optional*):
-            The prompt of a question that is not among `QUESTIONS`.
+            The prompt of a question that is not in `QUESTIONS`.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Question(Generic[Verdict]):
         ]
 
     def response_format(self) -> dict[str, Any]:
-        """The reply's JSON schema, for providers that can be held to one."""
+        """The reply's JSON schema, for providers that support one."""
         schema = {"name": self.name, "strict": True, "schema": schema_of(self.form)}
         return {"type": "json_schema", "json_schema": schema}
 
@@ -195,8 +195,8 @@ def prompt(name: str) -> str:
 @cache
 def schema_of(form: type[Form]) -> dict[str, Any]:
     """
-    The JSON schema of a form and the ticket, as strict structured output asks for it: all keys
-    required, no other allowed, no bounds.
+    The JSON schema of a form with the ticket, as strict structured output requires: all keys
+    required, no others allowed, no bounds.
 
     ```python
     >>> schema_of(replies.PreflightForm)["properties"]

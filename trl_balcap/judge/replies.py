@@ -156,7 +156,7 @@ def verifications(form: VerifyForm, count: int) -> tuple[Verification, ...]:
 
 
 def coverage(form: CoverForm | ReadForm, count: int) -> tuple[bool, ...]:
-    """For each of the reference units 1 to `count` whether it is covered."""
+    """Whether each of the reference units 1 to `count` is covered."""
     return tuple(verdict.covered for verdict in by_id(form.verdicts, count))
 
 

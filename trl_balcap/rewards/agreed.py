@@ -1,4 +1,4 @@
-"""Recall without references: the share of what a group of rollouts agrees on."""
+"""Recall without references: the share covered of what a group of rollouts agrees on."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,28 +22,29 @@ class AgreedRecallReward(JudgeReward):
 
     $$r_A = |\{u \in A : \text{the caption covers } u\}| / |A|$$
 
-    A unit is agreed if more than half of the image's rollouts cover it, and if the judge finds it
-    correct and pointable. Which units stand for election depends on the data:
+    A unit is agreed if more than half of the image's rollouts cover it, and the judge finds it
+    correct and pointable. The candidates depend on the data:
 
-    - With a `reference` column, the reference's: written by the base model itself (`trl-balcap
-      caption`), what base and rollouts agree on.
-    - Without one, those of the rollout that has the most agreed units. Units of one caption are
-      distinct; those of several captions would count a fact once for each wording.
+    - With a `reference` column, the units of the reference. If the base model wrote it
+      (`trl-balcap caption`), they are what the base model and the rollouts agree on.
+    - Without one, the units of the rollout that has the most agreed units. Units of one caption are
+      distinct; with those of several captions, each wording of a fact would count.
 
-    What nobody else says earns nothing, so this reward cannot teach a detail that most rollouts
-    miss, and where all say less the agreed units shrink with them: a group that has collapsed has
-    full marks. Between the rollouts of one image it still prefers who says more of what is
-    agreed. Keep a lower bound on the length beside it (`length_gate_tokens`), and watch the logged
-    number of agreed units: it falls where captions collapse.
+    Details that no other rollout mentions earn nothing, so this reward cannot teach what most
+    rollouts miss. If all of them say less, the agreed units shrink too, and a collapsed group gets
+    full marks. Within a group it still prefers captions that say more of what is agreed. Combine it
+    with a lower bound on length (`length_gate_tokens`), and watch the logged number of agreed
+    units, which falls when captions collapse.
 
-    Unscored where nothing is agreed (`no_agreement`). The rollouts of one image must stand side by
-    side in a batch, as TRL's do; those of a group that is spread over ranks agree rank by rank.
+    Unscored if nothing is agreed (`no_agreement`). The rollouts of an image must be adjacent in a
+    batch, as in TRL; if a group is spread over ranks, each rank's part agrees on its own.
 
-    Asks, per rollout, what precision asks (and shares the answers) and one question of coverage.
+    Per rollout, the judge is asked the same questions as for precision (and the answers are
+    shared), plus one about coverage.
 
     Args:
         judge ([`Judge`] or `str`, *optional*):
-            Who is asked; its vision model sees the image.
+            The judge, whose vision model sees the image.
     """
 
     __name__ = "agreed_recall_reward"
@@ -82,7 +83,7 @@ class AgreedRecallReward(JudgeReward):
         return recall
 
     async def _agree(self, group: "_Group") -> "_Agreed":
-        """The agreed units, and by caption which of them it covers."""
+        """The agreed units, and which of them each caption covers."""
         first, captions = group.rows[0], [row.caption for row in group.rows]
         texts = list(dict.fromkeys(text for text in captions if not is_empty(text)))
         written_for_all = first.has_reference
@@ -118,7 +119,7 @@ class AgreedRecallReward(JudgeReward):
         }
 
     async def _each(self, questions: Any) -> list[Any]:
-        """Each answer, or the judge's failure in its place."""
+        """Each answer, or the judge's failure."""
         answers = await asyncio.gather(*questions, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, JudgeError):
@@ -142,13 +143,13 @@ class _Rollout(Row):
 
 def agreed_units(votes: Sequence[Sequence[bool]]) -> list[int]:
     """
-    Places of the units that more than half of the captions cover.
+    Indices of the units that more than half of the captions cover.
 
     Args:
         votes (`Sequence[Sequence[bool]]`):
-            Of each caption, whether it covers each unit.
+            For each caption, whether it covers each unit.
 
-    Example: two of three say the first, one the second.
+    Example: two of three cover the first, one the second.
 
     ```python
     >>> agreed_units([[True, False], [True, True], [False, False]])

@@ -65,8 +65,8 @@ class JudgeReward(RewardHooks):
     Attributes:
         needs (`tuple[str, ...]`):
             Columns of the dataset: `"image"`, `"reference"`, or any other, which is then in
-            `row.columns`. A row without is unscored (`no_image`, `no_reference`, `no_<column>`), a
-            dataset without is refused.
+            `row.columns`. Rows without them are unscored (`no_image`, `no_reference`,
+            `no_<column>`); datasets without them are rejected.
         sees (`tuple[str, ...]`):
             Keys of `row.seen` to show in TRL's table of completions, as `<reward>/<name>`, and to
             log the mean of: numbers directly, lists by length.

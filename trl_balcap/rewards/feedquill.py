@@ -1,4 +1,4 @@
-"""FEEDQUILL's reward, the rival that BalCapRL is compared with: precision and count."""
+"""FEEDQUILL's reward, which the BalCapRL paper compares with: precision and count."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,20 +17,20 @@ class FeedQuillReward(PrecisionReward):
     $$r = \left(\frac{1}{N} \sum_i c_i + \alpha \min(1, N / N_0)\right) / (1 + \alpha)$$
 
     FEEDQUILL comes from DeCapBench, "Painting with Words"
-    (https://huggingface.co/papers/2503.07906). It makes preference pairs by the share of correct
-    units and by the number of units, trains a reward model on each, and runs PPO on their weighted
-    sum. Here both are asked of the judge itself. The paper leaves open at which number of units
-    more of them should stop to pay, because its reward models bound it: `full_count` is ours, and
-    so is the default of `count_weight`. It has no pointability: commentary that nobody would call
-    false counts as correct, and counts.
+    (https://huggingface.co/papers/2503.07906). It builds preference pairs from the share of correct
+    units and from the number of units, trains a reward model on each, and runs PPO on their
+    weighted sum. Here the judge gives both directly. The paper does not say at which number more
+    units stop paying off, because its reward models limit it: `full_count` is ours, and so is the
+    default of `count_weight`. It has no pointability: commentary that nobody would call false is
+    correct, and counts.
 
     Args:
         judge ([`Judge`] or `str`, *optional*):
-            Who is asked, the same questions as by [`PrecisionReward`]; both share the verdicts.
+            The judge, asked the same questions as for [`PrecisionReward`]; both share the verdicts.
         count_weight (`float`, *optional*, defaults to `0.5`):
             $\alpha$.
         full_count (`int`, *optional*, defaults to `50`):
-            $N_0$, the number of assertions from which on more gain nothing.
+            $N_0$, the number of assertions above which more gain nothing.
 
     Raises:
         `ValueError`: if `count_weight` is negative or `full_count` below 1.
@@ -90,7 +90,7 @@ def feedquill_score(
         count_weight (`float`, *optional*, defaults to `0.5`):
             $\alpha$, the weight of the count.
         full_count (`int`, *optional*, defaults to `50`):
-            $N_0$, the number of assertions from which on more gain nothing.
+            $N_0$, the number of assertions above which more gain nothing.
 
     Returns:
         `float`: from 0 to 1; 0.0 for a caption that asserts nothing.

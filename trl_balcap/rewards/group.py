@@ -1,4 +1,4 @@
-"""A reward that compares the rollouts of a group with each other, in one question for all."""
+"""A reward that compares the rollouts of a group with each other, in one question."""
 
 import random
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ __all__ = ["GroupReward", "rank_scores"]
 
 class GroupReward(JudgeReward):
     r"""
-    Share of the other captions of the same image that a caption beats, ties counted half.
+    Share of the other captions of the same image that a caption beats, counting ties as half.
 
-    The judge sees the image and all different captions of the group in one question, in a shuffled
-    order, and gives each a place. Equal captions share theirs, and an empty caption scores 0.
+    The judge sees the image and all distinct captions of the group in one question, in shuffled
+    order, and ranks them. Equal captions share a rank, and an empty caption scores 0.
 
-    A group is what stands side by side and shows the same image: TRL's rollouts of a prompt. A
-    caption without another one to compare with is unscored (`no_group`).
+    A group is a run of adjacent rows with the same image: TRL's rollouts of a prompt. A caption
+    with no other to compare with is unscored (`no_group`).
 
     Args:
         judge ([`Judge`] or `str`, *optional*):
-            Who is asked, once for a group; its vision model sees the image.
+            The judge, asked once per group; its vision model sees the image.
 
     Example:
 
@@ -50,7 +50,7 @@ class GroupReward(JudgeReward):
         return rows
 
     async def score(self, row: Row) -> float:
-        """[`rank_scores`] of the places that the judge gives the group's captions."""
+        """[`rank_scores`] of the judge's ranking of the group's captions."""
         group = [text for text in row.columns["group"] if not is_empty(text)]
         if len(row.columns["group"]) < 2:
             raise RowError("no_group", "there is no other caption of the image")
@@ -71,15 +71,15 @@ class GroupReward(JudgeReward):
 
 def rank_scores(places: Sequence[int]) -> list[float | None]:
     """
-    Reward of each of the captions that were compared: the share of the others that it beats, ties
-    counted half.
+    Reward of each of several compared captions: the share of the others that it beats, counting
+    ties as half.
 
     Args:
         places (`Sequence[int]`):
-            The place of each, 1 for the best.
+            The rank of each, 1 for the best.
 
     Returns:
-        `list[float or None]`: each from 0 to 1; `None` for one that stands alone.
+        `list[float or None]`: each from 0 to 1; `None` for a single caption.
 
     Example:
 

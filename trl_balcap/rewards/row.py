@@ -1,4 +1,4 @@
-"""[`Row`], what one completion is judged by, and [`RowError`], why it cannot be."""
+"""[`Row`], a completion with everything it is judged by, and [`RowError`], why it cannot be."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,13 +9,13 @@ __all__ = ["Row", "RowError"]
 
 
 class RowError(Exception):
-    """A row that cannot be scored, by its own fault: its reward is `None`.
+    """A row that cannot be scored through its own fault: its reward is `None`.
 
     Args:
         reason (`str`):
-            One word under which it is counted, such as `"no_image"`.
+            One word to count it under, such as `"no_image"`.
         message (`str`):
-            What is wrong, for people.
+            What is wrong, for humans.
     """
 
     def __init__(self, reason: str, message: str):
@@ -26,7 +26,7 @@ class RowError(Exception):
 
 @dataclass
 class Row:
-    """What one completion is judged by.
+    """One completion with everything it is judged by.
 
     Args:
         caption (`str`):
@@ -36,9 +36,9 @@ class Row:
         reference (*optional*):
             Its reference caption.
         columns (`dict[str, Any]`):
-            Its value of each other column that the reward needs.
+            Its values in the other columns that the reward needs.
         seen (`dict[str, Any]`):
-            Filled by [`JudgeReward.score`]: what the judge said, kept for logs and the report.
+            Filled by [`JudgeReward.score`] with the judge's verdicts, for logs and the report.
     """
 
     caption: str
@@ -46,20 +46,20 @@ class Row:
     reference: Any = None
     columns: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, Any] = field(default_factory=dict)
-    judged: bool = False  # as soon as it has a score or a reason for none
+    judged: bool = False  # true once it has a score, or a reason for having none
 
     @property
     def has_reference(self) -> bool:
-        """Whether `reference` is a text that can be seen."""
+        """Whether `reference` is a string with visible text."""
         return isinstance(self.reference, str) and not is_empty(self.reference)
 
     def shows_the_same(self, other: "Row") -> bool:
-        """Whether both are of one image, by its pixels, and one reference: rollouts of a prompt."""
+        """Whether both have the same image (by pixels) and reference, as rollouts of a prompt."""
         same = self.image is other.image or self.image == other.image
         return same and self.reference == other.reference
 
     def is_like(self, other: "Row") -> bool:
-        """Whether both ask for the same verdicts."""
+        """Whether both need the same verdicts."""
         return (
             self.caption == other.caption
             and self.image is other.image
@@ -70,7 +70,7 @@ class Row:
     def check(self, needs: tuple[str, ...]) -> None:
         """
         Raises:
-            [`RowError`]: if the row lacks one of the columns that are needed.
+            [`RowError`]: if the row lacks a required column.
         """
         if "image" in needs and (self.image is None or self.image == []):
             raise RowError("no_image", "the row has no image")
@@ -78,4 +78,4 @@ class Row:
             raise RowError("no_reference", f"the row's reference is {self.reference!r}")
         for name in needs:
             if name not in ("image", "reference") and not self.columns[name]:
-                raise RowError(f"no_{name}", f"the row's {name} are {self.columns[name]!r}")
+                raise RowError(f"no_{name}", f"the row's {name} is {self.columns[name]!r}")

@@ -1,4 +1,4 @@
-"""RubiCap's reward: criteria written for each image, each met or not."""
+"""RubiCap's reward: criteria written for each image, each of which a caption meets or not."""
 
 import contextlib
 from collections.abc import Sequence
@@ -14,24 +14,25 @@ __all__ = ["RubricReward", "rubric_score"]
 
 class RubricReward(JudgeReward):
     r"""
-    Weight of the criteria written for the image that a caption meets, of all their weight.
+    Share, by weight, of the image's criteria that a caption meets.
 
     $$r = \sum_m w_m s_m / \sum_m w_m, \quad s_m \in \{0, 1\}, \; w_m \in \{1, 2, 3\}$$
 
     From RubiCap (https://huggingface.co/papers/2603.09160): a committee of models captions each
-    image, a writer makes criteria out of what they agree on, and a judge answers each with yes or
-    no. The judge's vision model writes the criteria from the image and the row's `references`, a
-    list of captions by several models; it is asked once for an image, while the policy writes, and
-    a judge cache keeps what it wrote. Its text model answers them from the caption alone.
+    image, a writer turns what they agree on into criteria, and a judge answers each with yes or no.
+    Here the judge's vision model writes the criteria from the image and the row's `references`, a
+    list of captions by several models. It is asked once per image, while the policy generates, and
+    a judge cache keeps the criteria. The judge's text model answers them from the caption alone.
 
-    No code was published. Open are the prompts, how many criteria an image gets, and the
-    committee. The paper's writer also sees a caption of the policy, and aims the criteria at what
-    that lacks; here they are the same for the whole run, so that scores of two steps can be
-    compared. Names of steps of weight are ours: 3 must not be missed, 2 matters, 1 is a detail.
+    No code was published, and the prompts, the number of criteria per image and the committee are
+    unknown. The paper's writer also sees a caption of the policy and aims the criteria at what it
+    lacks; here they stay the same for the whole run, so that scores of different steps are
+    comparable. The meaning of the weights is ours: 3 is essential, 2 matters, 1 is a detail.
 
     Args:
         judge ([`Judge`] or `str`, *optional*):
-            Who writes the criteria and answers them: one call an image and one a caption.
+            The judge, which writes the criteria (one call per image) and answers them (one call per
+            caption).
 
     Example:
 
@@ -48,17 +49,17 @@ class RubricReward(JudgeReward):
     sees = ("criteria",)
 
     def before_generation(self, **columns: list[Any]) -> None:
-        """Have the criteria written while the policy writes."""
+        """Start writing the criteria while the policy generates."""
         if columns.get("references") is None:
             return
         seen: list[Row] = []
         for row in self._rows([""] * len(columns["references"]), columns):
-            if not any(row.columns == other.columns for other in seen):  # once for a group
+            if not any(row.columns == other.columns for other in seen):  # once per group
                 seen.append(row)
                 submit(self._write(row))
 
     async def _write(self, row: Row) -> None:
-        with contextlib.suppress(JudgeError, RowError):  # asked again, and counted, by the rows
+        with contextlib.suppress(JudgeError, RowError):  # the rows ask again and count the failure
             row.check(self.needs)
             await self.judge.write_rubric(row.image, self._references(row))
 
@@ -79,13 +80,13 @@ class RubricReward(JudgeReward):
         if not isinstance(references, list | tuple) or not all(
             isinstance(text, str) and text.strip() for text in references
         ):
-            raise RowError("no_references", f"no list of captions: {references!r}")
+            raise RowError("no_references", f"not a list of captions: {references!r}")
         return list(references)
 
 
 def rubric_score(met: Sequence[bool], weights: Sequence[float]) -> float | None:
     r"""
-    RubiCap's reward of a caption: the weight of the criteria that it meets, of all.
+    RubiCap's reward of a caption: the share, by weight, of the criteria that it meets.
 
     $$r = \sum_m w_m s_m / \sum_m w_m$$
 

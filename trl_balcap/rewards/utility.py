@@ -1,4 +1,4 @@
-"""CapRL's reward: what a caption is worth to somebody who cannot see the image."""
+"""CapRL's reward: how useful a caption is to somebody who cannot see the image."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,28 +14,29 @@ __all__ = ["UtilityReward", "utility_score"]
 
 class UtilityReward(JudgeReward):
     r"""
-    Share of multiple-choice questions about the image that a text-only judge answers rightly from
+    Share of multiple-choice questions about the image that a text-only judge answers correctly from
     the caption alone. Needs no reference.
 
     $$r = \frac{1}{Q S} \sum_{q, s} [\text{choice}_{q, s} = \text{answer}_q]$$
 
-    over the Q questions of the row's `questions`, each asked S times with its options in another
-    order. The judge may also say that the caption does not tell; that is never right.
+    over the Q entries of the row's `questions`, each asked S times with its options in a different
+    order. The judge may also answer that the caption does not say, which is never right.
 
-    From CapRL (https://huggingface.co/papers/2509.22647), whose questions pass a filter: they can
-    be answered with the image, and not without. `trl-balcap make-questions` writes and filters
-    such questions, and [`load_captions`] reads those of CapRL-QA-75K. In CapRL's open code each
-    caption is asked a random sample of the image's questions, with replacement, in its own order of
-    options, at temperature 0.6; a reply that names no option is wrong. Here all captions of an
-    image are asked all questions in the same orders, so that luck does not tell them apart, and a
-    reply that cannot be read leaves the caption unscored. Long captions and guesses gain: CapRL has
-    nothing against either, which is what the length gate and the other rewards are for.
+    From CapRL (https://huggingface.co/papers/2509.22647), whose questions are filtered: they can be
+    answered with the image, but not without it. `trl-balcap make-questions` writes and filters such
+    questions, and [`load_captions`] reads those of CapRL-QA-75K. In CapRL's published code, each
+    caption gets a random sample of the image's questions, with replacement, in its own order of
+    options, at temperature 0.6, and a reply that names no option is wrong. Here all captions of an
+    image get all questions in the same orders, so that luck does not make a difference, and an
+    unreadable reply leaves the caption unscored. CapRL does not penalise long captions or guesses;
+    the length gate and the other rewards do.
 
     Args:
         judge ([`Judge`] or `str`, *optional*):
-            Who answers; its text model, which sees no image. It costs Q x S calls a caption.
+            The judge, whose text model answers without seeing the image, with Q x S calls per
+            caption.
         samples (`int`, *optional*, defaults to `2`):
-            S, the orders of the options in which each question is asked.
+            S, the number of option orders in which each question is asked.
 
     Raises:
         `ValueError`: if `samples` is below 1.
@@ -64,7 +65,7 @@ class UtilityReward(JudgeReward):
         return super().__getstate__() | {"samples": self.samples}
 
     def about(self) -> str:
-        """The judge, and how often it is asked."""
+        """The judge, and how many times it is asked."""
         return f"{super().about()}, each question in {self.samples} orders"
 
     async def score(self, row: Row) -> float:
@@ -84,12 +85,12 @@ class UtilityReward(JudgeReward):
 
 def utility_score(chosen: Sequence[int | None], answers: Sequence[int]) -> float | None:
     """
-    CapRL's reward of a caption: the share of multiple-choice questions that are answered rightly
+    CapRL's reward of a caption: the share of multiple-choice questions that are answered correctly
     from it.
 
     Args:
         chosen (`Sequence[int or None]`):
-            The option that was chosen for each question; `None` where the caption does not tell.
+            The option chosen for each question; `None` if the caption does not say.
         answers (`Sequence[int]`):
             The right ones.
 

@@ -1,8 +1,8 @@
 """
 The exact judge's answers to the questions of the other rewards: multiple choice, criteria, ranks.
 
-Each is a rule over what the sentences claim, so a sentence outside the grammar tells nothing, meets
-nothing and only lowers a rank.
+Each is a rule about what the sentences claim, so a sentence outside the grammar says nothing, meets
+no criterion, and only worsens a rank.
 """
 
 import random
@@ -28,12 +28,12 @@ __all__ = [
 ]
 
 SAYS = "It says: "
-"""How a criterion of the exact judge begins; the sentence behind it is what a caption must say."""
+"""Start of the exact judge's criteria, followed by the sentence that a caption must say."""
 
 
 def asked_about(scene: Scene, count: int) -> list[dict[str, Any]]:
     """
-    The first `count` multiple-choice questions about a scene, the same ones each time.
+    The first `count` multiple-choice questions about a scene, always the same.
 
     Example:
 
@@ -57,7 +57,7 @@ def asked_about(scene: Scene, count: int) -> list[dict[str, Any]]:
 
 def chosen(question: str, options: Sequence[str], caption: str) -> int:
     """
-    Place of the option that a caption tells, from 1; 0 where it tells none, or more than one value.
+    Number of the option that a caption gives, from 1; 0 if it gives none or several.
 
     Example:
 
@@ -79,7 +79,7 @@ def chosen(question: str, options: Sequence[str], caption: str) -> int:
 
 def guessed(question: str, options: Sequence[str]) -> int:
     """
-    Place of the one option that the question's own words name, from 1; 0 where they name none.
+    Number of the option that the question's own words give away, from 1; 0 if there is none.
 
     Example:
 
@@ -96,8 +96,8 @@ def guessed(question: str, options: Sequence[str]) -> int:
 
 def criteria_of(references: Sequence[str], scene: Scene) -> list[dict[str, Any]]:
     """
-    A criterion for each thing that some reference says and the scene shows: weight 3 where all
-    references say it, 2 where more than half do, else 1.
+    A criterion for each thing that some reference says and the scene shows, with weight 3 if all
+    references say it, 2 if more than half do, else 1.
 
     Example:
 
@@ -127,7 +127,7 @@ def criteria_of(references: Sequence[str], scene: Scene) -> list[dict[str, Any]]
 
 def criteria_met(text: str, criteria: Sequence[str]) -> list[bool]:
     """
-    Whether a caption says what each criterion asks for, and says nothing else of that place.
+    Whether a caption says what each criterion asks for, and nothing else about that cell.
 
     Example:
 
@@ -152,7 +152,7 @@ def criteria_met(text: str, criteria: Sequence[str]) -> list[bool]:
 
 def places(texts: Sequence[str], scene: Scene) -> list[int]:
     """
-    The place of each caption: by the F1 of what it says right, then by how it reads.
+    The rank of each caption, by the F1 of what it says correctly, then by how it reads.
 
     Example:
 
@@ -169,7 +169,7 @@ def places(texts: Sequence[str], scene: Scene) -> list[int]:
 
 
 def seen(question: str, options: Sequence[str], scene: Scene) -> int:
-    """Place of the option that the scene shows, from 1."""
+    """Number of the option that the scene shows, from 1."""
     return chosen(question, options, describe(scene))
 
 
