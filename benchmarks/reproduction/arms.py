@@ -9,7 +9,17 @@ from typing import Any
 
 from trl_balcap.scenes.noise import Noise
 
-__all__ = ["ARMS", "BAND", "BETTER", "LEVELS", "NOISE", "QUICK", "TIERS", "Arm"]
+__all__ = [
+    "ARMS",
+    "BAND",
+    "BETTER",
+    "LEVELS",
+    "NOISE",
+    "QUICK",
+    "TIERS",
+    "WHICH_REWARD",
+    "Arm",
+]
 
 LEVELS = {"small": (0.5, 0.02), "medium": (1.5, 0.06), "large": (3.0, 0.15)}
 """Standard deviation of a grade, and probability that a verdict is turned round."""
@@ -60,6 +70,10 @@ class Arm:
         advantages (`str`, *optional*): A key of `VARIANTS` in place of the config's aggregation.
         credit (`float`, *optional*): How much of [`token_credit`] is added to the advantages.
         rate (`float`, *optional*): Factor on the learning rate.
+        rewards (`str` or `None`, *optional*):
+            `"balanced"` are the three; else the one reward of `field.FIELD`, with no gate; `None`
+            is no RL.
+        fine_tuned (`bool`, *optional*): Whether it begins with SFT on the references.
     """
 
     name: str
@@ -80,6 +94,8 @@ class Arm:
     advantages: str | None = None
     credit: float = 0.0
     rate: float = 1.0
+    rewards: str | None = "balanced"
+    fine_tuned: bool = False
 
     def changes(self) -> dict[str, Any]:
         """What it does otherwise than the full method."""
@@ -167,7 +183,18 @@ _BETTER = [
     Arm("rdpo", "normal quantiles, whitened across rewards", advantages="rdpo"),
 ]
 
-ARMS: dict[str, Arm] = {arm.name: arm for arm in (*_CORE, *_CLAIMED, *_FURTHER, *_NOISES, *_BETTER)}
+_FIELD = [
+    Arm("utility", "utility reward alone (CapRL)", gate=None, rewards="utility"),
+    Arm("rubric", "rubric reward alone (RubiCap)", gate=None, rewards="rubric"),
+    Arm("feedquill", "precision and count alone (FEEDQUILL)", gate=None, rewards="feedquill"),
+    Arm("sft", "SFT on the references, no RL", rewards=None, fine_tuned=True),
+    Arm("sft_full", "SFT, then the full method", fine_tuned=True),
+    Arm("group", "rank within the group alone", gate=None, rewards="group"),
+]
+
+ARMS: dict[str, Arm] = {
+    arm.name: arm for arm in (*_CORE, *_CLAIMED, *_FURTHER, *_FIELD, *_NOISES, *_BETTER)
+}
 """Every arm by name. The gate that closes at 2 is the full method itself."""
 
 BETTER = tuple(arm.name for arm in _BETTER)
@@ -176,11 +203,15 @@ BETTER = tuple(arm.name for arm in _BETTER)
 TIERS: tuple[tuple[str, ...], ...] = (
     tuple(arm.name for arm in _CORE),
     tuple(arm.name for arm in _CLAIMED),
+    tuple(arm.name for arm in _FIELD),
     tuple(arm.name for arm in (*_FURTHER, *_NOISES)),
     BETTER,
 )
-"""Names of the arms that most claims rest on, of those that the others rest on, of the rest, and of
-those that may be better than the paper's."""
+"""Names of the arms that most claims rest on, of those that the others rest on, of the rewards of
+the field, of the rest, and of those that may be better than the paper's."""
+
+WHICH_REWARD = ("base", "full", *(arm.name for arm in _FIELD))
+"""The arms of the table that tells which reward buys what."""
 
 QUICK = ("base", "full", "vanilla")
 """The arms of `--quick`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.reproduction.arms import ARMS, BETTER, TIERS
+from benchmarks.reproduction.arms import ARMS, BETTER, TIERS, WHICH_REWARD
 from benchmarks.reproduction.claims import (
     CLAIMS,
     Interval,
@@ -99,6 +99,7 @@ def page_text(
         "## The differences behind the answers\n\n" + _differences_table(results),
         _horizons_table(horizons or {}),
         _better_table(horizons or {}),
+        "## Which reward buys what\n\n" + _which_reward(results),
         notes.strip(),
         "## Arms\n\n" + _arms_tables(results),
         _picture(pictures, "views.png", "Precision, recall, linguistic and b-CapScore per arm"),
@@ -261,6 +262,28 @@ def _arms_tables(results: Results) -> str:
         "about what was said before. The base's greedy captions do not depend on the seed."
     )
     return "\n\n".join([told, *texts])
+
+
+def _which_reward(results: Results) -> str:
+    keys = {
+        **{"b_capscore": "b-CapScore", "qa": "QA", "arena": "arena", "length": "length"},
+        **{"precision": "precision", "recall": "recall", "linguistic": "linguistic"},
+        **{"meta": "commentary", "repetition": "repetition"},
+    }
+    rows = []
+    for name in WHICH_REWARD:
+        values = [run["measures"]["sampled"] for run in results.get(name, {}).values()]
+        if values:
+            cells = [_spread(interval([v[key] for v in values]), key) for key in keys]
+            rows.append((f"{name}: {ARMS[name].title}", *cells, str(len(values))))
+    told = (
+        "Each trained captioner, measured by what it was not trained on, sampled; mean over seeds "
+        "+- half the 95% t interval. Each reward of the field stands alone, without a gate, as its "
+        "paper has it; the exact judge answers its questions. The questions of `qa` are about "
+        "scenes that no arm trains on, and ask for sizes and empty places besides the colours, "
+        "shapes and numbers that the utility reward asks for."
+    )
+    return told + "\n\n" + table(("arm", *keys.values(), "seeds"), rows)
 
 
 def _advantages_table(results: Results) -> str:

@@ -22,6 +22,7 @@ from transformers import (
 
 from benchmarks.reproduction.arms import NOISE, Arm
 from benchmarks.reproduction.credit import token_values
+from benchmarks.reproduction.field import field_rewards, fine_tune
 from benchmarks.reproduction.measure import HeldOut, held_out, measure
 from benchmarks.reproduction.sampling import FastSampler, share_images
 from benchmarks.reproduction.variants import VARIANTS, token_credit
@@ -154,6 +155,17 @@ def _train(
 ) -> list[dict[str, float]]:
     rng = random.Random(seed)
     scenes = [random_scene(rng) for _ in range(settings.steps * settings.prompts_per_step)]
+    if arm.fine_tuned:
+        fine_tune(
+            model,
+            processor,
+            scenes,
+            seed=seed,
+            batch=settings.prompts_per_step,
+            rate=settings.learning_rate,
+        )
+    if arm.rewards is None:
+        return []
     if arm.references == "base":
         references = write_captions(model, processor, scenes, settings, seed, do_sample=False)
     else:
@@ -186,7 +198,7 @@ def _train(
             per_device_train_batch_size=settings.prompts_per_step * settings.num_generations,
             num_generations=settings.num_generations,
             max_completion_length=settings.max_completion_length,
-            reward_weights=list(arm.weights),
+            reward_weights=list(arm.weights) if arm.rewards == "balanced" else None,
             multi_objective_aggregation=arm.aggregation,
             length_gate=arm.gate,
             length_gate_upper=arm.upper,
@@ -195,7 +207,9 @@ def _train(
         )
         trainer = _Watched(
             model,
-            _rewards(arm, seed, scenes),
+            _rewards(arm, seed, scenes)
+            if arm.rewards == "balanced"
+            else field_rewards(arm.rewards, scenes),
             config,
             train_dataset=dataset,
             processing_class=processor,
@@ -223,7 +237,8 @@ class _Watched(BalCapTrainer):
             output["advantages"] = VARIANTS[self.arm.advantages](rewards, group)  # (B,)
         dead = dead_groups(rewards, num_generations=group)  # (P, K)
         each = group_normalize(rewards, num_generations=group)  # (B, K)
-        spread = rewards.view(len(dead), -1, len(REWARDS)).double()  # (P, G, K)
+        names = [name.removesuffix("_reward") for name in self.reward_func_names]
+        spread = rewards.view(len(dead), -1, len(names)).double()  # (P, G, K)
         metrics = self._metrics["train"]
         row = {
             "length": metrics["completions/mean_length"][-1],
@@ -237,7 +252,7 @@ class _Watched(BalCapTrainer):
         for side in ("too_short", "too_long"):
             if metrics.get(f"length_gate/{side}"):
                 row[side] = metrics[f"length_gate/{side}"][-1]
-        for k, name in enumerate(REWARDS):
+        for k, name in enumerate(names):
             # Recall of what is agreed on is missing for all where nothing is: it earns nothing.
             row[f"{name}/mean"] = rewards[:, k].nanmean().nan_to_num(0.0).item()
             row[f"{name}/group_std"] = spread[:, :, k].nan_to_num(0.0).std(dim=1).mean().item()

@@ -1,9 +1,11 @@
 """The reproduction on scenes: its generation, its measures, its rule, its files."""
 
+import asyncio
 import doctest
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,9 +19,12 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from benchmarks import reproduce
-from benchmarks.reproduction import arms, claims, measure, report, sampling, train, variants
+from benchmarks.reproduction import arms, claims, field, measure, report, sampling, train, variants
 from benchmarks.reproduction import credit as credit_of_tokens
+from trl_balcap import FeedQuillReward, GroupReward, Judge, RubricReward, UtilityReward
+from trl_balcap.scenes.answers import asked_about
 from trl_balcap.scenes.captioner import PROMPT, captioner_path
+from trl_balcap.scenes.grammar import describe, faulty_caption
 from trl_balcap.scenes.parsing import parse_caption
 from trl_balcap.scenes.world import Scene, Thing, draw
 
@@ -342,6 +347,54 @@ def test_examples_of_the_advantages_that_were_tried(module):
     found = doctest.testmod(module, extraglobs={"torch": torch})
     assert found.attempted > 2
     assert found.failed == 0
+
+
+def test_sft_then_rl_and_sft_alone(tiny_qwen):
+    both, alone = (
+        train.train_arm(arms.ARMS[name], 0, TINY, tiny_qwen) for name in ("sft_full", "sft")
+    )
+    assert (len(both["steps"]), len(alone["steps"])) == (TINY.steps, 0)
+    assert set(alone["measures"]["sampled"]) == set(measure.MEASURES)
+
+
+def test_an_arm_by_one_reward_trains(tiny_qwen):
+    result = train.train_arm(arms.ARMS["group"], 0, TINY, tiny_qwen)
+    # Whoever wins, a group's scores are half on average.
+    assert [step["group/mean"] for step in result["steps"]] == pytest.approx([0.5] * TINY.steps)
+
+
+FIELD_CAPTIONS = [
+    describe(STAR),
+    f"{describe(STAR)} The mood is cosy.",
+    "The top left shows a thing.",
+    "The top right shows a small blue circle.",
+]
+
+
+@pytest.mark.parametrize("name", field.FIELD)
+def test_rewards_of_the_field_are_those_of_the_classes(name):
+    judge = Judge("scenes/oracle")
+    reward = {
+        "feedquill": FeedQuillReward(judge, full_count=field.FULL_COUNT),
+        "utility": UtilityReward(judge),
+        "rubric": RubricReward(judge),
+        "group": GroupReward(judge),
+    }[name]
+    dice = random.Random(repr(STAR))
+    columns = {
+        "image": draw(STAR),
+        "questions": [
+            {**one, "answer": one["choices"][one["answer"] - 1]} for one in asked_about(STAR, 9)
+        ],
+        "references": [faulty_caption(STAR, dice, faults) for faults in field.COMMITTEE],
+    }
+    given: dict[str, Any] = {key: [value] * 4 for key, value in columns.items()}
+    asked = asyncio.run(reward(prompts=[""] * 4, completions=FIELD_CAPTIONS, **given))
+
+    [plain] = field.field_rewards(name, [STAR])
+    completions = [[{"role": "assistant", "content": text}] for text in FIELD_CAPTIONS]
+    assert plain(completions=completions, row=[0] * 4) == pytest.approx(asked)
+    assert len(set(asked)) > 1
 
 
 def test_same_seed_same_result(tiny_qwen):
