@@ -49,6 +49,16 @@ def add_parser(subparsers: Any) -> None:
         "they are, is installed; not of a judge that sees drawn scenes only)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="your own labels to hold the judges against; where there is no such file, it is "
+        "written as a template from 50 captions of --label-captions",
+    )
+    parser.add_argument(
+        "--label-captions", metavar="JSONL", help='captions with "image" to make a template of'
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask before spending")
     add_judge_flags(parser, without=("model", "cache"))
     parser.set_defaults(run=run)
@@ -65,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
         `ValueError`: if the arguments do not fit together.
     """
     from trl_balcap.evals.asking import cost
-    from trl_balcap.exam.bank import Exam, make_exam
+    from trl_balcap.exam.bank import Exam, Looking, make_exam
+    from trl_balcap.exam.labels import read_labels
     from trl_balcap.exam.run import exam_workload, sit_exam
     from trl_balcap.exam.tables import (
         MEANING,
@@ -77,13 +88,18 @@ def run(args: argparse.Namespace) -> int:
 
     console = make_console()
     models = list(dict.fromkeys(args.judge))
+    labels: list[Looking] = []
+    if args.labels is not None:
+        if not args.labels.exists():
+            return _template(args, models[0], console)
+        labels = read_labels(args.labels)
     exams: dict[str, Exam] = {}
     rows, dollars = [], []
     for model in models:
         judge = judge_from(args, model=model)
         shown = _photographs(args.photographs, judge, console)
         exams[model] = make_exam(args.captions, photographs=shown, seed=args.seed)
-        work = exam_workload(exams[model])
+        work = exam_workload(exams[model], labels)
         dollars.append(cost(judge, work))
         price = "price unknown" if dollars[-1] is None else f"{dollars[-1]:.2f}"
         rows.append((model, str(work.calls), price))
@@ -95,13 +111,14 @@ def run(args: argparse.Namespace) -> int:
     reports = []
     with make_progress(console) as progress:
         for model, exam in exams.items():
-            bar = progress.add_task(model, total=exam.items)
+            bar = progress.add_task(model, total=exam.items + len(labels))
             reports.append(
                 asyncio.run(
                     sit_exam(
                         exam,
                         partial(_judge, args, model),
                         args.out / _folder_name(model),
+                        labels=labels,
                         on_answer=partial(progress.advance, bar),
                     )
                 )
@@ -114,6 +131,33 @@ def run(args: argparse.Namespace) -> int:
         _print(grid, console)
     say(console, MEANING)
     say(console, f"Tables: {args.out / 'exam.md'}, {args.out / 'exam.json'}")
+    return 0
+
+
+def _template(args: argparse.Namespace, model: str, console: Console) -> int:
+    from trl_balcap.exam.labels import write_template
+
+    if args.label_captions is None:
+        raise ValueError(
+            f"There is no {args.labels}. To write a template for it, name captions with "
+            "--label-captions FILE."
+        )
+    question = f"Have {model} split up to 50 captions?"
+    if not confirm(question, usd=None, yes=args.yes, console=console):
+        return 2
+    statements, left_out = asyncio.run(
+        write_template(
+            args.label_captions, judge_from(args, model=model), args.labels, seed=args.seed
+        )
+    )
+    for line in left_out:
+        say(console, f"left out {line}")
+    page = args.labels.with_suffix(".html")
+    say(
+        console,
+        f"{args.labels}: {statements} statements to label with yes or no, by the images in {page}. "
+        "Then repeat the command.",
+    )
     return 0
 
 

@@ -69,14 +69,15 @@ class Looking:
         statements (`tuple[str, ...]`): What is to be verified.
         correct (`tuple[bool | None, ...]`): Whether each is right; `None` where it points at
             nothing, for then people differ.
-        pointable (`tuple[bool, ...]`): Whether each points at something.
-        fault (`str`): The kind of fault, or "photograph".
+        pointable (`tuple[bool | None, ...]`): Whether each points at something; `None` where a
+            person has not said.
+        fault (`str`): The kind of fault, "photograph", or "label".
     """
 
     image: Any
     statements: tuple[str, ...]
     correct: tuple[bool | None, ...]
-    pointable: tuple[bool, ...]
+    pointable: tuple[bool | None, ...]
     fault: str
 
 

@@ -16,7 +16,7 @@ from trl_balcap.evals.bootstrap import (
     resampling_weights,
 )
 from trl_balcap.evals.retest import retest_statistic
-from trl_balcap.exam.bank import Exam
+from trl_balcap.exam.bank import Exam, Looking
 from trl_balcap.judge import Judge
 from trl_balcap.judge.cost import estimate_calls_and_cost
 from trl_balcap.judge.prices import price_of
@@ -62,7 +62,7 @@ class Report:
         return {**vars(self), "marks": [one._asdict() for one in self.marks]}
 
 
-def mark(exam: Exam, answers: Any, judge: Judge) -> Report:
+def mark(exam: Exam, answers: Any, judge: Judge, labels: Sequence[Looking] = ()) -> Report:
     """
     Mark a judge's answers.
 
@@ -70,12 +70,10 @@ def mark(exam: Exam, answers: Any, judge: Judge) -> Report:
         exam ([`Exam`]): The questions with their answers.
         answers ([`Answers`]): What the judge said.
         judge ([`~judge.Judge`]): Who said it, for its price.
+        labels (`Sequence[Looking]`, *optional*): Statements with a person's labels.
     """
     verdicts = {
-        name: [
-            _confusion(getattr(item, name), [getattr(v, name) for v in said]) if said else None
-            for item, said in zip(exam.looking, answers.looking, strict=True)
-        ]
+        name: _verdict_counts(name, exam.looking, answers.looking)
         for name in ("correct", "pointable")
     }
     covered = [
@@ -111,6 +109,12 @@ def mark(exam: Exam, answers: Any, judge: Judge) -> Report:
             for k, name in enumerate(REWARDS)
         ),
     ]
+    for name in verdicts if labels else ():
+        counts = _verdict_counts(name, labels, answers.labels)
+        statistics.append(_sums(f"your labels, {name}: agreement", counts, _agreement))
+        statistics.append(
+            _sums(f"your labels, {name}: balanced accuracy", counts, balanced_accuracy)
+        )
     failed = sum(answers.unreadable.values())
     statistics.append(
         mean_statistic("unreadable", [1.0] * failed + [0.0] * (answers.asked - failed))
@@ -195,12 +199,27 @@ def _words(text: str) -> set[str]:
     return _found(text.casefold().replace("center", "centre")) - _FUNCTION_WORDS
 
 
+def _verdict_counts(
+    name: str, items: Sequence[Looking], answers: Sequence[Any]
+) -> list[tuple[int, int, int, int] | None]:
+    return [
+        _confusion(getattr(item, name), [getattr(v, name) for v in said]) if said else None
+        for item, said in zip(items, answers, strict=True)
+    ]
+
+
 def _confusion(truth: Sequence[bool | None], said: Sequence[bool]) -> tuple[int, int, int, int]:
     """True ones told right, true ones, false ones told right, false ones."""
     pairs = [(t, s) for t, s in zip(truth, said, strict=True) if t is not None]
     true = [s for t, s in pairs if t]
     false = [s for t, s in pairs if not t]
     return sum(true), len(true), len(false) - sum(false), len(false)
+
+
+def _agreement(sums: np.ndarray) -> np.ndarray:
+    """Share of statements of which both say the same."""
+    right = sums[..., 0] + sums[..., 2]
+    return ratio(np.stack([right, sums[..., 1] + sums[..., 3]], axis=-1))
 
 
 def _f1(sums: np.ndarray) -> np.ndarray:

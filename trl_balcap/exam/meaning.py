@@ -15,9 +15,10 @@ from statistics import fmean
 from typing import Any
 
 from trl_balcap.exam.marks import Report
-from trl_balcap.scenes.noise import VERDICTS
 
 __all__ = ["Cost", "cost_of", "costs", "noise_arms"]
+
+VERDICTS = ("correct", "pointable", "covered")  # of the three rewards
 
 
 @dataclass(frozen=True)

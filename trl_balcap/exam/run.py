@@ -29,6 +29,8 @@ class Answers:
         looking, covering, splitting, graded, hostile (`list`):
             Verifications, covered units, assertions, and scores by degree; the three rewards of
             each hostile caption.
+        labels (`list`):
+            Verifications of what a person has labelled.
         again (`dict[str, list]`):
             By reward, the scores of the first items in both rounds.
         unreadable (`dict[str, int]`):
@@ -44,6 +46,7 @@ class Answers:
     splitting: list[Any] = field(default_factory=list)
     graded: list[list[Any]] = field(default_factory=list)
     hostile: list[Any] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
     again: dict[str, list[tuple[float | None, float | None]]] = field(default_factory=dict)
     unreadable: dict[str, int] = field(default_factory=dict)
     asked: int = 0
@@ -55,6 +58,7 @@ async def sit_exam(
     judge: Callable[[Path], Judge],
     folder: Path,
     *,
+    labels: Sequence[Looking] = (),
     on_answer: Callable[[], None] | None = None,
 ) -> Report:
     """
@@ -68,6 +72,8 @@ async def sit_exam(
             none, and what was answered before a kill is not asked again.
         folder (`Path`):
             Where the caches go.
+        labels (`Sequence[Looking]`, *optional*):
+            Statements with a person's labels, see [`read_labels`].
         on_answer (`Callable`, *optional*):
             Called whenever an item is done.
 
@@ -86,6 +92,7 @@ async def sit_exam(
     answers.splitting = await sitting.each(exam.splitting, sitting.split)
     answers.graded = await sitting.each(exam.graded, sitting.grade)
     answers.hostile = await sitting.each(exam.hostile, sitting.reward)
+    answers.labels = await sitting.each(labels, sitting.look)
     latency = first.engine().metrics()["judge/latency_p50"]
     answers.latency = latency or None
     repeated = _Sitting(again, None, answers)
@@ -102,7 +109,7 @@ async def sit_exam(
             for pair in zip(one, other, strict=True)
         ],
     }
-    return mark(exam, answers, first)
+    return mark(exam, answers, first, labels)
 
 
 def _pairs(
@@ -177,12 +184,12 @@ class _Sitting:
             return None
 
 
-def exam_workload(exam: Exam) -> Workload:
+def exam_workload(exam: Exam, labels: Sequence[Looking] = ()) -> Workload:
     """Calls and tokens of one judge's exam, both rounds, by characters and without retries."""
     size = {name: len(prompt(name)) for name in ("decompose", "verify", "cover", "linguistic")}
     again = (exam.looking[:AGAIN], exam.covering[:AGAIN], exam.graded[: AGAIN // 4])
     total = Workload()
-    for one in (*exam.looking, *again[0]):
+    for one in (*exam.looking, *again[0], *labels):
         chars = size["verify"] + sum(map(len, one.statements))
         total += workload(prompt_chars=chars, completion_chars=50 * len(one.statements), image=True)
     for one in (*exam.covering, *again[1]):

@@ -30,6 +30,8 @@ def exam_grid(reports: Sequence[Report]) -> Grid:
     """One row a mark, one column a judge, the 95% interval below the value."""
     rows = [[name, *(_share(report[name]) for report in reports)] for name in _SHARES]
     rows += [[name, *(_number(report[name]) for report in reports)] for name in _NUMBERS]
+    labels = [mark.name for mark in reports[0].marks if mark.name.startswith("your labels")]
+    rows += [[name, *(_share(report[name]) for report in reports)] for name in labels]
     rows.append(["unreadable", *(_share(report["unreadable"]) for report in reports)])
     rows.append(
         ["latency, median", *("-" if r.latency is None else f"{r.latency:.2f} s" for r in reports)]

@@ -1,0 +1,139 @@
+"""
+One's own labels: statements about one's own images, told right or wrong by a person, to hold a
+judge's verdicts against.
+
+A template is a table with a statement a row and two columns to fill in, and a page that shows each
+image beside its statements.
+"""
+
+import asyncio
+import base64
+import csv
+import html
+import random
+from pathlib import Path
+
+from trl_balcap.data.images import DEFAULT_MAX_PIXELS, open_image
+from trl_balcap.data.scored import Caption, image_file, read_captions
+from trl_balcap.exam.bank import Looking
+from trl_balcap.judge import Judge, JudgeError
+from trl_balcap.report.thumbnails import thumbnail
+
+__all__ = ["read_labels", "write_template"]
+
+COLUMNS = ("number", "image", "statement", "correct", "pointable")
+_YES, _NO = ("yes", "y", "true", "1"), ("no", "n", "false", "0")
+
+
+async def write_template(
+    captions: str | Path, judge: Judge, labels: Path, *, n: int = 50, seed: int = 0
+) -> tuple[int, list[str]]:
+    """
+    Write what is to be labelled: `labels` (CSV), and a page of the same name (HTML) to look at.
+
+    Args:
+        captions (`str` or `Path`): JSONL with "image" and "caption".
+        judge ([`~judge.Judge`]): Who splits the captions into statements.
+        labels (`Path`): The table to write.
+        n (`int`, *optional*, defaults to `50`): Captions; all where there are fewer.
+        seed (`int`, *optional*, defaults to `0`): Seed of their choice.
+
+    Returns:
+        The number of statements, and why captions were left out.
+
+    Raises:
+        `FileExistsError`: if `labels` is there already.
+        `BadRowsError`: if captions cannot be read.
+    """
+    if labels.exists():
+        raise FileExistsError(f"{labels} is there already, and labels are not overwritten.")
+    rows = read_captions(captions, need_images=True)
+    if len(rows) > n:
+        chosen = set(random.Random(seed).sample(range(len(rows)), n))
+        rows = [row for place, row in enumerate(rows) if place in chosen]
+    split = await asyncio.gather(
+        *(judge.decompose(row.caption) for row in rows), return_exceptions=True
+    )
+    found: list[tuple[Caption, list[str]]] = []
+    left_out = []
+    for row, statements in zip(rows, split, strict=True):
+        if isinstance(statements, JudgeError):
+            left_out.append(f"{row.where}: {statements}")
+        elif isinstance(statements, BaseException):
+            raise statements
+        else:
+            found.append((row, statements))
+    labels.parent.mkdir(parents=True, exist_ok=True)
+    page = ["<!doctype html><meta charset='utf-8'><title>Statements to label</title>", _HOW]
+    number = 0
+    with labels.open("x", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        for row, statements in found:
+            image = image_file(row).resolve()
+            items = []
+            for statement in statements:
+                number += 1
+                table.writerow([number, image, statement, "", ""])
+                items.append(f"<li value='{number}'>{html.escape(statement)}</li>")
+            page.append(f"<section>{_picture(image)}<ol>{''.join(items)}</ol></section>")
+    labels.with_suffix(".html").write_text("\n".join(page), encoding="utf-8")
+    return number, left_out
+
+
+def read_labels(labels: Path) -> list[Looking]:
+    """
+    The statements of a table that were labelled, by image; those without any label are left out.
+
+    Args:
+        labels (`Path`): A filled in template.
+
+    Raises:
+        `ValueError`: if a column is missing, a label is neither yes nor no, or none was given.
+    """
+    by_image: dict[str, list[tuple[str, bool | None, bool | None]]] = {}
+    with labels.open(encoding="utf-8-sig", newline="") as file:
+        table = csv.DictReader(file)
+        missing = [name for name in COLUMNS[1:] if name not in (table.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{labels} has no column {missing[0]!r}; a template has {COLUMNS}.")
+        for row in table:
+            where = f"{labels}:{table.line_num}"
+            given = tuple(_label(row[name], name, where) for name in ("correct", "pointable"))
+            if given != (None, None):
+                statements = by_image.setdefault(row["image"], [])
+                statements.append((row["statement"], given[0], given[1]))
+    if not by_image:
+        raise ValueError(f"{labels} has no label yet. Fill in yes or no in the last two columns.")
+    return [
+        Looking(
+            Path(image),
+            tuple(text for text, _, _ in statements),
+            tuple(correct for _, correct, _ in statements),
+            tuple(pointable for _, _, pointable in statements),
+            "label",
+        )
+        for image, statements in by_image.items()
+    ]
+
+
+def _label(text: str | None, column: str, where: str) -> bool | None:
+    said = (text or "").strip().casefold()
+    if said and said not in (*_YES, *_NO):
+        raise ValueError(f"{where}: {column} is yes, no, or left empty; got {text!r}.")
+    return said in _YES if said else None
+
+
+def _picture(image: Path) -> str:
+    shown = thumbnail(open_image(image, DEFAULT_MAX_PIXELS))
+    data = base64.b64encode(shown.data).decode("ascii")
+    return f"<img src='data:{shown.media_type};base64,{data}' alt='{html.escape(image.name)}'>"
+
+
+_HOW = (
+    "<style>body{font:16px/1.4 sans-serif;max-width:60em;margin:2em auto}"
+    "section{display:flex;gap:2em;margin:2em 0;align-items:start}img{max-width:28em}</style>"
+    "<h1>Statements to label</h1><p>In the table, write yes or no beside each number. "
+    "<b>correct</b>: the image shows that it is so. <b>pointable</b>: one could point to what it "
+    "says; moods, opinions and remarks about the picture are not pointable.</p>"
+)
