@@ -1,12 +1,23 @@
 """`trl-balcap agree`: a metric beside people."""
 
 import json
+import random
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kendalltau, spearmanr
 
 from trl_balcap.cli import main
+from trl_balcap.data import BadRowsError
 from trl_balcap.evals.agree import agreement
 from trl_balcap.evals.arena import HUMAN_RANKING
+from trl_balcap.evals.battles import load_battles
+from trl_balcap.evals.ranks import correlations
+from trl_balcap.scenes.benchmarks import write_benchmarks
 
 MODELS = [model for model in HUMAN_RANKING if model != "human"]
 
@@ -139,6 +150,7 @@ def test_rows_of_a_metric_agree_with_people(tmp_path, capsys):
     assert main(["agree", *given, "--battles", str(tmp_path / "battles.json")]) == 0
     shown = capsys.readouterr().out
     assert "Kendall 1.0000" in shown
+    assert "over 2 models" in shown  # the third fights no battle
     # The second battle is a tie by the metric; the third model has no rows.
     assert "Caption-level agreement: 0.500" in shown
     assert "over 2 battles, ties included" in shown
@@ -151,3 +163,144 @@ def test_files_that_are_no_json(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["agree", str(path)])
     assert f"{path}:1: not JSON" in capsys.readouterr().err
+
+
+def test_intervals_of_rank_correlations():
+    """Of three models in reverse order, every resample with two of them is in reverse, too."""
+    found = agreement(dict(zip(MODELS[:3], (1.0, 2.0, 3.0), strict=True)))
+    assert found["kendall_interval"] == (-1.0, -1.0)
+    # One swap of four: resamples agree between not at all and wholly.
+    a, b, c, d = MODELS[:4]
+    low, high = agreement([a, c, b, d])["kendall_interval"]
+    assert (round(low, 6), high) == (-1.0, 1.0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=3, max_size=8))
+def test_correlations_of_rounds_are_scipy_s(pairs):
+    x, y = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        return
+    rho, tau = correlations(x[None], y[None])
+    assert rho[0] == pytest.approx(spearmanr(x, y)[0])
+    assert tau[0] == pytest.approx(kendalltau(x, y)[0])
+
+
+# ---- battles judged here -------------------------------------------------------------------------
+
+
+def published_battles(n: int, seed: int = 0) -> list[dict]:
+    """Battles with the fields of caparena_annots_eval.json; people prefer the better-ranked."""
+    rng = random.Random(seed)
+    battles = []
+    for place in range(n):
+        one, other = rng.sample(HUMAN_RANKING, 2)
+        better = min((one, other), key=HUMAN_RANKING.index)
+        winner = better if rng.random() < 0.8 else rng.choice(["equal", "bad", "skip"])
+        texts = {"caption1": f"{one} {'word ' * 110}", "caption2": f"{other} {'word ' * 110}"}
+        level = f"level {rng.randrange(1, 5)}"
+        battle = {"img": f"test_{place % 5100:05d}.jpg", "source1": one, "source2": other, **texts}
+        battle |= {"ref": "word " * 120, "winner": winner, "cluster": level}
+        battles.append(battle | {"in-400": place < 400})
+    return battles
+
+
+def test_all_published_battles(tmp_path, capsys):
+    """6,523 battles as they are published, with a judge that is always of the people's mind."""
+    battles = published_battles(6523)
+    path = tmp_path / "caparena_annots_eval.json"
+    path.write_text(json.dumps(battles))
+    assert len(load_battles(path)) == 6523
+    for battle in battles:
+        sides = {battle["source1"]: "Caption 1 is better", battle["source2"]: "Caption 2 is better"}
+        battle["judge"] = sides.get(battle["winner"], "Tie")
+    assert command(tmp_path, battles) == 0
+    shown = capsys.readouterr().out
+    assert "Spearman 1.0000" in shown
+    assert "95% intervals, battles resampled: Spearman 0.9" in shown
+    n = sum("human" not in (b["source1"], b["source2"]) for b in battles)
+    assert f"Agreement on captions: 1.000 (0.999 to 1.000) over {n} battles, ties included" in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "must be a list of battles"),
+        ("[1]", "[0]: a battle must be an object"),
+        ('[{"img": "a.jpg"}]', "[0]: source1, source2, caption1, caption2, ref, winner"),
+    ],
+)
+def test_battle_files_of_another_form(tmp_path, content, message):
+    path = tmp_path / "battles.json"
+    path.write_text(content)
+    with pytest.raises(BadRowsError, match=re.escape(message)):
+        load_battles(path)
+
+
+@pytest.fixture
+def fought(tmp_path):
+    """Six scenes, described by a good and a poor model and a person; people prefer the good one."""
+    data = write_benchmarks(tmp_path / "world", 6)
+    good, poor = (
+        [json.loads(line) for line in data[name].read_text().splitlines()]
+        for name in ("good", "poor")
+    )
+    battles = []
+    for place, (better, worse) in enumerate(zip(good, poor, strict=True)):
+        sides = [(MODELS[0], better["caption"]), (MODELS[1], worse["caption"])]
+        if place == 0:
+            sides[1] = ("human", better["reference"])
+        if place % 2:
+            sides.reverse()
+        (one, first), (other, second) = sides
+        battle = {"img": Path(better["image"]).name, "source1": one, "source2": other}
+        battle |= {"caption1": first, "caption2": second, "ref": better["reference"]}
+        battles.append(battle | {"winner": MODELS[0], "cluster": "level 1", "in-400": True})
+    path = tmp_path / "battles.json"
+    path.write_text(json.dumps(battles))
+    images, verdicts = str(tmp_path / "world/images"), str(tmp_path / "verdicts")
+    judging = ["--judge", "scenes/oracle", "--images", images, "--verdicts", verdicts]
+    return ["agree", str(path), *judging]
+
+
+def test_battles_are_judged_by_pairs(fought, tmp_path, capsys):
+    assert main(fought) == 0
+    shown = capsys.readouterr().out
+    assert "caparena by scenes/oracle" in shown
+    assert "over 5 battles, ties included" in shown  # people's own captions are not asked about
+    made = json.loads((tmp_path / "verdicts/battles.json").read_text())
+    assert "judge" not in made[0]
+    assert made[1]["judge_reason"].endswith(f"Judgment: {made[1]['judge']}")
+    # A row that a killed run lost is asked about again, from the cache; the others are kept.
+    rows = tmp_path / "verdicts/caparena.jsonl"
+    whole = rows.read_text()
+    rows.write_text(whole[:-30])
+    assert main(fought) == 0
+    assert rows.read_text() == whole
+
+
+def test_battles_are_judged_by_scores(fought, tmp_path, capsys):
+    out = tmp_path / "agreement.json"
+    assert main([*fought, "--by", "b-capscore", "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    # By hand: the verdict of each battle is which caption has the higher b-CapScore.
+    scores = {
+        model: {
+            row["id"]: row["score"]
+            for row in map(
+                json.loads,
+                (tmp_path / "verdicts" / model / "b-capscore.jsonl").read_text().splitlines(),
+            )
+        }
+        for model in MODELS[:2]
+    }
+    better = [scores[MODELS[0]][i] > scores[MODELS[1]][i] for i in scores[MODELS[1]]]
+    assert found["captions"]["n"] == len(better) == 5
+    assert found["captions"]["overall"] == pytest.approx(sum(better) / 5)
+    assert "b-capscore" in capsys.readouterr().out
+
+
+def test_judging_battles_needs_its_folders(fought, capsys):
+    with pytest.raises(SystemExit):
+        main(fought[:4])
+    assert "--images FOLDER and --verdicts FOLDER" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_all_metrics_run_without_a_key_and_tell_good_from_poor(tmp_path):
 def test_perfect_captions_have_all_points(tmp_path):
     data = write_benchmarks(tmp_path, 6)
     rows = [json.loads(line) for line in (tmp_path / "captions.jsonl").read_text().splitlines()]
-    captions = [{**row, "caption": row["reference"]} for row in rows]
+    captions = [{"id": Path(row["image"]).stem, **row, "caption": row["reference"]} for row in rows]
     (tmp_path / "perfect.jsonl").write_text("".join(json.dumps(row) + "\n" for row in captions))
     for metric in ("dcscore", "captionqa", "caparena"):
         command = [

@@ -16,7 +16,9 @@ _PREFLIGHT_TOKENS = 64
 _WORKS = ("unreadable", "rate_limited")
 
 
-def api_captioner(model: str, how: Generation, api_base: str | None = None) -> Captioner:
+def api_captioner(
+    model: str, how: Generation, api_base: str | None = None, client: Judge | None = None
+) -> Captioner:
     """
     A captioner that asks a server, `how.batch_size` requests at a time. It asks one cheap question
     first, so that a wrong address or missing key is reported once rather than for every image.
@@ -25,18 +27,25 @@ def api_captioner(model: str, how: Generation, api_base: str | None = None) -> C
         model (`str`): A litellm model string.
         how ([`Generation`]): Prompt, bounds and temperature.
         api_base (`str`, *optional*): URL of the server.
+        client ([`~judge.Judge`], *optional*): Sends the requests, for one who reads its statistics.
 
     Raises:
         [`~judge.JudgeConfigError`]: if the server does not answer, or there is no key for it.
+        `ValueError`: if a seed is given, which not every server takes.
     """
+    if how.seed is not None:
+        raise ValueError(
+            f"The seed {how.seed} is for an engine on this machine: not every server takes one. "
+            "Leave it out, or start the server with a seed."
+        )
     # Not a judge, but the same engine: retries, limits, one place that calls litellm.
-    client = Judge(model, api_base=api_base, max_concurrency=how.batch_size)
-    asyncio.run(check_server(client.settings.text[0], how.prompt))
+    asked = client or Judge(model, api_base=api_base, max_concurrency=how.batch_size)
+    asyncio.run(check_server(asked.settings.text[0], how.prompt))
 
-    async def caption(image: Image.Image) -> str | JudgeError:
+    async def caption(images: Sequence[Image.Image]) -> str | JudgeError:
         try:
-            [reply] = await client.complete(
-                user_turn(how.prompt, image),
+            [reply] = await asked.complete(
+                user_turn(how.prompt, *images),
                 temperature=how.temperature,
                 max_tokens=how.max_new_tokens,
                 keep_truncated=True,  # as the other engines do
@@ -46,10 +55,10 @@ def api_captioner(model: str, how: Generation, api_base: str | None = None) -> C
             return error
         return reply.strip()
 
-    async def all_captions(images: Sequence[Image.Image]) -> list[str | JudgeError]:
-        return list(await asyncio.gather(*map(caption, images)))
+    async def all_captions(rows: Sequence[Sequence[Image.Image]]) -> list[str | JudgeError]:
+        return list(await asyncio.gather(*map(caption, rows)))
 
-    return lambda images: asyncio.run(all_captions(images))
+    return lambda rows: asyncio.run(all_captions(rows))
 
 
 async def check_server(deployment: Deployment, prompt: str) -> None:

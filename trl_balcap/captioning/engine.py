@@ -17,10 +17,13 @@ from PIL.Image import Image
 from trl_balcap.judge import JudgeError
 from trl_balcap.judge.images import encode_image
 
-__all__ = ["Captioner", "Generation", "adapter_base", "user_turn"]
+__all__ = ["Captioner", "Generation", "Placement", "adapter_base", "prompt_of", "user_turn"]
 
-Captioner: TypeAlias = Callable[[Sequence[Image]], Sequence[str | JudgeError]]
-"""Turns a batch of images into captions, with an error for each missing caption."""
+Captioner: TypeAlias = Callable[[Sequence[Sequence[Image]]], Sequence[str | JudgeError]]
+"""
+Turns a batch of rows, each with one or more images, into captions, with an error for each missing
+caption.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class Generation:
             Sampling temperature; 0 is greedy.
         batch_size (`int`, *optional*, defaults to `8`):
             Images at a time (for the API, concurrent requests).
+        seed (`int`, *optional*):
+            Sampling seed for engines on this machine. A run from the start then always gives the
+            same captions; a resumed run draws new samples.
 
     Raises:
         `ValueError`: if one of them is out of range.
@@ -46,6 +52,7 @@ class Generation:
     max_new_tokens: int = 512
     temperature: float = 0.0
     batch_size: int = 8
+    seed: int | None = None
 
     def __post_init__(self):
         for name in ("max_new_tokens", "batch_size"):
@@ -59,11 +66,47 @@ class Generation:
             )
 
 
-def user_turn(prompt: str, image: Image) -> list[dict[str, Any]]:
-    """Chat messages that ask `prompt` about an image, in OpenAI's format."""
-    shown = {"url": encode_image(image).url, "detail": "high"}
-    content = [{"type": "image_url", "image_url": shown}, {"type": "text", "text": prompt}]
-    return [{"role": "user", "content": content}]
+@dataclass(frozen=True)
+class Placement:
+    """
+    Placement of a model that is too large for one GPU, on this machine.
+
+    Args:
+        device_map (`str`, *optional*):
+            For transformers, such as `"auto"`, which spreads the model over all GPUs. By default
+            the model is on the first GPU, or on the CPU.
+        tensor_parallel_size (`int`, *optional*):
+            For vLLM: number of GPUs that share each layer.
+    """
+
+    device_map: str | None = None
+    tensor_parallel_size: int | None = None
+
+
+def prompt_of(prompt: str, n_images: int) -> str:
+    """
+    The prompt for a row with several images: it says how many there are, as CaptionQA's captioner
+    does.
+
+    Example:
+
+    ```python
+    >>> prompt_of("Describe this image in detail.", 2)
+    'You are viewing 2 related images. Describe this image in detail.'
+    >>> prompt_of("Describe this image in detail.", 1)
+    'Describe this image in detail.'
+
+    ```
+    """
+    return prompt if n_images == 1 else f"You are viewing {n_images} related images. {prompt}"
+
+
+def user_turn(prompt: str, *images: Image) -> list[dict[str, Any]]:
+    """Chat messages that ask `prompt` about images, in OpenAI's format."""
+    shown = [{"url": encode_image(image).url, "detail": "high"} for image in images]
+    content: list[dict[str, Any]] = [{"type": "image_url", "image_url": one} for one in shown]
+    text = {"type": "text", "text": prompt_of(prompt, len(images))}
+    return [{"role": "user", "content": [*content, text]}]
 
 
 def adapter_base(model: str) -> str | None:

@@ -10,39 +10,23 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from trl_balcap.captioning.engine import Captioner, Generation, trained_prompt
+from trl_balcap.captioning.engine import Captioner, Generation, Placement, trained_prompt
+from trl_balcap.captioning.listing import ImageRow, list_images
 from trl_balcap.data import DEFAULT_PROMPT
-from trl_balcap.data.folders import image_files, list_of, sidecar_text, written_path
+from trl_balcap.data.folders import written_path
 from trl_balcap.data.images import (
     DEFAULT_MAX_PIXELS,
-    IMAGE_SUFFIXES,
     ImageError,
     bounded_size,
     image_problem,
     open_image,
 )
-from trl_balcap.data.rows import (
-    TABLE_SUFFIXES,
-    BadRowsError,
-    cut_half_row,
-    read_jsonl,
-    read_table,
-)
-from trl_balcap.data.scored import IMAGE_COLUMNS, REFERENCE_COLUMNS, first_of, row_image
-from trl_balcap.judge import JudgeError
+from trl_balcap.data.rows import cut_half_row, read_jsonl
+from trl_balcap.judge import Judge, JudgeError
 
-__all__ = ["CaptionRun", "Engine", "ImageRow", "caption_images", "list_images"]
+__all__ = ["CaptionRun", "Engine", "ImageRow", "caption_images", "captions_left", "list_images"]
 
 Engine = Literal["auto", "transformers", "vllm", "api"]
-
-
-@dataclass(frozen=True)
-class ImageRow:
-    """An image to caption, with its id and its reference, if any."""
-
-    id: str
-    path: Path
-    reference: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,90 +49,6 @@ class CaptionRun:
     skipped: list[str]
 
 
-def list_images(source: str | Path, *, image_folder: str | Path | None = None) -> list[ImageRow]:
-    """
-    List the images of a source: a folder (by its list, or searched recursively, with references in
-    `.txt` files next to the images), a JSONL, CSV or JSON file with images, or one image.
-
-    Args:
-        source (`str` or `Path`):
-            The folder or file.
-        image_folder (`str` or `Path`, *optional*):
-            Folder that paths in a file are relative to. Defaults to the file's own folder.
-
-    Returns:
-        `list[ImageRow]`: in the order of the list, or sorted by path.
-
-    Raises:
-        `FileNotFoundError`: if `source` does not exist.
-        [`~data.BadRowsError`]: if rows have no image, an image outside the folder, or a repeated
-            id, with one message each.
-        `ValueError`: if there are no images.
-    """
-    source = Path(source)
-    if not source.exists():
-        raise FileNotFoundError(f"File or folder not found: {source}.")
-    if image_folder is not None and not Path(image_folder).is_dir():
-        raise FileNotFoundError(f"Image folder not found: {image_folder}.")
-    listed = source if source.suffix.lower() in TABLE_SUFFIXES else None
-    if source.is_dir():
-        listed = list_of(source)
-    if listed is not None:
-        rows = _listed_images(listed, Path(image_folder or listed.parent))
-    elif source.is_dir():
-        rows = [
-            ImageRow(path.relative_to(source).as_posix(), path, sidecar_text(path))
-            for path in image_files(source)
-        ]
-    else:
-        problem = image_problem(source)
-        if problem is not None:
-            raise ValueError(
-                f"{source}: {problem}. Pass an image, a folder of images, or a list of them "
-                f"({', '.join(TABLE_SUFFIXES)})."
-            )
-        rows = [ImageRow(source.name, source)]
-    if not rows:
-        raise ValueError(f"{source} contains no images ({', '.join(IMAGE_SUFFIXES)}).")
-    return rows
-
-
-def _listed_images(path: Path, folder: Path) -> list[ImageRow]:
-    rows: list[ImageRow] = []
-    problems = []
-    places: dict[str, str] = {}
-    for where, row in read_table(path):
-        try:
-            file = row_image(row, folder)
-        except ValueError as error:
-            problems.append(f"{where}: {error}")
-            continue
-        if file is None:
-            problems.append(
-                f'{where}: the row has no "image" (it has {", ".join(row)}). Rename yours.'
-            )
-            continue
-        identity = str(row.get("id", Path(first_of(row, IMAGE_COLUMNS)).name))
-        if identity in places:
-            problems.append(
-                f"{where}: the id {identity!r} is already at {places[identity]}. Give each row its "
-                'own "id".'
-            )
-            continue
-        places[identity] = where
-        rows.append(ImageRow(identity, Path(file), _reference(row)))
-    if problems:
-        raise BadRowsError(problems)
-    return rows
-
-
-def _reference(row: Mapping[str, Any]) -> str | None:
-    # "caption" may be a model's output, so it is not a reference.
-    columns = ("reference",) if "model" in row else REFERENCE_COLUMNS
-    reference = first_of(row, columns)
-    return reference if isinstance(reference, str) else None
-
-
 def caption_images(
     model: str,
     images: str | Path | Sequence[ImageRow],
@@ -161,6 +61,9 @@ def caption_images(
     temperature: float = 0.0,
     batch_size: int = 8,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    seed: int | None = None,
+    placement: Placement | None = None,
+    client: Judge | None = None,
     on_total: Callable[[int, int], None] | None = None,
     on_caption: Callable[[], None] | None = None,
 ) -> CaptionRun:
@@ -196,6 +99,12 @@ def caption_images(
             Images at a time (for the API, concurrent requests).
         max_pixels (`int`, *optional*, defaults to `401408`):
             Larger images are scaled down, see [`~data.images.bounded_size`].
+        seed (`int`, *optional*):
+            Sampling seed, see [`~captioning.engine.Generation`].
+        placement ([`~captioning.engine.Placement`], *optional*):
+            Placement of a model that is too large for one GPU.
+        client ([`~judge.Judge`], *optional*):
+            Client for the `"api"` engine, for callers that read its statistics.
         on_total (`Callable`, *optional*):
             Called once with the total number of images and the number already done.
         on_caption (`Callable`, *optional*):
@@ -216,12 +125,12 @@ def caption_images(
     if prompt is None:
         is_ours = engine != "api" or Path(model).is_dir()  # and not a provider's name
         prompt = (trained_prompt(model) if is_ours else None) or DEFAULT_PROMPT
-    how = Generation(prompt, max_new_tokens, temperature, batch_size)
+    how = Generation(prompt, max_new_tokens, temperature, batch_size, seed)
     bounded_size(1, 1, max_pixels)
     out = Path(out)
     if out.is_dir():
         raise ValueError(f"{out} is a folder. Pass a file, such as {out}/out.jsonl.")
-    start = _captioner(model, engine, api_base)
+    start = _captioner(model, engine, api_base, placement or Placement(), client)
     rows = list_images(images) if isinstance(images, str | Path) else list(images)
     made = {
         "model": model,
@@ -229,6 +138,7 @@ def caption_images(
         "temperature": temperature,
         "max_new_tokens": max_new_tokens,
         "max_pixels": max_pixels,
+        **({} if seed is None else {"seed": seed}),
     }
     done = _captions_there(out, made, rows)
     left = [row for row in rows if row.id not in done]
@@ -239,9 +149,9 @@ def caption_images(
     if left:
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("a", encoding="utf-8") as file:
-            captioner = _started(start, how, model)
+            captioner = _started(start, how, model, max(len(row.paths) for row in left))
             for batch in _readable_batches(left, batch_size, max_pixels, skipped, on_caption):
-                captions = captioner([image for _, image in batch])
+                captions = captioner([images for _, images in batch])
                 for (row, _), caption in zip(batch, captions, strict=True):
                     if isinstance(caption, JudgeError):
                         skipped.append(f"{row.path}: no caption: {caption}")
@@ -254,12 +164,27 @@ def caption_images(
     return CaptionRun(out, written, len(rows) - len(left), skipped)
 
 
-def _captioner(model: str, engine: Engine, api_base: str | None) -> Callable[..., Captioner]:
+def captions_left(out: Path, rows: Sequence[ImageRow]) -> list[ImageRow]:
+    """The rows that have no caption in `out` yet."""
+    if not out.is_file():
+        return list(rows)
+    cut_half_row(out)
+    done = {row.get("id") for _, row in read_jsonl(out)}
+    return [row for row in rows if row.id not in done]
+
+
+def _captioner(
+    model: str, engine: Engine, api_base: str | None, placement: Placement, client: Judge | None
+) -> Callable[[Generation, int], Captioner]:
     """A function that loads the captioner. Problems with model and engine are reported now."""
     if engine == "api":
         from trl_balcap.captioning.api import api_captioner
 
-        return lambda how: api_captioner(model, how, api_base)
+        if placement != Placement():
+            raise ValueError(
+                f"{model} is on a server, which has its own GPUs: leave {placement} out."
+            )
+        return lambda how, most: api_captioner(model, how, api_base, client)
     if api_base is not None:
         raise ValueError(f"api_base {api_base!r} needs engine 'api', not {engine!r}.")
     if (model.startswith((".", "/", "~")) or model.count("/") > 1) and not Path(model).exists():
@@ -270,16 +195,26 @@ def _captioner(model: str, engine: Engine, api_base: str | None) -> Callable[...
     if engine == "vllm":
         from trl_balcap.captioning.vllm import vllm_captioner
 
-        return lambda how: vllm_captioner(model, how)
+        if placement.device_map is not None:
+            raise ValueError(
+                "A device map is for --engine transformers; vLLM shares layers itself."
+            )
+        return lambda how, most: vllm_captioner(model, how, placement, most)
     from trl_balcap.captioning.transformers import transformers_captioner
 
-    return lambda how: transformers_captioner(model, how)
+    if placement.tensor_parallel_size is not None:
+        raise ValueError(
+            "tensor_parallel_size is for --engine vllm; give transformers a device_map."
+        )
+    return lambda how, most: transformers_captioner(model, how, placement)
 
 
-def _started(start: Callable[..., Captioner], how: Generation, model: str) -> Captioner:
+def _started(
+    start: Callable[[Generation, int], Captioner], how: Generation, model: str, most_images: int
+) -> Captioner:
     """Load the captioner, with a one-line error if neither a folder nor the Hub has `model`."""
     try:
-        return start(how)
+        return start(how, most_images)
     except OSError as error:
         if Path(model).exists():
             raise
@@ -297,18 +232,19 @@ def _readable_batches(
     max_pixels: int,
     skipped: list[str],
     on_skip: Callable[[], None] | None,
-) -> Iterator[list[tuple[ImageRow, Image.Image]]]:
-    """Batches of readable images; the others are reported in `skipped`."""
-    batch: list[tuple[ImageRow, Image.Image]] = []
+) -> Iterator[list[tuple[ImageRow, list[Image.Image]]]]:
+    """Batches of rows with readable images; the others are reported in `skipped`."""
+    batch: list[tuple[ImageRow, list[Image.Image]]] = []
     for row in rows:
-        problem = image_problem(row.path)
+        found = ((path, image_problem(path)) for path in row.paths)
+        path, problem = next((one for one in found if one[1] is not None), (row.path, None))
         if problem is None:
             try:
-                batch.append((row, open_image(row.path, max_pixels)))
+                batch.append((row, [open_image(path, max_pixels) for path in row.paths]))
             except ImageError as error:  # broken in a way that only decoding reveals
                 problem = str(error)
         if problem is not None:
-            skipped.append(f"{row.path}: {problem}.")
+            skipped.append(f"{path}: {problem}.")
             if on_skip is not None:
                 on_skip()
         if len(batch) == batch_size:
@@ -346,6 +282,7 @@ def _line(row: ImageRow, caption: str, out: Path, made: Mapping[str, Any]) -> st
     fields = {
         "id": row.id,
         "image": written_path(row.path, out),
+        **({"images": [written_path(path, out) for path in row.paths]} if row.more else {}),
         "caption": caption,
         **({} if row.reference is None else {"reference": row.reference}),
         **made,

@@ -7,32 +7,46 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from trl_balcap.captioning.engine import Captioner, Generation, adapter_base
+from trl_balcap.captioning.engine import (
+    Captioner,
+    Generation,
+    Placement,
+    adapter_base,
+    prompt_of,
+)
 
 __all__ = ["generate_captions", "transformers_captioner"]
 
 
-def transformers_captioner(model: str, how: Generation) -> Captioner:
+def transformers_captioner(
+    model: str, how: Generation, placement: Placement | None = None
+) -> Captioner:
     """
     A captioner that runs a transformers model, on the GPU if there is one.
 
     Args:
         model (`str`): A checkpoint or a PEFT adapter, on disk or on the Hub.
-        how ([`Generation`]): Prompt, limits, temperature and batch size.
+        how ([`Generation`]): Prompt, limits, temperature, batch size and seed.
+        placement ([`Placement`], *optional*): A map of devices for a model larger than one.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device_map = None if placement is None else placement.device_map
     # An adapter's folder loads as its base model with the adapter applied.
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(model, dtype="auto")
-    loaded.to(device)
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        model, dtype="auto", device_map=device_map
+    )
+    if device_map is None:
+        loaded.to("cuda" if torch.cuda.is_available() else "cpu")
     processor = AutoProcessor.from_pretrained(_processor_source(model))
+    if how.seed is not None:
+        torch.manual_seed(how.seed)
 
-    def captions(images: Sequence[Image]) -> list[str]:
+    def captions(rows: Sequence[Sequence[Image]]) -> list[str]:
         return generate_captions(
             loaded,
             processor,
-            images,
+            rows,
             prompt=how.prompt,
             batch_size=how.batch_size,
             max_new_tokens=how.max_new_tokens,
@@ -55,7 +69,7 @@ def _processor_source(model: str) -> str:
 def generate_captions(
     model: Any,
     processor: Any,
-    images: Sequence[Image],
+    images: Sequence[Image | Sequence[Image]],
     *,
     prompt: str,
     batch_size: int = 16,
@@ -71,8 +85,9 @@ def generate_captions(
             The captioner, on its device. Its mode (train or eval) is restored afterwards.
         processor (`ProcessorMixin`):
             Its processor. Padding is on the left here, as generation needs.
-        images (`Sequence[PIL.Image.Image]`):
-            Images, already scaled down if that matters.
+        images (`Sequence[PIL.Image.Image or Sequence[PIL.Image.Image]]`):
+            Images, already scaled down if that matters. Several in place of one get one
+            caption together, see [`~captioning.engine.prompt_of`].
         prompt (`str`):
             The user's message.
         batch_size (`int`, *optional*, defaults to `16`):
@@ -116,22 +131,24 @@ def generate_captions(
     was_training = model.training
     model.eval()
     captions: list[str] = []
-    for start in range(0, len(images), batch_size):
+    rows = [list(row) if isinstance(row, Sequence) else [row] for row in images]
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
         messages = [
             [
                 {
                     "role": "user",
                     "content": [
-                        {"type": "image", "image": image},
-                        {"type": "text", "text": prompt},
+                        *({"type": "image", "image": image} for image in row),
+                        {"type": "text", "text": prompt_of(prompt, len(row))},
                     ],
                 }
             ]
-            for image in images[start : start + batch_size]
+            for row in batch
         ]
         texts = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         inputs = processor(
-            images=[[image] for image in images[start : start + batch_size]],
+            images=batch,
             text=texts,
             padding=True,
             padding_side="left",

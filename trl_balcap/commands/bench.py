@@ -2,19 +2,25 @@
 
 import argparse
 import asyncio
-from collections.abc import Mapping
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from trl_balcap.commands.judging import add_judge_flags, judge_from
-from trl_balcap.commands.score import grid_table, pairs_of
+from trl_balcap.commands.placing import add_placement_flags, placement_from
+from trl_balcap.commands.score import (
+    add_benchmark_flags,
+    benchmarks_from,
+    grid_table,
+    pairs_of,
+)
 from trl_balcap.commands.showing import confirm, make_console, make_table, say
 
 if TYPE_CHECKING:
-    from trl_balcap.evals.bench import BenchModel
-    from trl_balcap.evals.jobs import ScorePlan
+    from trl_balcap.evals.bench import BenchModel, Plans
     from trl_balcap.judge import Judge
 
 __all__ = ["add_parser", "run"]
@@ -51,20 +57,15 @@ def add_parser(subparsers: Any) -> None:
         nargs="+",
         default=(),
         metavar="SUITE=PATH",
-        help="images of each suite: a folder, or JSONL (with references for b-capscore)",
-    )
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        default=(),
-        metavar="METRIC=PATH",
-        help="data of the published benchmarks, as for score",
+        help="images of each suite: a folder, a dataset, or JSONL (with references for b-capscore)",
     )
     parser.add_argument(
         "--out", type=Path, required=True, help="output folder for captions, rows and table"
     )
     parser.add_argument(
-        "--baseline", help="model to compare the others with (default: the first one)"
+        "--baseline",
+        help="model to compare the others with (default: that of the existing table, or the first "
+        "one)",
     )
     parser.add_argument(
         "--repeats",
@@ -72,24 +73,12 @@ def add_parser(subparsers: Any) -> None:
         default=1,
         help="times to ask the judge, so that intervals include its noise (default: 1)",
     )
-    parser.add_argument(
-        "--mode",
-        choices=("official", "strict"),
-        default="official",
-        help="same numbers as the published scripts, or corrected ones (default: official)",
-    )
-    parser.add_argument(
-        "--official-prompts",
-        nargs="+",
-        default=(),
-        metavar="PATH",
-        help="clones of the benchmarks' repositories, to use their prompts, as for score",
-    )
-    parser.add_argument("--split", default="all", help="CaptionQA domain (default: all)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of shuffles and coin flips (default: 0)"
-    )
     parser.add_argument("--yes", action="store_true", help="skip the cost confirmation")
+    parser.add_argument(
+        "--batch-size", type=int, default=8, help="images to caption at a time (default: 8)"
+    )
+    parser.add_argument("--max-new-tokens", type=int, help="length limit (default: the suite's)")
+    add_placement_flags(parser)
     for flag, text in (("--judge", "judge model"), ("--vision-judge", "model that sees images")):
         parser.add_argument(
             flag,
@@ -100,6 +89,7 @@ def add_parser(subparsers: Any) -> None:
             help=f"{text}, for all metrics or for one",
         )
     add_judge_flags(parser, without=("model", "vision_model", "cache"))
+    add_benchmark_flags(parser)
     parser.set_defaults(run=run)
 
 
@@ -114,11 +104,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         `ValueError`: if the arguments contradict each other, or captions cannot be scored.
     """
-    from trl_balcap.evals.bench import bench, read_bill
+    from trl_balcap.evals.bench import bench
     from trl_balcap.evals.bench_tables import bill_line, standings_grid, write_tables
+    from trl_balcap.evals.bill import read_bill
     from trl_balcap.evals.jobs import DeclinedError
-    from trl_balcap.evals.metrics.protocol import Benchmarks
-    from trl_balcap.evals.standings import read_folder, standings
+    from trl_balcap.evals.standings import read_counts, read_folder, standings
     from trl_balcap.evals.suites import suite_of
 
     console = make_console()
@@ -126,28 +116,24 @@ def run(args: argparse.Namespace) -> int:
     if not models:
         raise ValueError("bench needs --models MODEL ... or --captions NAME=PATH ..., or both.")
 
-    def agree(plans: "Mapping[tuple[str, str], tuple[ScorePlan, Judge]]") -> bool:
+    def agree(plans: "Plans") -> bool:
         table, usd = _plan_table(plans)
         console.print(table)
-        return confirm("Ask the judges?", usd=usd, yes=args.yes, console=console)
+        return confirm("Go on?", usd=usd, yes=args.yes, console=console)
 
-    benchmarks = Benchmarks(
-        mode=args.mode,
-        data=pairs_of("--data", args.data),
-        checkouts=args.official_prompts,
-        seed=args.seed,
-        split=args.split,
-    )
+    args.data = [f"{name}={path}" for name, path in _by_metric("--data", args.data).items()]
+    benchmarks = benchmarks_from(args)
     try:
         done = asyncio.run(
             bench(
                 models,
-                [suite_of(name) for name in args.suite],
+                list(dict.fromkeys(suite_of(name) for name in args.suite)),
                 lambda metric, cache: _judge(args, metric, cache),
                 out=args.out,
                 images=pairs_of("--images", args.images),
                 benchmarks=benchmarks,
                 repeats=args.repeats,
+                captioning=_captioning(args),
                 confirm=agree,
                 on_step=lambda line: say(console, line),
             )
@@ -170,11 +156,15 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"--baseline {args.baseline!r} is not in {args.out}, which has {sorted(known)}."
         )
-    baseline = args.baseline or models[0].name
-    found = standings(rows, baseline=baseline, seed=args.seed)
+    baseline = args.baseline or _baseline_of(args.out / "table.json") or models[0].name
+    counts = read_counts(args.out)
+    found = standings(rows, counts=counts, baseline=baseline, seed=args.seed)
     bill = read_bill(args.out)
     write_tables(args.out, found, baseline, bill)
     console.print(grid_table(standings_grid(found, baseline)))
+    for one in found:
+        if one.uncompared is not None:
+            say(console, f"{one.metric}: not compared: {one.uncompared}")
     say(console, bill_line(bill))
     say(console, f"Table: {args.out}/table.md, .csv, .tex, .json")
     return 1 if unscored else 0
@@ -194,9 +184,29 @@ def _models(args: argparse.Namespace) -> "list[BenchModel]":
     return models
 
 
+def _captioning(args: argparse.Namespace) -> dict[str, Any]:
+    settings = {"batch_size": args.batch_size, "placement": placement_from(args)}
+    longest = args.max_new_tokens
+    return settings if longest is None else {**settings, "max_new_tokens": longest}
+
+
+def _by_metric(flag: str, given: Sequence[str]) -> dict[str, str]:
+    """NAME=PATH entries by metric; NAME may also be a suite."""
+    from trl_balcap.evals.suites import SUITES
+
+    pairs = pairs_of(flag, given).items()
+    return {SUITES[name].metric if name in SUITES else name: path for name, path in pairs}
+
+
+def _baseline_of(table: Path) -> str | None:
+    """The baseline of the existing table, so that an added model does not become the baseline."""
+    return json.loads(table.read_text(encoding="utf-8"))["baseline"] if table.is_file() else None
+
+
 def _judge(args: argparse.Namespace, metric: str, cache: Path) -> "Judge":
     """The judge of a metric: the one given for it, else the one given for all metrics."""
     from trl_balcap.evals.metrics.registry import METRICS
+    from trl_balcap.evals.suites import SUITES
 
     def of(flag: str, given: list[str]) -> tuple[str, str | None] | None:
         found: dict[str, tuple[str, str | None]] = {}
@@ -204,7 +214,8 @@ def _judge(args: argparse.Namespace, metric: str, cache: Path) -> "Judge":
             name, equals, rest = entry.partition("=")
             if not equals or "/" in name:  # a model string may itself contain "="
                 name, rest = "", entry
-            elif name not in METRICS:
+            name = SUITES[name].metric if name in SUITES else name
+            if name and name not in METRICS:
                 raise ValueError(
                     f"{flag} {entry!r}: unknown metric {name!r}, must be one of {sorted(METRICS)}."
                 )
@@ -217,18 +228,18 @@ def _judge(args: argparse.Namespace, metric: str, cache: Path) -> "Judge":
         raise ValueError(
             f"No judge given for {metric}: pass --judge MODEL or --judge {metric}=MODEL."
         )
-    settings: dict[str, Any] = {"model": text[0], "cache": str(cache)}
-    if text[1] is not None:
-        settings["api_base"] = text[1]
+    settings: dict[str, Any] = {"model": _placed(*text), "cache": str(cache)}
     if vision is not None:
-        model, url = vision
-        settings["vision_model"] = {"model": model, "api_base": url} if url else model
+        settings["vision_model"] = _placed(*vision)
     return judge_from(args, **settings)
 
 
-def _plan_table(
-    plans: "Mapping[tuple[str, str], tuple[ScorePlan, Judge]]",
-) -> tuple[Table, float | None]:
+def _placed(model: str, url: str | None) -> Any:
+    """A judge with its own address, which judges without an address do not inherit."""
+    return {"model": model, "api_base": url} if url else model
+
+
+def _plan_table(plans: "Plans") -> tuple[Table, float | None]:
     from trl_balcap.evals.asking import cost
 
     table = make_table(

@@ -2,15 +2,21 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from trl_balcap.commands.placing import add_placement_flags, placement_from
 from trl_balcap.commands.showing import make_console, make_progress, say
+
+if TYPE_CHECKING:
+    from trl_balcap.captioning.listing import ImageRow
 
 __all__ = ["add_parser", "run"]
 
 # Copied from `caption_images`, which is slow to import; a test keeps them equal.
 PROMPT = "Describe the image in detail."
 MAX_PIXELS = 512 * 28 * 28
+MAX_NEW_TOKENS = 512
+SUITES = ("b-capscore", "decapbench", "captionqa", "caparena")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -24,12 +30,23 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "model", help="checkpoint or PEFT adapter, or a litellm model string for an API"
     )
-    parser.add_argument("images", help='folder, JSONL with "image", or one image')
+    parser.add_argument(
+        "images",
+        help='folder, JSONL with "image", one image, a dataset with the images inside (saved, in '
+        "Parquet, or on the Hub), or the name of a benchmark that has one: captionqa",
+    )
     parser.add_argument("--out", type=Path, required=True, help="output JSONL file")
     parser.add_argument("--image-folder", help="folder that listed image paths are relative to")
     parser.add_argument(
         "--prompt", help=f"prompt (default: the one the model was trained with, else {PROMPT!r})"
     )
+    parser.add_argument(
+        "--suite",
+        choices=SUITES,
+        help="caption as this benchmark wants it: its prompt, longest caption, bound on pixels, "
+        "and names of images",
+    )
+    parser.add_argument("--split", help="split of a dataset (default: train; all for captionqa)")
     parser.add_argument(
         "--engine",
         choices=("auto", "transformers", "vllm", "api"),
@@ -37,15 +54,18 @@ def add_parser(subparsers: Any) -> None:
         help="auto: api with --api-base, else vllm if installed, else transformers",
     )
     parser.add_argument("--api-base", help="URL of an OpenAI-compatible server")
-    parser.add_argument("--max-new-tokens", type=int, default=512, help="default: 512")
+    parser.add_argument(
+        "--max-new-tokens", type=int, help=f"default: {MAX_NEW_TOKENS}, or the suite's"
+    )
     parser.add_argument("--temperature", type=float, default=0.0, help="default: 0, greedy")
+    parser.add_argument("--seed", type=int, help="of the sampling, on this machine")
     parser.add_argument("--batch-size", type=int, default=8, help="default: 8")
     parser.add_argument(
         "--max-pixels",
         type=int,
-        default=MAX_PIXELS,
-        help=f"larger images are scaled down (default: {MAX_PIXELS})",
+        help=f"larger images are scaled down (default: {MAX_PIXELS}, or the suite's)",
     )
+    add_placement_flags(parser)
     parser.set_defaults(run=run)
 
 
@@ -61,25 +81,26 @@ def run(args: argparse.Namespace) -> int:
     """
     from transformers.utils import logging as transformers_logging
 
-    from trl_balcap.captioning.run import caption_images, list_images
+    from trl_balcap.captioning.run import caption_images
 
     transformers_logging.disable_progress_bar()  # we show our own
     console = make_console()
+    rows, wanted = _rows_and_settings(args)
     with make_progress(console) as progress:
         bar = progress.add_task("captioning", total=None)
         done = caption_images(
             args.model,
-            list_images(args.images, image_folder=args.image_folder),
+            rows,
             args.out,
-            prompt=args.prompt,
             engine=args.engine,
             api_base=args.api_base,
-            max_new_tokens=args.max_new_tokens,
             temperature=args.temperature,
             batch_size=args.batch_size,
-            max_pixels=args.max_pixels,
+            seed=args.seed,
+            placement=placement_from(args),
             on_total=lambda total, there: progress.update(bar, total=total, completed=there),
             on_caption=lambda: progress.advance(bar),
+            **wanted,
         )
     for message in done.skipped:
         say(console, f"skipped {message}")
@@ -89,3 +110,31 @@ def run(args: argparse.Namespace) -> int:
         f"{len(done.skipped)} images skipped.",
     )
     return 0 if done.written + done.kept else 1
+
+
+def _rows_and_settings(args: argparse.Namespace) -> "tuple[list[ImageRow], dict[str, Any]]":
+    """The images, and what a suite says of captioning them where no flag says otherwise."""
+    from trl_balcap.captioning.listing import list_images
+
+    wanted = {
+        "prompt": args.prompt,
+        "max_new_tokens": args.max_new_tokens,
+        "max_pixels": args.max_pixels,
+    }
+    given = {name: value for name, value in wanted.items() if value is not None}
+    defaults = {"prompt": None, "max_new_tokens": MAX_NEW_TOKENS, "max_pixels": MAX_PIXELS}
+    store = args.out.with_name(f"{args.out.stem}-images")
+    suite = args.suite or (args.images if args.images in SUITES else None)
+    if suite is None:
+        rows = list_images(
+            args.images, image_folder=args.image_folder, split=args.split or "train", store=store
+        )
+        return rows, {**defaults, **given}
+    from trl_balcap.evals.suites import suite_images, suite_of
+
+    if args.image_folder is not None:
+        raise ValueError(f"--image-folder goes with a list of one's own; {suite} names its images.")
+    found = suite_of(suite)
+    source = None if args.images in SUITES else args.images
+    rows = suite_images(found, source, split=args.split or "all", store=store)
+    return rows, {**found.generation(), **given}

@@ -16,10 +16,19 @@ from trl_balcap.commands.showing import confirm, make_console, make_progress, ma
 
 if TYPE_CHECKING:
     from trl_balcap.evals.jobs import ScorePlan
+    from trl_balcap.evals.metrics.protocol import Benchmarks
     from trl_balcap.evals.tables import Grid
     from trl_balcap.judge import Judge
 
-__all__ = ["add_parser", "grid_table", "pairs_of", "run"]
+__all__ = [
+    "add_benchmark_flags",
+    "add_parser",
+    "benchmarks_from",
+    "grid_table",
+    "pairs_of",
+    "plan_table",
+    "run",
+]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -58,6 +67,14 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--yes", action="store_true", help="skip the cost confirmation")
     add_judge_flags(parser)
+    add_benchmark_flags(parser).add_argument(
+        "--model-name", default="captions", help="name of your model in CapArena-Auto"
+    )
+    parser.set_defaults(run=run)
+
+
+def add_benchmark_flags(parser: argparse.ArgumentParser) -> Any:
+    """Add the flags of the published benchmarks to a command, and return their group."""
     benchmarks = parser.add_argument_group("published benchmarks")
     benchmarks.add_argument(
         "--mode",
@@ -83,15 +100,26 @@ def add_parser(subparsers: Any) -> None:
     )
     benchmarks.add_argument("--split", default="all", help="CaptionQA domain (default: all)")
     benchmarks.add_argument(
-        "--model-name", default="captions", help="name of your model in CapArena-Auto"
-    )
-    benchmarks.add_argument(
         "--seed",
         type=int,
         default=0,
         help="seed of CaptionQA's shuffle and CapArena's coin flips (default: 0)",
     )
-    parser.set_defaults(run=run)
+    return benchmarks
+
+
+def benchmarks_from(args: argparse.Namespace, **settings: Any) -> "Benchmarks":
+    """The settings given with those flags."""
+    from trl_balcap.evals.metrics.protocol import Benchmarks
+
+    return Benchmarks(
+        mode=args.mode,
+        data=pairs_of("--data", args.data),
+        checkouts=args.official_prompts,
+        split=args.split,
+        seed=args.seed,
+        **settings,
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -134,27 +162,16 @@ def _score(
     args: argparse.Namespace, captions: str, out: Path, judge: "Judge", console: Console
 ) -> bool:
     """Score one file and show the table. True if every metric scored at least one caption."""
-    from trl_balcap.evals.asking import cost
-    from trl_balcap.evals.metrics.protocol import Benchmarks
     from trl_balcap.evals.run import score_captions
     from trl_balcap.evals.tables import result_lines, results_grid
 
-    benchmarks = Benchmarks(
-        mode=args.mode,
-        data=pairs_of("--data", args.data),
-        split=args.split,
-        model=args.model_name,
-        checkouts=args.official_prompts,
-        seed=args.seed,
-    )
+    benchmarks = benchmarks_from(args, model=args.model_name)
     with make_progress(console) as progress:
         bars: dict[str, Any] = {}
 
         def agree(plan: "ScorePlan") -> bool:
-            console.print(_plan_table(plan, judge))
-            costs = [cost(judge, work) for work in plan.workloads.values()]
-            known = [dollars for dollars in costs if dollars is not None]
-            usd = sum(known) if len(known) == len(costs) else None
+            table, usd = plan_table(plan, judge)
+            console.print(table)
             if not confirm(
                 "Ask the judge?", usd=usd, yes=args.yes, console=console, progress=progress
             ):
@@ -206,7 +223,8 @@ def grid_table(grid: "Grid", n_columns: int | None = None) -> Table:
     return table
 
 
-def _plan_table(plan: "ScorePlan", judge: "Judge") -> Table:
+def plan_table(plan: "ScorePlan", judge: "Judge") -> tuple[Table, float | None]:
+    """The planned questions as a table, and their total cost, `None` if a price is unknown."""
     from trl_balcap.evals.asking import cost
 
     table = make_table(
@@ -230,7 +248,7 @@ def _plan_table(plan: "ScorePlan", judge: "Judge") -> Table:
     if len(plan.workloads) > 1:
         table.add_section()
         table.add_row("all", "", "", "", "", "", f"{total:.2f}" if known else "price unknown")
-    return table
+    return table, total if known else None
 
 
 def _compare(args: argparse.Namespace, console: Console) -> int:

@@ -43,8 +43,9 @@ def agreement(
             Name of the metric in messages.
 
     Returns:
-        `dict`: "ranking" and "scores"; "spearman" and "kendall" with "spearman_p" and "kendall_p",
-        `None` if all scores are equal; "human_positions"; and "captions" and
+        `dict`: "ranking" and "scores"; "spearman" and "kendall", each with its p-value in "_p" and
+        its 95% interval in "_interval" (from resampled battles, or from resampled models if there
+        are no battles), `None` if all scores are equal; "human_positions"; and "captions" and
         "captions_without_ties", `None` without battles.
 
     Raises:
@@ -59,7 +60,7 @@ def agreement(
 
     ```
     """
-    captions = without_ties = None
+    captions = without_ties = rounds = None
     scores: dict[str, float] = {}
     if isinstance(metric, dict):
         for model, value in metric.items():
@@ -74,7 +75,7 @@ def agreement(
     elif isinstance(metric, list) and all(isinstance(entry, dict) for entry in metric):
         _check_battles(metric, name)
         elo = bootstrap_ranking(winners(metric))
-        ranking, scores = elo.models, elo.median
+        ranking, scores, rounds = elo.models, elo.median, elo.rounds
         if all("winner" in battle and "cluster" in battle for battle in metric):
             captions = caption_agreement(metric)
             without_ties = caption_agreement(metric, include_tie=False)
@@ -83,7 +84,8 @@ def agreement(
             f"{name} must be {{model: score}}, a list of model names, or a list of battles with "
             '"source1", "source2" and "judge".'
         )
-    ranking = [model for model in ranking if model != HUMAN]
+    if rounds is None:
+        ranking = [model for model in ranking if model != HUMAN]
     if len(ranking) < 2:
         raise ValueError(
             f"A ranking of {len(ranking)} models cannot be correlated; pass 2 or more."
@@ -91,7 +93,7 @@ def agreement(
     if len(set(ranking)) < len(ranking):
         raise ValueError(f"{name} ranks the same model twice.")
     good = {model: -score if lower_is_better else score for model, score in scores.items()}
-    found = model_agreement(ranking, human_ranking, scores=good or None)
+    found = model_agreement(ranking, human_ranking, scores=good or None, rounds=rounds)
     return {
         "ranking": ranking,
         "scores": scores,
@@ -153,7 +155,8 @@ def agreement_of_rows(
     """
     Agreement of a metric with people, from rows written by `trl-balcap score` for each model.
 
-    Models are ranked by their corpus scores and, if battles are given, captions by theirs.
+    With battles, captions are compared by their scores, and models ranked by the Elo of these
+    comparisons, as in CapArena; without battles, models are ranked by their corpus scores.
 
     Args:
         rows (`Mapping`):
@@ -177,14 +180,18 @@ def agreement_of_rows(
         if value is None:
             raise ValueError(f"{model} has no {metric} score: none of its captions was scored.")
         scores[model] = value
-    result = agreement(scores, human_ranking, name="the rows")
-    if battles is not None:
-        _check_battles(list(battles), "the battles")
-        judged = battles_from_rows(battles, rows)
-        for key, ties in (("captions", True), ("captions_without_ties", False)):
-            found = caption_agreement(judged, include_tie=ties)
-            result[key] = found._asdict() if found.n else None
-    return result
+    if battles is None:
+        return agreement(scores, human_ranking, name="the rows")
+    _check_battles(list(battles), "the battles")
+    judged = battles_from_rows(battles, rows)
+    if not winners(judged):
+        first = next((battle["img"] for battle in battles), "none")
+        raise ValueError(
+            f"No battle has scores of both its captions, such as those of {first!r}: the rows are "
+            f"of {', '.join(rows)}, and their images go by their files' names."
+        )
+    found = agreement(judged, human_ranking, name="the battles")
+    return {**found, "corpus_scores": scores}
 
 
 def _check_battles(battles: list[dict[str, Any]], name: str | Path) -> None:

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trl_balcap.evals.ranks import RankAgreement, rank_agreement
 from trl_balcap.evals.rules.caparena import verdict_of
 
 __all__ = [
     "HUMAN_RANKING",
     "CaptionAgreement",
     "EloRanking",
-    "RankAgreement",
     "bootstrap_ranking",
     "caption_agreement",
     "elo_ratings",
@@ -47,17 +47,24 @@ files."""
 LEVELS = ("level 1", "level 2", "level 3", "level 4")
 HUMAN = "human"
 
+K, SCALE, INITIAL = 4, 400, 1000
+"""Of Elo, as the official script has them."""
+
 Fight = tuple[str, str, float]
 """First model, second model, and the first one's result: 1 won, 0 lost, 0.5 tie."""
 
 
 class EloRanking(NamedTuple):
-    """Bootstrapped Elo, best model first; `low` and `high` are the 2.5% and 97.5% quantiles."""
+    """
+    Bootstrapped Elo, best model first; `low` and `high` are the 2.5% and 97.5% quantiles; `rounds`
+    the ratings in each resample, shape (R, M), NaN where a model was not drawn.
+    """
 
     models: list[str]
     median: dict[str, float]
     low: dict[str, float]
     high: dict[str, float]
+    rounds: np.ndarray
 
     @property
     def rounded(self) -> dict[str, int]:
@@ -77,19 +84,6 @@ class CaptionAgreement(NamedTuple):
     n_ties: dict[str, int]
     low: float | None = None
     high: float | None = None
-
-
-class RankAgreement(NamedTuple):
-    """
-    Rank correlations of a metric with the human ranking, `None` if the metric gives all models the
-    same score; their p-values; and the human position of each model.
-    """
-
-    spearman: float | None
-    kendall: float | None
-    human_positions: list[int]
-    spearman_p: float | None = None
-    kendall_p: float | None = None
 
 
 def winners(battles: Sequence[Mapping[str, Any]]) -> list[Fight]:
@@ -117,14 +111,12 @@ def winners(battles: Sequence[Mapping[str, Any]]) -> list[Fight]:
     return fights
 
 
-def elo_ratings(
-    fights: Sequence[Fight], *, k: float = 4, scale: float = 400, initial: float = 1000
-) -> dict[str, float]:
+def elo_ratings(fights: Sequence[Fight]) -> dict[str, float]:
     """
     Elo after the fights. Their order matters.
 
-    `e = 1 / (1 + 10 ** ((r_b - r_a) / scale))`; the first gains `k (s - e)`, the second the
-    opposite.
+    `e = 1 / (1 + 10 ** ((r_b - r_a) / 400))`; the first gains `4 (s - e)`, the second the opposite;
+    all begin at 1000.
 
     Example:
 
@@ -134,14 +126,13 @@ def elo_ratings(
 
     ```
     """
-    ratings: dict[str, float] = {}
-    for first, second, score in fights:
-        r_a, r_b = ratings.setdefault(first, initial), ratings.setdefault(second, initial)
-        e_a = 1 / (1 + 10 ** ((r_b - r_a) / scale))
-        e_b = 1 / (1 + 10 ** ((r_a - r_b) / scale))
-        ratings[first] += k * (score - e_a)
-        ratings[second] += k * (1 - score - e_b)
-    return ratings
+    if not fights:
+        return {}
+    names = list(dict.fromkeys(model for fight in fights for model in fight[:2]))
+    fought = np.array([[names.index(model) for model in fight[:2]] for fight in fights])
+    in_order = np.arange(len(fights))[None]  # (1, N)
+    ratings = _ratings_of_rounds(fought, np.array([score for *_, score in fights]), in_order)
+    return dict(zip(names, map(float, ratings[0]), strict=True))
 
 
 def bootstrap_ranking(fights: Sequence[Fight], *, rounds: int = 1000, seed: int = 42) -> EloRanking:
@@ -160,24 +151,40 @@ def bootstrap_ranking(fights: Sequence[Fight], *, rounds: int = 1000, seed: int 
             "A ranking needs at least one battle that has a 'judge' and no 'human' among its "
             "sources."
         )
-    generator = np.random.RandomState(seed)
     n = len(fights)
-    samples: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        drawn = generator.choice(n, n, replace=True)
-        for model, rating in elo_ratings([fights[i] for i in drawn]).items():
-            samples.setdefault(model, []).append(rating)  # a model that is not drawn has no rating
-    quantiles = {
-        model: np.quantile(values, (0.5, 0.025, 0.975)) for model, values in samples.items()
-    }
-    median = {model: float(np.median(values)) for model, values in samples.items()}
-    models = sorted(median, key=lambda model: -median[model])
-    return EloRanking(
-        models=models,
-        median={model: median[model] for model in models},
-        low={model: float(quantiles[model][1]) for model in models},
-        high={model: float(quantiles[model][2]) for model in models},
-    )
+    generator = np.random.RandomState(seed)
+    drawn = np.stack([generator.choice(n, n, replace=True) for _ in range(rounds)])  # (R, N)
+    sides = [model for fight in fights for model in fight[:2]]
+    names = list(dict.fromkeys(sides[2 * place + side] for place in drawn[0] for side in (0, 1)))
+    names = list(dict.fromkeys([*names, *sides]))
+    numbers = {name: number for number, name in enumerate(names)}
+    fought = np.array([[numbers[first], numbers[second]] for first, second, _ in fights])  # (N, 2)
+    ratings = _ratings_of_rounds(fought, np.array([score for *_, score in fights]), drawn)
+    there = np.flatnonzero(~np.isnan(ratings).all(axis=0))  # a model that no round drew has none
+    names, ratings = [names[number] for number in there], ratings[:, there]
+    low, median, high = np.nanquantile(ratings, (0.025, 0.5, 0.975), axis=0)
+    order = np.argsort(-median, kind="stable")
+    models = [names[number] for number in order]
+    by_name = [
+        dict(zip(models, map(float, row[order]), strict=True)) for row in (median, low, high)
+    ]
+    return EloRanking(models, *by_name, rounds=ratings[:, order])
+
+
+def _ratings_of_rounds(fought: np.ndarray, scores: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """[`elo_ratings`] of all rounds at once, shape (R, M)."""
+    n_rounds, n_fights = drawn.shape
+    every = np.arange(n_rounds)
+    ratings = np.full((n_rounds, fought.max() + 1), float(INITIAL))  # (R, M)
+    seen = np.zeros(ratings.shape, dtype=bool)
+    for place in range(n_fights):
+        first, second = fought[drawn[:, place]].T  # (R,) each
+        score = scores[drawn[:, place]]
+        r_a, r_b = ratings[every, first], ratings[every, second]
+        ratings[every, first] += K * (score - 1 / (1 + 10 ** ((r_b - r_a) / SCALE)))
+        ratings[every, second] += K * (1 - score - 1 / (1 + 10 ** ((r_a - r_b) / SCALE)))
+        seen[every, first] = seen[every, second] = True
+    return np.where(seen, ratings, np.nan)
 
 
 def caption_agreement(
@@ -257,6 +264,7 @@ def model_agreement(
     human_ranking: Sequence[str] = HUMAN_RANKING,
     *,
     scores: Mapping[str, float] | None = None,
+    rounds: np.ndarray | None = None,
 ) -> RankAgreement:
     """
     Spearman and Kendall correlation of a metric with the human ranking of models.
@@ -272,6 +280,9 @@ def model_agreement(
         scores (`Mapping[str, float]`, *optional*):
             The metric's score of each model, higher is better. Equal scores are then ties; without
             scores, there are no ties.
+        rounds (`np.ndarray`, *optional*):
+            The score of each model of the ranking in R resamples of battles, shape (R, M), to take
+            intervals from; without it models are resampled.
 
     Returns:
         [`RankAgreement`]
@@ -301,14 +312,10 @@ def model_agreement(
     metric: list[float] = list(range(1, len(models) + 1))
     if scores is not None:
         metric = [-scores[model] for model in models]
-        if len(set(metric)) == 1:
-            return RankAgreement(None, None, human)
-    from scipy.stats import kendalltau, spearmanr
-
-    spearman, kendall = spearmanr(human, metric), kendalltau(human, metric)
-    rho, rho_p = (float(value) for value in np.asarray(spearman))
-    tau, tau_p = (float(value) for value in np.asarray(kendall))
-    return RankAgreement(rho, tau, human, rho_p, tau_p)
+    if rounds is not None:
+        of_models = [place for place, model in enumerate(metric_ranking) if model != HUMAN]
+        rounds = -rounds[:, of_models]
+    return rank_agreement(human, metric, rounds=rounds)
 
 
 def _share(values: Sequence[bool]) -> float | None:

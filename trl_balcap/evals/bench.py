@@ -2,60 +2,44 @@
 `trl-balcap bench`: many captioners and benchmarks in one folder.
 
     DIR/captions/<model>/<suite>.jsonl                    captions of each model
+    DIR/scores/<model>/<metric>/captions.json             number of captions to score
     DIR/scores/<model>/<metric>/repeat-<k>/<metric>.jsonl verdicts
     DIR/judge-cache, judge-cache-2, ...                   shared by all models, one per repeat
-    DIR/bill.jsonl                                        cost of each run, failed ones included
+    DIR/bill.jsonl                                        cost of each step, of all runs
     DIR/table.md, .csv, .tex, .json                       results of all runs in the folder
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from copy import copy
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trl_balcap.captioning.run import ImageRow, caption_images, list_images
+from trl_balcap.captioning.api import check_server
+from trl_balcap.captioning.run import ImageRow
+from trl_balcap.data import DEFAULT_PROMPT
 from trl_balcap.data.folders import check_out_folder
+from trl_balcap.evals.bench_captions import (
+    BenchModel,
+    Writing,
+    finds_images,
+    given_captions,
+    images_of,
+)
+from trl_balcap.evals.bill import Bill
 from trl_balcap.evals.jobs import DeclinedError, ScorePlan, replace_file
 from trl_balcap.evals.metrics.protocol import Benchmarks
 from trl_balcap.evals.metrics.registry import METRICS
 from trl_balcap.evals.results import Evaluation
-from trl_balcap.evals.run import score_captions, spent_since
+from trl_balcap.evals.run import score_captions
 from trl_balcap.evals.suites import Suite
 from trl_balcap.judge import Judge
 
-__all__ = ["BenchModel", "Benched", "bench", "read_bill"]
+__all__ = ["BenchModel", "Benched", "Plans", "bench"]
 
-
-@dataclass(frozen=True)
-class BenchModel:
-    """
-    One captioner in the table.
-
-    Args:
-        name (`str`):
-            Its name in the table.
-        source (`str`):
-            A checkpoint, an adapter, or a litellm model string; or a caption file.
-        api_base (`str`, *optional*):
-            URL of the model's server.
-        is_captions (`bool`, *optional*, defaults to `False`):
-            Whether `source` is a caption file, or a folder with one file per suite.
-    """
-
-    name: str
-    source: str
-    api_base: str | None = None
-    is_captions: bool = False
-
-    @property
-    def slug(self) -> str:
-        """The name, made safe for a folder."""
-        return re.sub(r"[^\w.+-]+", "_", self.name)
+Plans = Mapping[tuple[str, str], tuple[ScorePlan, Judge]]
+"""What is left to ask, and the judge, by model and metric."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +61,15 @@ async def bench(
     images: Mapping[str, str | Path] | None = None,
     benchmarks: Benchmarks | None = None,
     repeats: int = 1,
-    confirm: Callable[[Mapping[tuple[str, str], tuple[ScorePlan, Judge]]], bool] | None = None,
+    captioning: Mapping[str, Any] | None = None,
+    confirm: Callable[[Plans], bool] | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> list[Benched]:
     """
     Write missing captions, then score everything into one folder.
 
     Existing results are kept: another run can add models or metrics, and an interrupted run resumes
-    where it stopped.
+    where it stopped. Data, images, names and judges are checked before anything is captioned.
 
     Args:
         models (`Sequence[BenchModel]`):
@@ -96,15 +81,18 @@ async def bench(
         out (`str` or `Path`):
             Output folder.
         images (`Mapping[str, str or Path]`, *optional*):
-            Images to caption, by suite, see [`list_images`]; for existing captions, the folder that
-            their image paths are relative to.
+            Images to caption, by suite, see [`suite_images`]; for existing captions, the folder
+            that their image paths are relative to, unless they are relative to the caption file.
         benchmarks ([`Benchmarks`], *optional*):
             Data and prompts of the published benchmarks.
         repeats (`int`, *optional*, defaults to `1`):
             How many times to ask the judge; with several, the intervals include its noise.
+        captioning (`Mapping[str, Any]`, *optional*):
+            Further arguments of [`~captioning.run.caption_images`], such as `batch_size`.
         confirm (`Callable`, *optional*):
-            Called with what is left to ask, by model and metric, and the judges; nothing is asked
-            unless it returns `True`.
+            Called with the planned questions, by model and metric, and who is asked; nothing is
+            asked unless it returns `True`. Called once for captions from servers, if any, and once
+            for the judges.
         on_step (`Callable`, *optional*):
             Called with a line of text at each step.
 
@@ -126,50 +114,74 @@ async def bench(
         )
     check_out_folder(out)
     out, say = Path(out), on_step or (lambda line: None)
-    out.mkdir(parents=True, exist_ok=True)
-    images, benchmarks = images or {}, benchmarks or Benchmarks()
-    made: dict[tuple[str, int], Judge] = {}
-    for suite in suites:
-        for repeat in range(1, repeats + 1):
-            cache = out / ("judge-cache" if repeat == 1 else f"judge-cache-{repeat}")
-            made[suite.metric, repeat] = judges(suite.metric, cache)
-        # Checked before anything is captioned, let alone paid for.
-        await made[suite.metric, 1].preflight(vision=METRICS[suite.metric].needs_image)
-    runs = []
     for model in models:
-        _write_model(out / "scores" / model.slug, model)
-        for suite in suites:
-            source = images.get(suite.name, images.get(suite.metric))
-            path = _captions(model, suite, source, out, say)
-            runs += [_Run(model, suite, path, source, n, out) for n in range(1, repeats + 1)]
+        _check_model(out / "scores" / model.slug, model)
+    images, benchmarks = images or {}, benchmarks or Benchmarks()
+    made = {
+        (suite.metric, repeat): judges(suite.metric, _cache(out, repeat))
+        for suite in suites
+        for repeat in range(1, repeats + 1)
+    }
+    writings: list[Writing] = []
+    files: dict[tuple[str, str], Path] = {}
+    for suite in suites:
+        source = images.get(suite.name, images.get(suite.metric))
+        metric = METRICS[suite.metric].build(made[suite.metric, 1], benchmarks)
+        rows: list[ImageRow] | None = None
+        for model in models:
+            if model.is_captions:
+                files[model.name, suite.name] = given_captions(model, suite)
+                continue
+            if rows is None:
+                rows = images_of(suite, metric, source, benchmarks, out)
+            path = out / "captions" / model.slug / f"{suite.name}.jsonl"
+            files[model.name, suite.name] = path
+            writings.append(Writing(model, suite, rows, path, dict(captioning or {})))
+    out.mkdir(parents=True, exist_ok=True)
+    bill = Bill(out)
+    for suite in suites:
+        judge = made[suite.metric, 1]
+        try:
+            await judge.preflight(vision=METRICS[suite.metric].needs_image)
+        finally:
+            bill.enter(judge, {"metric": suite.metric, "step": "preflight"})
+    paid = {one.place: one.plan() for one in writings if one.is_paid}
+    for _, client in paid.values():
+        await check_server(client.settings.text[0], DEFAULT_PROMPT)
+    _agree(paid, confirm)
+    for one in writings:
+        await one.write(bill, say)
+    runs = [
+        _Run(model, suite, files[model.name, suite.name], folder, n, out)
+        for model in models
+        for suite in suites
+        for folder in [images.get(suite.name, images.get(suite.metric))]
+        for n in range(1, repeats + 1)
+    ]
     plans = {}
     for run in runs:
         judge = made[run.suite.metric, run.repeat]
         plan = await run.plan(judge, benchmarks)
         if any(plan.left.values()):
             plans[f"{run.model.name} ({run.repeat})", run.suite.metric] = (plan, judge)
-    if plans and confirm is not None and not confirm(plans):
-        raise DeclinedError("The cost was declined, so nothing was asked.")
+    _agree(plans, confirm)
+    for model in models:
+        _write_model(out / "scores" / model.slug, model)
     done = []
     for run in runs:
         say(f"{run.model.name}: {run.suite.metric}, time {run.repeat} of {repeats}")
-        evaluation = await run.score(made[run.suite.metric, run.repeat], benchmarks)
+        evaluation = await run.score(made[run.suite.metric, run.repeat], benchmarks, bill)
         done.append(Benched(run.model.name, run.suite.metric, run.repeat, evaluation))
     return done
 
 
-def read_bill(folder: Path) -> dict[str, Any]:
-    """The total cost of all runs in a folder; dollars are `None` if a price is unknown."""
-    path = folder / "bill.jsonl"
-    entries = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    total: dict[str, Any] = {"runs": len(entries), "calls": 0, "prompt tokens": 0}
-    total |= {"completion tokens": 0, "dollars": 0.0}
-    for entry in entries:
-        for name in ("calls", "prompt tokens", "completion tokens"):
-            total[name] += entry[name]
-        known = isinstance(entry["dollars"], int | float) and total["dollars"] is not None
-        total["dollars"] = total["dollars"] + entry["dollars"] if known else None
-    return total
+def _agree(plans: Plans, confirm: Callable[[Plans], bool] | None) -> None:
+    if plans and confirm is not None and not confirm(plans):
+        raise DeclinedError("The cost was declined, so nothing was asked.")
+
+
+def _cache(out: Path, repeat: int) -> Path:
+    return out / ("judge-cache" if repeat == 1 else f"judge-cache-{repeat}")
 
 
 @dataclass(frozen=True)
@@ -198,107 +210,73 @@ class _Run:
 
         with suppress(DeclinedError):
             await self._score(judge, benchmarks, decline)
-        return seen[-1] if seen else ScorePlan({}, {}, {})
+        if not seen:
+            return ScorePlan({}, {}, {})
+        [plan] = seen
+        name = self.suite.metric
+        # The table must report the right coverage even if this run is interrupted.
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        about = {"file": str(self.captions), "n": plan.left[name] + plan.done[name]}
+        replace_file(self.out.parent / "captions.json", json.dumps(about))
+        return plan
 
-    async def score(self, judge: Judge, benchmarks: Benchmarks) -> Evaluation:
-        """Score, and add the cost to the bill even if scoring fails."""
-        before = copy(judge.stats)
+    async def score(self, judge: Judge, benchmarks: Benchmarks, bill: Bill) -> Evaluation:
+        """Score, and add the cost to the bill row by row, even if scoring fails."""
+        about = {"model": self.model.name, "metric": self.suite.metric, "repeat": self.repeat}
+
+        def enter(_: str = "") -> None:
+            bill.enter(judge, about)
+
         try:
-            return await self._score(judge, benchmarks, None)
+            return await self._score(judge, benchmarks, None, enter)
         finally:
-            entry = {
-                "at": datetime.now(UTC).isoformat(timespec="seconds"),
-                "model": self.model.name,
-                "metric": self.suite.metric,
-                "repeat": self.repeat,
-                **spent_since(judge, before),
-            }
-            if entry["calls"]:
-                with (self.folder / "bill.jsonl").open("a", encoding="utf-8") as bill:
-                    bill.write(json.dumps(entry) + "\n")
+            enter()
 
     async def _score(
         self,
         judge: Judge,
         benchmarks: Benchmarks,
         confirm: Callable[[ScorePlan], bool] | None,
+        on_row: Callable[[str], None] | None = None,
     ) -> Evaluation:
-        folder = None
-        if self.model.is_captions and self.images is not None and Path(self.images).is_dir():
-            folder = self.images
+        folder = self.images if self.model.is_captions else None
+        if folder is not None and (not Path(folder).is_dir() or finds_images(self.captions)):
+            folder = None
         return await score_captions(
             self.captions,
             judge,
             out=self.out,
             metrics=[self.suite.metric],
-            benchmarks=_of_model(benchmarks, self.model),
+            benchmarks=replace(benchmarks, model=self.model.name),
             images=folder,
             allow_empty=True,
             confirm=confirm,
+            on_row=on_row,
         )
 
 
-def _of_model(benchmarks: Benchmarks, model: BenchModel) -> Benchmarks:
-    return Benchmarks(**{**vars(benchmarks), "model": model.name})
-
-
-def _captions(
-    model: BenchModel,
-    suite: Suite,
-    source: str | Path | None,
-    out: Path,
-    say: Callable[[str], None],
-) -> Path:
-    """The file with a model's captions for a suite, captioned now if not given."""
-    if model.is_captions:
-        path = Path(model.source)
-        if not path.is_dir():
-            return path
-        names = [
-            f"{name}{end}" for name in (suite.name, suite.metric) for end in (".jsonl", ".json")
-        ]
-        found = next((path / name for name in names if (path / name).is_file()), None)
-        if found is None:
-            raise FileNotFoundError(
-                f"{path} has no captions for {suite.name}: it has none of {names}."
-            )
-        return found
-    if source is None:
+def _check_model(folder: Path, model: BenchModel) -> None:
+    """
+    Raises:
+        `ValueError`: if the folder contains the scores of another model.
+    """
+    path = folder / "model.json"
+    if not path.is_file():
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    if (there["name"], there["source"]) != (model.name, model.source):
         raise ValueError(
-            f"Captioning {suite.name} needs its images. Pass --images {suite.name}=FOLDER."
+            f"{folder} has the scores of {there['name']!r} from {there['source']!r}, but this run "
+            f"has {model.name!r} from {model.source!r}. Use another name: NAME=MODEL."
         )
-    rows = list_images(source)
-    if suite.ids_are_stems:
-        rows = [ImageRow(Path(row.id).stem, row.path, row.reference) for row in rows]
-    path = out / "captions" / model.slug / f"{suite.name}.jsonl"
-    say(f"{model.name}: captions of {suite.name}")
-    made = caption_images(
-        model.source,
-        rows,
-        path,
-        prompt=suite.prompt,
-        max_pixels=suite.max_pixels,
-        api_base=model.api_base,
-        engine="auto" if model.api_base is None else "api",
-    )
-    for problem in made.skipped:
-        say(f"{model.name}: {problem}")
-    return path
 
 
 def _write_model(folder: Path, model: BenchModel) -> None:
-    """Record a model's name with its scores, and reject another model with the same folder."""
+    """Record a model's name with its scores."""
     path = folder / "model.json"
-    about = {"name": model.name, "source": model.source}
     if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        if {key: there[key] for key in about} != about:
-            raise ValueError(
-                f"{folder} has the scores of {there['name']!r} from {there['source']!r}, but this "
-                f"run has {about['name']!r} from {about['source']!r}. Use another name: "
-                "NAME=MODEL."
-            )
         return
     folder.mkdir(parents=True, exist_ok=True)
     place = len(list(folder.parent.glob("*/model.json")))  # the table's order
-    replace_file(path, json.dumps({**about, "place": place}))
+    about = {"name": model.name, "source": model.source, "place": place}
+    replace_file(path, json.dumps(about))

@@ -48,10 +48,11 @@ def wide_grid(found: Sequence[Standing]) -> Grid:
     rows = []
     for model in dict.fromkeys(one.model for one in found):
         entries = [by_place.get((model, metric)) for metric in metrics]
-        lengths = [one.words for one in entries if one is not None]
-        cells = [model, *map(_cell, entries), f"{sum(lengths) / len(lengths):.0f}"]
-        rows.append(cells)
-    return Grid("", ("model", *metrics, "words"), rows)
+        there = [one for one in entries if one is not None]
+        words = sum(one.words for one in there) / len(there)
+        scored = sum(one.score.n_scored for one in there) / sum(one.score.n for one in there)
+        rows.append([model, *map(_cell, entries), f"{words:.0f}", f"{100 * scored:.3g}%"])
+    return Grid("", ("model", *metrics, "words", "scored"), rows)
 
 
 def bench_csv(found: Sequence[Standing]) -> str:
@@ -68,10 +69,11 @@ def bench_csv(found: Sequence[Standing]) -> str:
     return text.getvalue()
 
 
-def bench_latex(found: Sequence[Standing]) -> str:
-    """Models by metrics, for a paper that uses the booktabs package."""
+def bench_latex(found: Sequence[Standing], notes: Sequence[str] = ()) -> str:
+    """Models by metrics, for a paper that uses the booktabs package, with the notes as comments."""
     grid = wide_grid(found)
     lines = [
+        *(f"% {note}" for note in notes),
         r"\begin{tabular}{l" + "r" * (len(grid.head) - 1) + "}",
         r"\toprule",
         " & ".join(map(_tex, grid.head)) + r" \\",
@@ -90,11 +92,12 @@ def write_tables(
     notes = ["95% intervals by resampling images" + _noise(found) + "."]
     if baseline is not None:
         notes.append(f"*: differs from {baseline}, p < {ALPHA} by paired bootstrap, after Holm.")
-    lines = [*grid_markdown(wide_grid(found)), "", *notes, ""]
-    lines += [*grid_markdown(standings_grid(found, baseline)), "", bill_line(bill), ""]
+    notes.append(bill_line(bill))
+    lines = [*grid_markdown(wide_grid(found)), "", *notes[:-1], ""]
+    lines += [*grid_markdown(standings_grid(found, baseline)), "", notes[-1], ""]
     replace_file(folder / "table.md", "\n".join(lines))
     replace_file(folder / "table.csv", bench_csv(found))
-    replace_file(folder / "table.tex", bench_latex(found))
+    replace_file(folder / "table.tex", bench_latex(found, notes))
     content = {
         "baseline": baseline,
         "bill": dict(bill),
@@ -129,7 +132,14 @@ def _interval(one: Standing) -> str:
     return "" if low is None or high is None else f"{low:.1f}, {high:.1f}"
 
 
+_TEX = {
+    **{mark: rf"\{mark}" for mark in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "*": r"$^{*}$",
+}
+
+
 def _tex(text: str) -> str:
-    for mark in "\\&%$#_{}":
-        text = text.replace(mark, rf"\{mark}" if mark != "\\" else r"\textbackslash ")
-    return text.replace("*", r"$^{*}$")
+    return "".join(_TEX.get(letter, letter) for letter in text)

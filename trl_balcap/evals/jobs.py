@@ -28,6 +28,7 @@ __all__ = [
     "Job",
     "ScorePlan",
     "check_settings",
+    "job_settings",
     "judge_caption",
     "make_job",
     "plan_of",
@@ -35,7 +36,9 @@ __all__ = [
     "result_of",
     "row_of",
     "score_job",
+    "sum_of_plans",
     "write_settings",
+    "written_rows",
 ]
 
 UNDER_WAY = 128  # captions at a time; the judge limits its calls itself
@@ -61,6 +64,8 @@ class Job:
     metric: Metric
     path: Path
     settings: dict[str, Any]
+    captions: list[Caption] = field(default_factory=list)
+    passed_over: int = 0
     kept: dict[str, dict[str, Any]] = field(default_factory=dict)
     earlier: dict[str, dict[str, Any]] = field(default_factory=dict)  # to try again
 
@@ -81,15 +86,29 @@ class Job:
             inputs["reference_sha256"] = sha256((caption.reference or "").encode()).hexdigest()
         return inputs
 
-    def read_earlier(self, captions: Sequence[Caption]) -> None:
+    def take(self, captions: Sequence[Caption]) -> list[str]:
+        """
+        The captions to score, without those that the metric passes over.
+
+        Returns:
+            `list[str]`: One message for each problem.
+        """
+        self.captions = [one for one in captions if not self.metric.leaves_out(one)]
+        self.passed_over = len(captions) - len(self.captions)
+        if not self.captions:
+            first = captions[0]
+            return [f"{first.where}: {self.name} has no question about this part, {first.id!r}."]
+        return self.metric.problems(self.captions)
+
+    def read_earlier(self) -> None:
         """
         Sort existing rows into those to keep and those to try again.
 
         Raises:
             `ValueError`: if a row belongs to another caption.
         """
-        by_id = {caption.id: caption for caption in captions}
-        for row in _written_rows(self.path):
+        by_id = {caption.id: caption for caption in self.captions}
+        for row in written_rows(self.path):
             caption = by_id.get(row["id"])
             if caption is None:
                 raise ValueError(
@@ -127,13 +146,17 @@ def make_job(name: str, judge: Judge, benchmarks: Benchmarks, out: Path) -> Job:
                 f"{', '.join(sorted(map(str, wanted)))}."
             )
     metric = metric_of(name).build(judge, benchmarks)
-    settings = {
+    return Job(metric, out / f"{name}.jsonl", job_settings(metric, judge))
+
+
+def job_settings(metric: Metric, judge: Judge) -> dict[str, Any]:
+    """What the scores of a metric depend on."""
+    return {
         "mode": metric.mode,
         "judge": " and ".join(_models(judge, metric)),
         "prompts_sha256": metric.prompts_sha256,
         **metric.settings(),
     }
-    return Job(metric, out / f"{name}.jsonl", settings)
 
 
 def check_settings(out: Path, jobs: Sequence[Job]) -> None:
@@ -160,10 +183,11 @@ def write_settings(out: Path, jobs: Sequence[Job]) -> None:
     replace_file(out / "settings.json", json.dumps(settings, indent=2))
 
 
-def plan_of(jobs: Sequence[Job], captions: Sequence[Caption]) -> ScorePlan:
+def plan_of(jobs: Sequence[Job]) -> ScorePlan:
     """What is left to ask."""
     left = {
-        job.name: [caption for caption in captions if caption.id not in job.kept] for job in jobs
+        job.name: [caption for caption in job.captions if caption.id not in job.kept]
+        for job in jobs
     }
     return ScorePlan(
         left={name: len(rows) for name, rows in left.items()},
@@ -172,8 +196,20 @@ def plan_of(jobs: Sequence[Job], captions: Sequence[Caption]) -> ScorePlan:
     )
 
 
+def sum_of_plans(plans: Sequence[ScorePlan]) -> ScorePlan:
+    """Several runs' plans as one."""
+    left, done = Counter(), Counter()
+    workloads: dict[str, Workload] = {}
+    for plan in plans:
+        left.update(plan.left)
+        done.update(plan.done)
+        for name, work in plan.workloads.items():
+            workloads[name] = workloads.get(name, Workload()) + work
+    return ScorePlan(left, done, workloads)
+
+
 async def score_job(
-    job: Job, captions: Sequence[Caption], judge: Judge, on_row: Callable[[str], None] | None
+    job: Job, judge: Judge, on_row: Callable[[str], None] | None
 ) -> list[dict[str, Any]]:
     """One row per caption, in order; all of them are in the file at the end."""
     rows = dict(job.kept)
@@ -194,13 +230,13 @@ async def score_job(
 
         try:
             async with asyncio.TaskGroup() as tasks:
-                for caption in captions:
+                for caption in job.captions:
                     if caption.id not in rows:
                         tasks.create_task(score(caption))
         except BaseExceptionGroup as group:
             # The first error stops the run; the others follow from it.
             raise group.exceptions[0] from None
-    ordered = [rows[caption.id] for caption in captions]
+    ordered = [rows[caption.id] for caption in job.captions]
     _write_rows(job.path, [row for row in ordered if _found_something(row)])
     return ordered
 
@@ -299,6 +335,8 @@ def _notes(job: Job, rows: Sequence[Row]) -> list[str]:
     absent = job.metric.absent(rows)
     if absent:
         notes.append(f"Images of the benchmark without a caption in this file: {absent}.")
+    if job.passed_over:
+        notes.append(f"Captions of other parts of the benchmark, passed over: {job.passed_over}.")
     failed = next((row for row in rows if row.get("errors")), None)
     if failed is not None:
         notes.append(f"For example {failed['id']!r}: {failed['errors'][0]}")
@@ -310,7 +348,7 @@ def _found_something(row: Mapping[str, Any]) -> bool:
     return row["score"] is not None or row["reason"] != "over_budget"
 
 
-def _written_rows(path: Path) -> Iterator[dict[str, Any]]:
+def written_rows(path: Path) -> Iterator[dict[str, Any]]:
     """
     Rows of a run that may have been killed: a partial row at the end is left out.
 

@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from trl_balcap.data.rows import BadRowsError, read_jsonl, read_text
+from trl_balcap.data.stored import load_rows
 from trl_balcap.evals.rules.captionqa import questions_of
 
 __all__ = ["load_questions"]
+
+COLUMNS = ("id", "questions", "domain", "question", "choices", "answer", "category")
+"""Columns to read from a dataset: reading its images would decode them."""
 
 
 def load_questions(source: str | Path, *, split: str = "all") -> list[dict[str, Any]]:
@@ -33,7 +37,8 @@ def load_questions(source: str | Path, *, split: str = "all") -> list[dict[str, 
         if split != "all":
             rows = [row for row in rows if row.get("domain") == split]
     else:
-        rows = _rows_of_dataset(path, str(source), split)
+        dataset = load_rows(source, split)
+        rows = dataset.select_columns([c for c in COLUMNS if c in dataset.column_names]).to_list()
     problems = [
         f"{source}: {problem}"
         for place, row in enumerate(rows)
@@ -80,16 +85,3 @@ def _rows_of_file(path: Path) -> list[dict[str, Any]]:
             [f"{path}:1: must be a list of rows, or one object from id to questions."]
         )
     return content
-
-
-def _rows_of_dataset(path: Path, name: str, split: str) -> list[dict[str, Any]]:
-    import datasets  # takes a second, and files do not need it
-
-    if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
-        loaded = datasets.load_from_disk(str(path))
-        dataset = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
-    else:
-        dataset = datasets.load_dataset(name, split=split)
-    assert isinstance(dataset, datasets.Dataset)
-    wanted = ("id", "questions", "domain", "question", "choices", "answer", "category")
-    return dataset.select_columns([c for c in wanted if c in dataset.column_names]).to_list()

@@ -99,13 +99,13 @@ async def score_captions(
         need_references=any(job.metric.needs_reference for job in jobs),
         allow_empty=allow_empty,
     )
-    problems = [problem for job in jobs for problem in job.metric.problems(rows)]
+    problems = [problem for job in jobs for problem in job.take(rows)]
     if problems:
         raise BadRowsError(problems)
     check_settings(out, jobs)
     for job in jobs:
-        job.read_earlier(rows)
-    plan = plan_of(jobs, rows)
+        job.read_earlier()
+    plan = plan_of(jobs)
     if any(plan.left.values()):
         if confirm is not None and not confirm(plan):
             raise DeclinedError("The cost was declined, so nothing was asked.")
@@ -115,11 +115,11 @@ async def score_captions(
     write_settings(out, jobs)
     results = []
     for job in jobs:
-        scored = await score_job(job, rows, judge, on_row)
+        scored = await score_job(job, judge, on_row)
         results.append(result_of(job, scored, judge))
         # Another metric's verdicts on the same captions are a page of their own.
         folder = out / "verdicts" / ("" if job.name == "b-capscore" else job.name)
-        await asyncio.to_thread(keep_verdicts, folder, rows, scored, shown=job.metric.shown)
+        await asyncio.to_thread(keep_verdicts, folder, job.captions, scored, shown=job.metric.shown)
     evaluation = Evaluation(str(captions), tuple(results), spent_since(judge, before))
     replace_file(
         out / "summary.json", json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)

@@ -16,11 +16,11 @@ from trl_balcap.evals.bootstrap import (
     resampling_weights,
 )
 from trl_balcap.evals.compare import check_alike
-from trl_balcap.evals.metrics.protocol import Metric, Row
+from trl_balcap.evals.jobs import written_rows
+from trl_balcap.evals.metrics.protocol import Metric, Row, image_of
 from trl_balcap.evals.metrics.registry import METRICS
-from trl_balcap.evals.results import read_rows
 
-__all__ = ["Standing", "holm", "read_folder", "standings"]
+__all__ = ["Standing", "holm", "read_counts", "read_folder", "standings"]
 
 Repeats = Sequence[Sequence[Row]]
 """The rows of one model and metric, one list per repeat of the judge."""
@@ -44,6 +44,8 @@ class Standing(NamedTuple):
             Change from the baseline, on the images in both.
         p_holm (`float`, *optional*):
             Its p-value after Holm's correction over the whole table.
+        uncompared (`str`, *optional*):
+            Why the model could not be compared with the baseline.
     """
 
     metric: str
@@ -53,6 +55,7 @@ class Standing(NamedTuple):
     repeats: int
     change: Difference | None = None
     p_holm: float | None = None
+    uncompared: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -63,20 +66,43 @@ class Standing(NamedTuple):
 def read_folder(folder: Path) -> dict[str, dict[str, list[list[dict[str, Any]]]]]:
     """Rows by metric and model, of every run in a folder written by [`bench`]."""
     found: dict[str, dict[str, list[list[dict[str, Any]]]]] = {}
+    for model, scores in _models(folder):
+        for path in sorted(scores.glob("*/repeat-*/*.jsonl")):
+            name = path.stem
+            if name not in METRICS or path.parents[1].name != name:
+                continue
+            # A killed run may have left half a row, and a row before the one that replaced it.
+            rows = {row["id"]: row for row in written_rows(path)}
+            if rows:
+                found.setdefault(name, {}).setdefault(model, []).append(list(rows.values()))
+    return {name: found[name] for name in METRICS if name in found}
+
+
+def read_counts(folder: Path) -> dict[tuple[str, str], int]:
+    """Number of captions to score, by metric and model: an interrupted run has fewer rows."""
+    return {
+        (path.parent.name, model): json.loads(path.read_text(encoding="utf-8"))["n"]
+        for model, scores in _models(folder)
+        for path in scores.glob("*/captions.json")
+    }
+
+
+def _models(folder: Path) -> list[tuple[str, Path]]:
+    """Name and folder of each model, in the order in which they were added."""
     abouts = [
         (json.loads(path.read_text(encoding="utf-8")), path.parent)
         for path in folder.glob("scores/*/model.json")
     ]
-    for about, scores in sorted(abouts, key=lambda entry: entry[0]["place"]):
-        for path in sorted(scores.glob("*/repeat-*/*.jsonl")):
-            name = path.stem
-            if name in METRICS and path.parents[1].name == name and path.stat().st_size:
-                found.setdefault(name, {}).setdefault(about["name"], []).append(read_rows(path))
-    return {name: found[name] for name in METRICS if name in found}
+    abouts.sort(key=lambda entry: entry[0]["place"])
+    return [(about["name"], scores) for about, scores in abouts]
 
 
 def standings(
-    rows: Mapping[str, Mapping[str, Repeats]], *, baseline: str | None = None, seed: int = 0
+    rows: Mapping[str, Mapping[str, Repeats]],
+    *,
+    counts: Mapping[tuple[str, str], int] | None = None,
+    baseline: str | None = None,
+    seed: int = 0,
 ) -> list[Standing]:
     """
     The table's entries, metric by metric.
@@ -84,6 +110,8 @@ def standings(
     Args:
         rows (`Mapping`):
             From [`read_folder`].
+        counts (`Mapping`, *optional*):
+            From [`read_counts`]; by default every caption is assumed to have a row.
         baseline (`str`, *optional*):
             The model to compare the others with.
         seed (`int`, *optional*, defaults to `0`):
@@ -92,22 +120,25 @@ def standings(
     Returns:
         `list[Standing]`
 
-    Raises:
-        `ValueError`: if models were scored with different settings, or share no image with the
-            baseline.
+    A model is not compared with the baseline if the two were scored with different settings or
+    share no image.
     """
     found: list[Standing] = []
     for name, models in rows.items():
         metric = METRICS[name]
         for model, repeats in models.items():
             score = _estimate(metric, repeats, seed)
+            score = score._replace(n=max(score.n, (counts or {}).get((name, model), 0)))
             first = repeats[0]
             words = sum(row["words"] for row in first) / len(first)
-            change = None
+            change, why = None, None
             if baseline is not None and baseline in models and model != baseline:
                 names = (baseline, model)
-                change = _difference(metric, models[baseline], repeats, names, seed)
-            found.append(Standing(name, model, score, words, len(repeats), change))
+                try:
+                    change = _difference(metric, models[baseline], repeats, names, seed)
+                except ValueError as error:
+                    why = str(error)
+            found.append(Standing(name, model, score, words, len(repeats), change, uncompared=why))
     tested = [one for one in found if one.change is not None and one.change.p_value is not None]
     values = [one.change.p_value for one in tested if one.change and one.change.p_value is not None]
     corrected = dict(zip(map(id, tested), holm(values), strict=True))
@@ -158,11 +189,17 @@ def _difference(
 
 
 def _aligned(sides: Sequence[Repeats]) -> list[list[list[Row]]]:
-    """The same images in the same order in every repeat of every side."""
-    by_id = [[{row["id"]: row for row in rows} for rows in repeats] for repeats in sides]
-    tables = [table for side in by_id for table in side]
-    ids = [row["id"] for row in sides[0][0] if all(row["id"] in table for table in tables)]
-    return [[[table[i] for i in ids] for table in side] for side in by_id]
+    """
+    The same images in the same order in every repeat of every side: by the rows' ids, or, where the
+    sides have none in common, by the images' file names.
+    """
+    for key in (lambda row: row["id"], image_of):
+        by_key = [[{key(row): row for row in rows} for rows in repeats] for repeats in sides]
+        tables = [table for side in by_key for table in side]
+        shared = [name for name in by_key[0][0] if all(name in table for table in tables)]
+        if shared:
+            break
+    return [[[table[name] for name in shared] for table in side] for side in by_key]
 
 
 def _statistic(metric: type[Metric], repeats: Repeats) -> Statistic:

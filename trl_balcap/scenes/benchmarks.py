@@ -138,14 +138,15 @@ def write_benchmarks(folder: str | Path, n: int, seed: int = 0) -> dict[str, Pat
                 "oracle_facts": decompose(row["reference"]),
             }
         )
-        about = {"id": name, "questions": scene_questions(scene, rng), "domain": "natural"}
+        identity = Path(name).stem  # as CaptionQA's "nat_001" is of nat_001.jpg
+        about = {"id": identity, "questions": scene_questions(scene, rng), "domain": "natural"}
         questions.append(about)
         baseline = _BASELINES[place % len(_BASELINES)]
         said = {"human": row["reference"], **dict(zip(_BASELINES, rivals, strict=True))}
         battles[name] = {"captions": said, "ref_model": baseline}
         for model, faults in (("good", Faults(wrong=0.1)), ("poor", Faults(wrong=0.5, omit=0.4))):
             caption = faulty_caption(scene, rng, faults) or "There is a thing."
-            captions[model].append({"id": name, **row, "caption": caption})
+            captions[model].append({"id": identity, **row, "caption": caption})
     paths = {
         "dcscore": folder / "human_annotated_oracle_facts.jsonl",
         "captionqa": folder / "captionqa.json",

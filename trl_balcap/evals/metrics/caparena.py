@@ -149,9 +149,25 @@ class CapArenaAuto(PublishedMetric):
         fought = {i for i, row in self.references.items() if row["ref_model"] != self.model}
         return len(fought - {image_of(row) for row in rows})
 
+    def covers(self, caption: Caption) -> bool:
+        """Whether a baseline has captioned the image."""
+        return image_name(caption) in self.references
+
+    def battle_of(self, caption: Caption) -> Battle | None:
+        """The battle that a caption fights; `None` where the model is the image's own baseline."""
+        return self._battles.get(image_name(caption))
+
+    def tested(self, battle: Battle) -> str:
+        """The model whose victory counts 1."""
+        return self.model
+
+    def current_battle(self, row: Row) -> Battle | None:
+        """The battle that a row would be of now."""
+        return self._battles.get(image_of(row))
+
     def is_current(self, row: Row) -> bool:
         """Whether the battle is still the same, including the order."""
-        battle = self._battles.get(image_of(row))
+        battle = self.current_battle(row)
         if battle is None or row.get("ref_model") is None:
             return battle is None
         return all(row[name] == getattr(battle, name) for name in ("source1", "caption1", "ref"))
@@ -163,7 +179,7 @@ class CapArenaAuto(PublishedMetric):
         problems = [
             f"{caption.where}: CapArena-Auto has no image {image_name(caption)!r}. Remove the row."
             for caption in captions
-            if image_name(caption) not in self.references
+            if not self.covers(caption)
         ]
         absent = [
             image
@@ -187,7 +203,7 @@ class CapArenaAuto(PublishedMetric):
         words = sum(map(len, self.prompts.texts.values()))
         total = Workload()
         for caption in captions:
-            battle = self._battles.get(image_name(caption))
+            battle = self.battle_of(caption)
             if battle is not None:
                 texts = len(battle.caption1) + len(battle.caption2) + len(battle.ref)
                 total += workload(prompt_chars=words + texts, completion_chars=600, image=True)
@@ -204,11 +220,11 @@ class CapArenaAuto(PublishedMetric):
         Raises:
             `JudgeError`: if the judge did not answer at all.
         """
-        battle = self._battles.get(image_name(caption))
+        battle = self.battle_of(caption)
         if battle is None:  # the tested model is this image's baseline
             return {"score": None, "reason": "own baseline", "ref_model": None, "replies": []}
         judged, replies = await self.fight(battle, ask, image_file(caption))
-        outcome = outcome_of(judged, self.model, self.mode)
+        outcome = outcome_of(judged, self.tested(judged), self.mode)
         return {
             "score": outcome,
             "reason": NO_VERDICT if outcome is None else None,
@@ -218,7 +234,7 @@ class CapArenaAuto(PublishedMetric):
 
     def unjudged(self, caption: Caption) -> dict[str, Any]:
         """The battle, without a verdict."""
-        battle = self._battles.get(image_name(caption))
+        battle = self.battle_of(caption)
         return {"replies": [], **({} if battle is None else _words(battle))}
 
     async def fight(

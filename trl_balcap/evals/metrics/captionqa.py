@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -67,7 +68,6 @@ class CaptionQA(PublishedMetric):
     split: str = "all"
     data_sha256: str | None = None
     skipped: dict[str, int] = field(default_factory=dict, init=False)
-    _domains: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     _questions: dict[str, list[ChoiceQuestion]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -90,10 +90,24 @@ class CaptionQA(PublishedMetric):
         """The questions and their shuffle."""
         return {"data_sha256": self.data_sha256, "seed": self.seed, "split": self.split}
 
+    @cached_property
+    def _asked(self) -> dict[str, str]:
+        """Domain of each image with questions, by image id."""
+        ids = ((str(row["id"]), row) for row in self.dataset if row.get("id") is not None)
+        return {name: str(row.get("domain") or domain_of(name)) for name, row in ids}
+
     def absent(self, rows: Sequence[Row]) -> int:
         """Number of images with questions but without a row."""
-        asked = {str(row["id"]) for row in self.dataset if row.get("id") is not None}
-        return len(asked - {row["id"] for row in rows})
+        return len(self._asked.keys() - {row["id"] for row in rows})
+
+    def covers(self, caption: Caption) -> bool:
+        """Whether there are questions about the image."""
+        return caption.id in self._asked
+
+    def leaves_out(self, caption: Caption) -> bool:
+        """Whether the image is from a domain without questions, which the official script skips."""
+        domain = domain_of(caption.id)
+        return not self.covers(caption) and domain not in {"all", *self._asked.values()}
 
     def is_current(self, row: Row) -> bool:
         """Whether the row still has the same questions with options in the same order."""
@@ -104,24 +118,18 @@ class CaptionQA(PublishedMetric):
     def problems(self, captions: Sequence[Caption]) -> list[str]:
         """One message per caption whose id has no questions. Prepares the questions of the
         others."""
-        known = {str(row["id"]) for row in self.dataset if row.get("id") is not None}
         by_id = {caption.id: caption.caption for caption in captions}
         questions, self.skipped = prepare_questions(
             self.dataset, by_id, seed=self.seed, mode=self.mode
         )
-        self._domains = {
-            str(row["id"]): str(row["domain"])
-            for row in self.dataset
-            if row.get("id") is not None and row.get("domain")
-        }
         self._questions = {}
         for question in questions:
             self._questions.setdefault(question.image_id, []).append(question)
         return [
             f"{caption.where}: no questions for the id {caption.id!r}. Use the dataset's "
-            f'"id" (such as {next(iter(known), "nat_001")!r}), or remove the row.'
+            f'"id" (such as {next(iter(self._asked), "nat_001")!r}), or remove the row.'
             for caption in captions
-            if caption.id not in known
+            if not self.covers(caption)
         ]
 
     def workload(self, captions: Sequence[Caption]) -> Workload:
@@ -158,7 +166,7 @@ class CaptionQA(PublishedMetric):
         return {
             "score": sum(scores) / len(scores) if scores else None,
             "reason": failed[0] if failed else None if records else "no question",
-            "domain": self._domains.get(caption.id) or domain_of(caption.id),
+            "domain": self._asked.get(caption.id) or domain_of(caption.id),
             "questions": records,
         }
 
@@ -190,7 +198,7 @@ class CaptionQA(PublishedMetric):
     def unjudged(self, caption: Caption) -> dict[str, Any]:
         """No question was answered."""
         return {
-            "domain": self._domains.get(caption.id) or domain_of(caption.id),
+            "domain": self._asked.get(caption.id) or domain_of(caption.id),
             "questions": [],
         }
 

@@ -145,13 +145,17 @@ class DCScore(PublishedMetric):
         """Number of annotated images without a row."""
         return len(self.annotations.keys() - {image_of(row) for row in rows})
 
+    def covers(self, caption: Caption) -> bool:
+        """Whether the image has annotated facts."""
+        return image_name(caption) in self.annotations
+
     def problems(self, captions: Sequence[Caption]) -> list[str]:
         """One message per caption whose image has no annotated facts."""
         return [
             f"{caption.where}: no annotated facts for {image_name(caption)!r}. Remove the row, or "
             f"add its facts to the file given with --data dcscore=PATH."
             for caption in captions
-            if image_name(caption) not in self.annotations
+            if not self.covers(caption)
         ]
 
     def workload(self, captions: Sequence[Caption]) -> Workload:

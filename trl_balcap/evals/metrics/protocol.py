@@ -132,6 +132,15 @@ class Metric(Protocol):
         """Number of the benchmark's images without a row; 0 if the metric has no fixed set."""
         return 0
 
+    def covers(self, caption: Caption) -> bool:
+        """Whether the benchmark has something about a caption's image."""
+        return True
+
+    def leaves_out(self, caption: Caption) -> bool:
+        """Whether a caption is of a part of the benchmark that is not asked about now: it is passed
+        over."""
+        return False
+
     def is_current(self, row: Row) -> bool:
         """Whether an earlier row comes from the questions asked now. Called after [`problems`]."""
         return True
