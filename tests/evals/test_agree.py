@@ -218,7 +218,7 @@ def test_all_published_battles(tmp_path, capsys):
     assert "Spearman 1.0000" in shown
     assert "95% intervals, battles resampled: Spearman 0.9" in shown
     n = sum("human" not in (b["source1"], b["source2"]) for b in battles)
-    assert f"Agreement on captions: 1.000 (0.999 to 1.000) over {n} battles, ties included" in shown
+    assert f"agreement: 1.000 (0.999 to 1.000) over {n} battles, ties included" in shown
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,8 @@ def test_models_and_captions_on_the_four_benchmarks(tmp_path, tiny_qwen, capsys)
     ]
     assert all(one["change"]["n"] == 4 for one in table["standings"] if one["model"] == "good")
     shown = capsys.readouterr().out
-    assert max(map(len, shown[shown.index("metric  ") :].split("All runs")[0].splitlines())) <= 80
+    scores = shown[shown.rindex("metric  ") :].partition("All runs")[0]
+    assert max(map(len, scores.splitlines())) <= 80
     assert "\x1b" not in shown
     latex = (tmp_path / "out/table.tex").read_text()
     assert latex.startswith("% 95% intervals")
@@ -241,7 +242,7 @@ def test_captions_of_a_server_are_agreed_to_and_billed(folder, monkeypatch, caps
         command = ["bench", "--models", f"served=openai/x@{server.url}", *suite, *images]
         with pytest.raises(SystemExit):  # nobody can be asked here
             main(command)
-        assert "Agree to it with --yes" in capsys.readouterr().err
+        assert "Pass --yes to accept it" in capsys.readouterr().err
         assert main([*command, "--yes"]) == 0
     assert "b-capscore captions" in " ".join(capsys.readouterr().out.split())
     entries = [json.loads(line) for line in (folder / "out/bill.jsonl").read_text().splitlines()]
@@ -268,7 +269,9 @@ def test_models_on_other_images_are_not_compared(folder, capsys):
     first = json.loads(lines[0]) | {"image": "zero.png"}
     (folder / "other.jsonl").write_text(json.dumps(first) + "\n")
     assert command(folder, "other") == 0
-    assert "not compared: faulty and other share no image" in capsys.readouterr().out
+    assert (
+        "not compared: faulty and other have no scored image in common" in capsys.readouterr().out
+    )
     assert len(table(folder)["standings"]) == 2
 
 

@@ -753,7 +753,7 @@ def test_nothing_is_spent_without_a_yes(folder, questions, capsys, monkeypatch):
         monkeypatch.setattr("builtins.input", lambda *_: "n")
         assert main([*command, "--api-base", server.url]) == 2
     assert judge.asked == []
-    assert "Nothing was asked" in capsys.readouterr().out
+    assert "nothing was asked" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ async def judge_battles(
     plan = plan_of([job])
     if any(plan.left.values()):
         if confirm is not None and not confirm(plan):
-            raise DeclinedError("Nothing was asked, because the cost was declined.")
+            raise DeclinedError("The cost was declined, so nothing was asked.")
         await judge.preflight(vision=True)
     out.mkdir(parents=True, exist_ok=True)
     write_settings(out, [job])
@@ -262,7 +262,7 @@ async def score_battles(
         with suppress(DeclinedError):
             await score(model, note)
     if plans and confirm is not None and not confirm(sum_of_plans(plans)):
-        raise DeclinedError("Nothing was asked, because the cost was declined.")
+        raise DeclinedError("The cost was declined, so nothing was asked.")
     for model in files:
         await score(model, None)
     return {model: read_rows(file.with_name(f"{metric}.jsonl")) for model, file in files.items()}
