@@ -75,7 +75,7 @@ def test_one_table_in_four_forms(folder, capsys):
     rows = list(csv.DictReader((out / "table.csv").read_text().splitlines()))
     assert {row["model"]: float(row["score"]) for row in rows}["exact"] == 100.0
     shown = capsys.readouterr().out
-    assert max(map(len, shown.split("All runs together")[0].splitlines()[:3])) <= 80
+    assert max(map(len, shown.split("Total of all runs")[0].splitlines()[:3])) <= 80
     assert "Total of all runs:" in shown
 
 
@@ -207,12 +207,12 @@ def test_models_and_captions_on_the_four_benchmarks(tmp_path, tiny_qwen, capsys)
     ]
     assert all(one["change"]["n"] == 4 for one in table["standings"] if one["model"] == "good")
     shown = capsys.readouterr().out
-    scores = shown[shown.rindex("metric  ") :].partition("All runs")[0]
+    scores = shown[shown.rindex("metric  ") :].partition("Total of all runs")[0]
     assert max(map(len, scores.splitlines())) <= 80
     assert "\x1b" not in shown
     latex = (tmp_path / "out/table.tex").read_text()
     assert latex.startswith("% 95% intervals")
-    assert "% All runs together:" in latex
+    assert "% Total of all runs:" in latex
 
 
 def test_what_a_benchmark_lacks_is_said_before_a_model_captions(tmp_path, tiny_qwen, capsys):
