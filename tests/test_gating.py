@@ -265,7 +265,7 @@ def test_bad_input(processor):
     gated = gate_reward(fluent, processor)
     with pytest.raises(ValueError, match="no column 'reference'"):
         gated(completions=["a"], completion_ids=[[300]])
-    with pytest.raises(ValueError, match="got 1 completions and 2 references"):
+    with pytest.raises(ValueError, match="got 1 completions but 2 references"):
         gated(completions=["a"], completion_ids=[[300]], reference=["a", "b"])
     with pytest.raises(ValueError, match=r"length_ratio must be a torch.Tensor, got float"):
         length_gate(torch.ones(1), 1.0)  # pyright: ignore[reportArgumentType]

@@ -41,7 +41,7 @@ def test_a_dataset_smaller_than_one_generation_batch():
         pytest.param(
             {"reference": ["a"] * 8},
             {},
-            r"has the columns \['reference'\] and no `prompt`",
+            r"has the columns \['reference'\], but no `prompt`",
             id="none",
         ),
         pytest.param({"prompt": [["a"]] * 8}, {}, r"prompt of row 0 .* is \['a'\]", id="list"),
@@ -62,7 +62,7 @@ def test_datasets_that_cannot_be_trained_on(columns, kwargs, message):
 
 
 def test_a_class_in_place_of_a_reward_is_named():
-    with pytest.raises(ValueError, match=r"reward_funcs\[1\] is the class RecallReward.* Write"):
+    with pytest.raises(ValueError, match=r"reward_funcs\[1\] is the class RecallReward.* Use"):
         build(Dataset.from_dict(ROWS), [brief_reward, RecallReward])
 
 
@@ -97,7 +97,7 @@ def test_any_error_of_a_preflight_is_said_before_the_model_is_loaded():
 
 
 def test_names_of_gated_rewards_are_a_list():
-    with pytest.raises(ValueError, match=r"Write \['linguistic_reward'\]"):
+    with pytest.raises(ValueError, match=r"Use \['linguistic_reward'\]"):
         config(length_gated_rewards="linguistic_reward")
     with pytest.raises(ValueError, match="but the reward functions are"):
         build(

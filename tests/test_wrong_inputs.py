@@ -39,21 +39,21 @@ COMMANDS = {
     f"plan -- --model_name_or_path {QWEN} --dataset gone.jsonl": ["gone.jsonl", "--without-data"],
     f"plan -- --model_name_or_path {QWEN} --dataset scenes --per_device_train_batch_size 128": [
         "has 9 rows",
-        "takes 16 ",
+        "needs 16 ",
         "lower per_device_train_batch_size",
     ],
     f"plan --judge_price -1 2 -- --model_name_or_path {QWEN}": ["0 or more", "got -1 and 2"],
-    f"plan --gpu_memory -5 -- --model_name_or_path {QWEN}": ["GiB above 0", "got -5"],
+    f"plan --gpu_memory -5 -- --model_name_or_path {QWEN}": ["above 0 GiB", "got -5"],
     f"plan --image-tokens 0 -- --model_name_or_path {QWEN}": ["1 or more", "got 0"],
-    f"plan --num-processes 0 -- --model_name_or_path {QWEN}": ["at least 1", "got 0"],
+    f"plan --num-processes 0 -- --model_name_or_path {QWEN}": ["must be at least 1", "got 0"],
     f"plan -- --model_name_or_path {QWEN} --num_generations many": ["--num_generations", "'many'"],
-    f"plan -- --model_name_or_path {QWEN} --nothing 3": ["no flags --nothing 3"],
+    f"plan -- --model_name_or_path {QWEN} --nothing 3": ["Unknown flags: --nothing 3"],
     "plan -- --model_name_or_path ./gone": ["'./gone'", "Pass a local folder"],
     "plan --config gone.yaml": ["File not found: gone.yaml"],
     "plan --config broken.yaml": ["broken.yaml:2: not YAML", "`key: value`"],
     "plan --config list.yaml": ["num_generations takes one value", "[1]"],
     "plan --config many.yaml": ["max_steps takes a whole number", "1.5"],
-    "plan --config empty.yaml": ["empty.yaml holds nothing", "`key: value`"],
+    "plan --config empty.yaml": ["empty.yaml contains nothing", "`key: value`"],
     "scenes serve --port 99999": ["from 0 (a free one) to 65535", "got 99999"],
     "scenes serve --latency -1": ["0 or more", "got -1"],
     "scenes serve --faults stall": ["--faults is not valid JSON", "'stall'"],
@@ -78,13 +78,13 @@ COMMANDS = {
     "score text --judge scenes/oracle --out new": ["text is not a supported file", ".jsonl"],
     "score latin.jsonl --judge scenes/oracle --out new": ["latin.jsonl:1", "Latin-1", "iconv"],
     "score rows.jsonl --judge scenes/oracle --out new --metrics bleu": ["'bleu'", "b-capscore"],
-    "score rows.jsonl --judge openai/gpt-4o --out new": ["no terminal", "--yes"],
+    "score rows.jsonl --judge openai/gpt-4o --out new": ["without a terminal", "--yes"],
     "score rows.jsonl --judge scenes/oracle --out new --max-concurrency 0": ["1 or more"],
     "score rows.jsonl --judge scenes/oracle --out new --price -1 2": ["0 or more", "-1"],
     "score rows.jsonl --judge openai/x --api-base localhost:8 --out new": ["http://"],
     "calibrate rows.jsonl --judge scenes/oracle --out new --temperature -2": ["from 0 to 2", "-2"],
     "calibrate rows.jsonl --judge scenes/oracle --out text": ["text is a file", "--out"],
-    "calibrate rows.jsonl --judge scenes/oracle --out new --n 0": ["at least 1", "got 0"],
+    "calibrate rows.jsonl --judge scenes/oracle --out new --n 0": ["must be 1 or more", "got 0"],
     "agree gone.json": ["File not found: gone.json"],
     "agree text": ["text:1: not JSON"],
 }
@@ -143,7 +143,7 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
             ("length_gate_lower", -1, "0 <= length_gate_lower"),
             ("length_gate", "soft", "'mask', 'linear' or None"),
             ("length_gate_tokens", [200, 60], "fewest tokens and the most"),
-            ("length_gated_rewards", "linguistic_reward", "Write ['linguistic_reward']"),
+            ("length_gated_rewards", "linguistic_reward", "Use ['linguistic_reward']"),
         ]
     },
     "advantages of a list": (
@@ -160,7 +160,7 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "gate of two shapes": (
         lambda: length_gate(torch.zeros(4), torch.zeros(3)),
-        ["(4,) and (3,)", "one ratio a completion"],
+        ["(4,) and (3,)", "one ratio per completion"],
     ),
     "reward of a class": (
         lambda: PrecisionReward(Judge),  # type: ignore[arg-type]
@@ -172,7 +172,7 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "trainer with a class": (
         lambda: trainer(reward_funcs=[PrecisionReward]),
-        ["reward_funcs[0] is the class PrecisionReward", "Write PrecisionReward(...)"],
+        ["reward_funcs[0] is the class PrecisionReward", "Use PrecisionReward(...)"],
     ),
     "trainer with two weights": (
         lambda: trainer(args=config(reward_weights=[1.0, 2.0])),
@@ -184,7 +184,7 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "trainer with nine rows": (
         lambda: trainer(args=config(generation_batch_size=128)),
-        ["has 9 rows", "takes 16", "generation_batch_size=72"],
+        ["has 9 rows", "needs 16", "generation_batch_size=72"],
     ),
     "trainer with a path that is none": (
         lambda: trainer(train_dataset="gone.jsonl"),
@@ -193,7 +193,7 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     **{
         f"trainer with the prompt {prompt!r}": (
             lambda prompt=prompt: trainer(train_dataset=rows(prompt=prompt)),
-            ["prompt of row 0 of train_dataset", repr(prompt), "A prompt is a text"],
+            ["prompt of row 0 of train_dataset", repr(prompt), "must be a string"],
         )
         for prompt in (["a"], 7)
     },

@@ -95,14 +95,14 @@ def test_questions_are_not_added_to_a_file_made_in_another_way(photos, tmp_path,
     assert main(command(photos, out, "--count", "1")) == 0
     with pytest.raises(SystemExit):
         main(command(photos, out, "--count", "2"))
-    assert "was made with count 1, this run has 2" in capsys.readouterr().err
+    assert "was made with count 1, but this run has 2" in capsys.readouterr().err
 
 
 def test_a_cost_is_asked_about_before_anything_is_spent(photos, tmp_path, capsys):
     out = tmp_path / "questions.jsonl"
     with pytest.raises(SystemExit):
         main(command(photos, out, "--price", "1", "1"))
-    assert "Agree to it with --yes" in capsys.readouterr().err
+    assert "Pass --yes to accept it" in capsys.readouterr().err
     assert not out.exists()
 
 

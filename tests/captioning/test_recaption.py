@@ -149,7 +149,7 @@ def test_a_budget_ends_the_run_and_another_goes_on(photos, tmp_path, capsys):
         (["--words", "0"], "words must be 1 or more, got 0"),
         (
             ["--samples", "2", "--judge", "scenes/oracle", "--sampling-temperature", "0"],
-            "same text",
+            "would all be the same",
         ),
         (["--prompt", " "], "The prompt is empty"),
         (["--out", "."], "is a folder. Pass a file"),

@@ -63,7 +63,6 @@ def test_what_can_change_the_answer_is_in_the_key_and_nothing_else(server, tmp_p
     assert asks_again(extra={"seed": 1})
     assert asks_again(model="openai/scenes/oracle")
     monkeypatch.setattr(questions, "prompt", lambda name: f"Another prompt for {name}.")
-    monkeypatch.setattr("trl_balcap.judge.keys.prompt", lambda name: f"Another prompt for {name}.")
     assert asks_again()
 
 

@@ -88,7 +88,9 @@ def test_a_generation_batch_by_hand():
 
 def test_a_batch_that_splits_a_group_says_what_would_not():
     """2 x 3 = 6 completions a micro-batch, groups of 8: lcm(6, 8) = 24, so 4 micro-batches."""
-    with pytest.raises(ValueError, match=r"= 6 completions.*whole groups.*a multiple of 4\."):
+    with pytest.raises(
+        ValueError, match=r"= 6 completions.*not a multiple of num_generations.*a multiple of 4\."
+    ):
         GenerationBatch(2, processes=3, gradient_accumulation_steps=1, num_generations=8)
     with pytest.raises(ValueError, match=r"num_generations must be at least 2"):
         GenerationBatch(2, processes=3, gradient_accumulation_steps=1, num_generations=1)
@@ -332,7 +334,7 @@ def test_what_a_recipe_may_not_say(tmp_path):
         read_recipe(None, ["--groups", "4"])
     with pytest.raises(FileNotFoundError, match=r"File not found: .*gone\.yaml"):
         read_recipe(tmp_path / "gone.yaml", [])
-    with pytest.raises(ValueError, match=r"holds a list, not settings"):
+    with pytest.raises(ValueError, match=r"contains a list, not settings"):
         read_recipe(write(tmp_path / "l.yaml", "- 1\n"), [])
 
 
@@ -496,7 +498,7 @@ def test_a_dataset_smaller_than_one_generation_batch_is_refused(tmp_path):
     """12 rows, 16 prompts a batch: 8 x 16 / 8. With 12 micro-batches it is 12 prompts."""
     flags = ["--model_name_or_path", QWEN_3B, "--dataset", str(captions_folder(tmp_path))]
     flags += ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps"]
-    with pytest.raises(ValueError, match=r"has 12 rows.*takes 16 .*steps_per_generation=12"):
+    with pytest.raises(ValueError, match=r"has 12 rows.*needs 16 .*steps_per_generation=12"):
         make_plan(None, [*flags, "16"])
     assert make_plan(None, [*flags, "12"]).batch.prompts == 12
 
