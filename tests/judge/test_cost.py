@@ -1,6 +1,7 @@
 """What a run will cost, from a sample of its references: arithmetic that a reader can redo."""
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from trl_balcap.judge.cost import (
     estimate_calls_and_cost,
 )
 from trl_balcap.judge.questions import prompt
+from trl_balcap.judge.united import CANARIES, canaries
 
 REFERENCE = (
     "Two brown dogs sleep under a red umbrella on the green grass."  # 12 words: 4 assertions
@@ -26,6 +28,8 @@ def calls(**options):
 def test_calls_by_profile_and_rewards():
     assert calls() == {"decompose": 110, "verify": 100, "cover": 100, "linguistic": 100}
     assert calls(profile="fused") == {"decompose": 10, "look": 100, "read": 100}
+    assert calls(profile="united", group=10) == {"parse": 110, "verify": 10, "cover": 100}
+    assert calls(profile="united", rewards=["linguistic_reward"]) == {"parse": 100}
     assert calls(rewards=["precision_reward"]) == {"decompose": 100, "verify": 100}
     assert calls(rewards=["linguistic_reward"]) == {"linguistic": 100}
     assert calls(rewards=["linguistic_reward"], profile="fused") == {"linguistic": 100}
@@ -51,6 +55,23 @@ def test_tokens_by_hand():
     assert verify.completion_tokens == round(4 * TOKENS_PER_VERDICT + TOKENS_PER_TICKET)
     assert verify.sees_image
     assert verify.prompt_tokens > 500
+
+
+def test_united_questions_by_hand():
+    """
+    Ten rollouts of an image assert 4 things each, 0.6 of the 40 are distinct: 24, and 4 canaries,
+    for each of the ten images of 100 rollouts. 50 assertions a caption are 300 about the image:
+    eight questions of at most 40.
+    """
+    assert len(canaries(random.Random(0))) == CANARIES == 4
+    options: dict[str, Any] = {"rollouts": 100, "distinct_references": 0, "profile": "united"}
+    options |= {"group": 10, "tokens_per_image": 500, "rewards": ["precision_reward"]}
+    _, verify = estimate_calls_and_cost([REFERENCE], **options).questions
+    assert verify.calls == 10
+    assert verify.completion_tokens == 10 * round(28 * TOKENS_PER_VERDICT + TOKENS_PER_TICKET)
+    assert verify.prompt_tokens > 10 * 500
+    _, verify = estimate_calls_and_cost([" ".join(["word"] * 150)], **options).questions
+    assert verify.calls == 10 * 8
 
 
 def test_dollars_follow_the_prices():

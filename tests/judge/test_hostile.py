@@ -167,8 +167,11 @@ def without_ticket(reply):
     return json.dumps({k: v for k, v in json.loads(reply).items() if k != "ticket"})
 
 
-@pytest.mark.parametrize("profile", ["questions", "fused"])
-@pytest.mark.parametrize("style", ["plain", "quotes_before", "fences", "lays_out_anew", "refuses"])
+BEFORE = ["plain", "quotes_before", "fences", "lays_out_anew", "refuses"]
+MET = [(style, profile) for profile in ("questions", "fused") for style in BEFORE]
+
+
+@pytest.mark.parametrize(("style", "profile"), [*MET, ("plain", "united"), ("refuses", "united")])
 def test_no_score_is_above_the_oracles(style, profile):
     captions = CORPUS if style == "plain" else SHORT
 

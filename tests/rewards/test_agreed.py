@@ -83,7 +83,7 @@ def test_nothing_agreed_is_no_score_and_no_outage():
     assert (report.asked, report.unscored) == (0, {"no_agreement": 4})
 
 
-@pytest.mark.parametrize("profile", ["questions", "fused"])
+@pytest.mark.parametrize("profile", ["questions", "fused", "united"])
 def test_a_failure_takes_its_own_row_and_no_more(profile):
     exact = Oracle()
 
@@ -91,7 +91,7 @@ def test_a_failure_takes_its_own_row_and_no_more(profile):
         content = messages[-1]["content"]
         text = content if isinstance(content, str) else content[-1]["text"]
         asked = json.loads(text)
-        if asked["question"] in ("decompose", "look") and "three" in asked["text"]:
+        if asked["question"] in ("decompose", "look", "parse") and "three" in asked["text"]:
             return "I would rather not."
         return exact(messages)
 
@@ -104,6 +104,14 @@ def test_a_failure_takes_its_own_row_and_no_more(profile):
     report = reward.take_report()
     assert report is not None
     assert report.unscored == {"unreadable": 1}
+
+
+def test_the_rollouts_of_an_image_are_verified_together_where_the_profile_unites():
+    judge = Judge("scenes/oracle", profile="united")
+    scores, _ = score(GROUP, judge)
+    calls = {k: n for k, n in judge.stats.calls_of.items() if k != "preflight"}
+    assert calls == {"parse": 4, "verify": 1, "cover": 4}
+    assert scores == score(GROUP)[0]
 
 
 def test_one_question_of_coverage_a_rollout_and_survives_pickling():

@@ -6,7 +6,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,6 +84,14 @@ class ReplyCache:
     async def set(self, key: str, reply: str, model: str) -> None:
         await self._run(self._set, key, reply, model)
 
+    async def get_all(self, keys: Sequence[str]) -> list[CachedReply | None]:
+        """The replies of many keys, in their order, in one go."""
+        return await self._run(self._get_all, keys) or [None] * len(keys)
+
+    async def set_all(self, replies: Mapping[str, str], model: str) -> None:
+        """Keep many replies in one go."""
+        await self._run(self._set_all, replies, model)
+
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if self._broken:
             return None
@@ -140,6 +148,15 @@ class ReplyCache:
     def _set(self, key: str, reply: str, model: str) -> None:
         stored = json.dumps(CachedReply(reply, prompts_hash(), model)._asdict())
         self._opened().set(key, stored)
+
+    def _get_all(self, keys: Sequence[str]) -> list[CachedReply | None]:
+        with self._opened().transact():  # reading notes the time of use, which is a write
+            return [self._get(key) for key in keys]
+
+    def _set_all(self, replies: Mapping[str, str], model: str) -> None:
+        with self._opened().transact():
+            for key, reply in replies.items():
+                self._set(key, reply, model)
 
 
 class _Database(diskcache.Cache):

@@ -4,6 +4,7 @@ Pure arithmetic on sample texts, without network access.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from trl_balcap.judge.client import Usage
 from trl_balcap.judge.prices import given_price
 from trl_balcap.judge.questions import prompt
 from trl_balcap.judge.settings import Price, Profile
+from trl_balcap.judge.united import CANARIES, MOST
 
 CHARS_PER_TOKEN = 4.0  # about; UTF-8 bytes of English per token of common tokenizers
 WORDS_PER_ASSERTION = 6.0  # "The umbrella is red.": short, self-contained sentences
@@ -19,6 +21,7 @@ TOKENS_PER_VERDICT = 14.0  # {"id": 12, "correct": true, "pointable": true},
 TOKENS_PER_ITEM = 10.0  # {"id": 12, "text": ""}, around an assertion's own text
 TOKENS_PER_TICKET = 10.0  # , "ticket": "bcdfghjk", in each request and each reply
 TOKENS_PER_IMAGE = 1000.0  # for about a megapixel; providers differ by a factor of two
+DISTINCT = 0.6  # of an image's rollouts' assertions; 0.57 for 8 faulty captions of a scene
 
 MIN_CACHED_PREFIX = 1024  # tokens; the minimum OpenAI caches, and more than vLLM's blocks of 16
 
@@ -73,6 +76,7 @@ def estimate_calls_and_cost(
     distinct_references: int,
     rewards: Sequence[str] = ("precision_reward", "recall_reward", "linguistic_reward"),
     profile: Profile = "questions",
+    group: int = 8,
     length_ratio: float = 1.0,
     tokens_per_image: float = TOKENS_PER_IMAGE,
     price: Price | None = None,
@@ -93,8 +97,10 @@ def estimate_calls_and_cost(
             Distinct references in the run; each is decomposed once.
         rewards (`Sequence[str]`, *optional*):
             Names of the judge rewards in use.
-        profile (`"questions"` or `"fused"`, defaults to `"questions"`):
+        profile (`"questions"`, `"fused"` or `"united"`, defaults to `"questions"`):
             As in [`Judge`].
+        group (`int`, defaults to `8`):
+            Rollouts of an image.
         length_ratio (`float`, defaults to `1.0`):
             Expected ratio of caption length to reference length.
         tokens_per_image (`float`, defaults to `1000.0`):
@@ -165,6 +171,19 @@ def estimate_calls_and_cost(
         read = caption + listed_units
         add("read", rollouts if recall else 0, read, units * TOKENS_PER_VERDICT + _GRADES)
         add("linguistic", rollouts if linguistic and not recall else 0, caption, _GRADES)
+    elif profile == "united":
+        split = (rollouts if wants else 0) + split_units
+        share = split_units / split if split else 0.0
+        text = caption * (1 - share) + reference * share
+        stated = (assertions * (1 - share) + units * share) * (per_assertion + 2)
+        add("parse", split, text, stated + _GRADES)
+        fresh = max(assertions, DISTINCT * group * assertions)  # about an image
+        pieces = math.ceil(fresh / MOST)
+        items, images = fresh / pieces + CANARIES, math.ceil(rollouts / group) if precision else 0
+        asked = items * (per_assertion + TOKENS_PER_ITEM)
+        add("verify", images * pieces, asked, items * TOKENS_PER_VERDICT, image=True)
+        covered = units * TOKENS_PER_VERDICT
+        add("cover", rollouts if recall else 0, listed + listed_units, covered)
     else:
         split = (rollouts if precision or recall else 0) + split_units
         share = split_units / split if split else 0.0

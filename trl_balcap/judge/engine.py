@@ -20,6 +20,7 @@ from trl_balcap.judge.failures import scrub
 from trl_balcap.judge.image_store import ImageStore
 from trl_balcap.judge.images import EncodedImage
 from trl_balcap.judge.keys import Keys
+from trl_balcap.judge.memory import VerdictMemory
 from trl_balcap.judge.prefixes import PrefixTurns
 from trl_balcap.judge.preflight import Preflight
 from trl_balcap.judge.questions import Answer, Question
@@ -28,6 +29,7 @@ from trl_balcap.judge.settings import JudgeSettings
 from trl_balcap.judge.single_flight import SingleFlight
 from trl_balcap.judge.stats import JudgeStats
 from trl_balcap.judge.tickets import TruncatedReply, UnreadableReply
+from trl_balcap.judge.united import United
 
 Verdict = TypeVar("Verdict")
 
@@ -55,11 +57,19 @@ class JudgeEngine:
         self._cache = None
         if settings.cache is not None:
             self._cache = ReplyCache(str(settings.cache), settings.cache_size)
+        model = self.vision[0].deployment.model
+        self.united = United(
+            ask=self.ask,
+            encode=self.encode,
+            memory=VerdictMemory(self._key, self._cache, model),
+            stats=self.stats,
+            deadline=settings.batch_deadline,
+        )
 
     async def ask(self, question: Question[Verdict]) -> Verdict:
         """The verdict on a question: from memory, from a call in flight, or from the judge."""
         endpoints = self.vision if question.images else self.text
-        key = self._keys.question(_deployments(endpoints), question, schema=endpoints[0].has_schema)
+        key = self._key(question)
 
         async def fly() -> Verdict:
             return await self._judge(key, question, endpoints)
@@ -137,6 +147,11 @@ class JudgeEngine:
         endpoints = {id(endpoint): endpoint for endpoint in (*self.text, *self.vision)}
         limit = sum(int(endpoint.limit.limit) for endpoint in endpoints.values())
         return self._dispatcher.metrics(float(limit))
+
+    def _key(self, question: Question[Any]) -> str:
+        endpoints = self.vision if question.images else self.text
+        schema = endpoints[0].has_schema
+        return self._keys.question(_deployments(endpoints), question, schema=schema)
 
     async def _judge(
         self, key: str, question: Question[Verdict], endpoints: Sequence[Endpoint]

@@ -1,11 +1,13 @@
 """[`Judge`]: the questions it asks, the models it asks them of, and its limits."""
 
+import asyncio
 import inspect
 import logging
 import os
 import textwrap
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from asyncio import Task
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from trl_balcap.judge import choices, criteria, questions
@@ -13,6 +15,7 @@ from trl_balcap.judge.background import on_judge_loop
 from trl_balcap.judge.choices import Choice
 from trl_balcap.judge.criteria import Criterion
 from trl_balcap.judge.engine import JudgeEngine
+from trl_balcap.judge.gathering import Gathering
 from trl_balcap.judge.images import EncodedImage
 from trl_balcap.judge.replies import Linguistic, Verification
 from trl_balcap.judge.settings import JudgeSettings, settings_from_environment, settings_help
@@ -21,6 +24,7 @@ from trl_balcap.judge.stats import JudgeStats
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 Verdict = TypeVar("Verdict")
+T = TypeVar("T")
 
 
 def _takes(
@@ -106,13 +110,19 @@ class Judge:
     async def decompose(self, text: str) -> list[str]:
         """Split a caption into atomic assertions. Equal assertions count once.
 
+        With `profile="united"`, the same question grades the text for [`Judge.linguistic`].
+
         Raises:
             `JudgeError`: if there is no readable answer.
         """
-        return list(await on_judge_loop(self.engine().ask(questions.decompose(text))))
+        return list(await on_judge_loop(self._decompose(text)))
 
     async def verify(self, image: Any, assertions: Sequence[str]) -> list[Verification]:
-        """Whether each assertion is correct, and whether it points at something in the image."""
+        """Whether each assertion is correct, and whether it points at something in the image.
+
+        With `profile="united"`, asked together with what the other rows of a batch assert about
+        the image; only what no earlier batch has asserted.
+        """
         return list(await on_judge_loop(self._verify(image, assertions)))
 
     async def cover(self, assertions: Sequence[str], units: Sequence[str]) -> list[bool]:
@@ -121,7 +131,7 @@ class Judge:
 
     async def linguistic(self, text: str) -> Linguistic:
         """Grade clarity, fluency and coherency, each from 0 to 10."""
-        return await on_judge_loop(self.engine().ask(questions.linguistic(text)))
+        return await on_judge_loop(self._linguistic(text))
 
     async def look(self, image: Any, text: str) -> list[tuple[str, Verification]]:
         """Decompose and verify in one look at the image (the fused profile)."""
@@ -260,10 +270,37 @@ class Judge:
         engine = self.engine()
         return await engine.ask(question(await engine.encode(image), about))
 
+    def side_by_side(self, rows: Iterable[tuple[Any, Coroutine[Any, Any, T]]]) -> list[Task[T]]:
+        """Start the rows of a batch, each given as its image, or `None`, and its work.
+
+        With `profile="united"`, the rows of an image wait for each other in [`Judge.verify`], if it
+        is their own task that asks. To be called on the judge loop, as a reward's `score` is.
+        """
+        if not self._unites:
+            return [asyncio.ensure_future(work) for _, work in rows]
+        gathering = Gathering(self.engine().encode)
+        return [gathering.start(image, work) for image, work in rows]
+
+    @property
+    def _unites(self) -> bool:
+        return self.settings.profile == "united"
+
+    async def _decompose(self, text: str) -> Sequence[str]:
+        if self._unites:
+            return (await self.engine().ask(questions.parse(text)))[0]
+        return await self.engine().ask(questions.decompose(text))
+
+    async def _linguistic(self, text: str) -> Linguistic:
+        if self._unites:
+            return (await self.engine().ask(questions.parse(text)))[1]
+        return await self.engine().ask(questions.linguistic(text))
+
     async def _verify(self, image: Any, assertions: Sequence[str]) -> Sequence[Verification]:
         if not assertions:
             return ()
         engine = self.engine()
+        if self._unites:
+            return await engine.united.verify(image, assertions)
         return await engine.ask(questions.verify(await engine.encode(image), assertions))
 
     async def _cover(self, assertions: Sequence[str], units: Sequence[str]) -> Sequence[bool]:

@@ -31,6 +31,7 @@ QUESTIONS = (
     "linguistic",
     "look",
     "read",
+    "parse",
     "preflight",
     "ask",
     "quiz",
@@ -41,8 +42,8 @@ QUESTIONS = (
 )
 
 # Questions with the longest chain still ahead of them go first.
-_PRIORITY = {"decompose": 0, "look": 0, "verify": 1, "cover": 1, "read": 1, "linguistic": 2}
-_PRIORITY |= {"rubric": 0, "meet": 1, "choose": 2, "rank": 2}
+_PRIORITY = {"verify": 1, "cover": 1, "read": 1, "linguistic": 2}
+_PRIORITY |= {"meet": 1, "choose": 2, "rank": 2}
 
 
 class Answer(NamedTuple, Generic[Verdict]):
@@ -289,6 +290,15 @@ def read(text: str, units: Sequence[str]) -> Question[tuple[tuple[bool, ...], Li
         {"question": "read", "text": text, "units": numbered(units)},
         replies.ReadForm,
         lambda form: replies.coverage_and_grades(form, len(units)),
+    )
+
+
+def parse(text: str) -> Question[tuple[tuple[str, ...], Linguistic]]:
+    return Question(
+        "parse",
+        {"question": "parse", "text": text},
+        replies.ParseForm,
+        lambda form: (replies.split(form, text), replies.grades(form)),
     )
 
 

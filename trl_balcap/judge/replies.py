@@ -86,6 +86,13 @@ class ReadForm(Form):
     coherency: _Grade
 
 
+class ParseForm(Form):
+    assertions: list[str]
+    clarity: _Grade
+    fluency: _Grade
+    coherency: _Grade
+
+
 class PreflightForm(Form):
     ready: bool
 
@@ -137,7 +144,7 @@ def read(reply: str, form: type[AnyForm], ticket: str, said: str = "") -> AnyFor
 # ---- verdicts -----------------------------------------------------------------------------------
 
 
-def split(form: SplitForm, text: str) -> tuple[str, ...]:
+def split(form: SplitForm | ParseForm, text: str) -> tuple[str, ...]:
     """The assertions of `text`. An assertion stated twice counts once.
 
     ```python
@@ -160,7 +167,7 @@ def coverage(form: CoverForm | ReadForm, count: int) -> tuple[bool, ...]:
     return tuple(verdict.covered for verdict in by_id(form.verdicts, count))
 
 
-def grades(form: LinguisticForm | ReadForm) -> Linguistic:
+def grades(form: LinguisticForm | ReadForm | ParseForm) -> Linguistic:
     """The three grades."""
     return Linguistic(form.clarity, form.fluency, form.coherency)
 

@@ -19,7 +19,7 @@ from trl_balcap.judge.deployments import Deployment, deployments
 from trl_balcap.judge.errors import JudgeConfigError
 from trl_balcap.judge.images import MAX_PIXELS
 
-Profile = Literal["questions", "fused"]
+Profile = Literal["questions", "fused", "united"]
 Model = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 Price = tuple[float, float] | tuple[float, float, float]
 
@@ -107,7 +107,8 @@ Or leave it out: the default is 60.0
         metadata=_about(
             rules.one_of(get_args(Profile)),
             "'questions' asks four questions per rollout; 'fused' asks two (decompose and verify "
-            "in one look at the image, cover and linguistic in one reading): cheaper; compared in "
+            "in one look at the image, cover and linguistic in one reading); 'united' asks once "
+            "about everything the rollouts of an image assert. Both are cheaper; compared in "
             "docs/judge.md",
         ),
     )

@@ -23,6 +23,8 @@ class JudgeStats:
         usd (`float`): Cost of the tokens with a known price.
         uncounted_calls (`int`): Answers without token counts; their estimates are counted.
         unpriced_calls (`int`): Answered requests without a known price.
+        canaries, canaries_right (`int`): Statements of known truth in united questions, and how
+            many of them the judge got right.
     """
 
     questions: int = 0
@@ -39,6 +41,8 @@ class JudgeStats:
     usd: float = 0.0
     uncounted_calls: int = 0
     unpriced_calls: int = 0
+    canaries: int = 0
+    canaries_right: int = 0
 
 
 _SUMS = (
@@ -64,11 +68,14 @@ class BatchMetrics:
     def __init__(self):
         self._before = dict.fromkeys(_SUMS, 0.0)
         self._latency_p50 = self._latency_p95 = 0.0
+        self._canaries = (0, 0)
+        self._canary_accuracy: float | None = None
 
     def take(
         self, stats: JudgeStats, latencies: Sequence[float], limit: float, world_size: int
     ) -> dict[str, float]:
-        """Metrics since the last `take`; latencies are kept if none was measured since.
+        """Metrics since the last `take`; latencies and canary accuracy are kept if none was
+        measured since.
 
         Dollars are left out if a price is unknown: 0 would mean that judging is free.
         """
@@ -84,6 +91,12 @@ class BatchMetrics:
         metrics["judge/latency_p50"] = self._latency_p50
         metrics["judge/latency_p95"] = self._latency_p95
         metrics["judge/concurrency_limit"] = limit
+        asked, right = stats.canaries - self._canaries[0], stats.canaries_right - self._canaries[1]
+        self._canaries = (stats.canaries, stats.canaries_right)
+        if asked:
+            self._canary_accuracy = right / asked
+        if self._canary_accuracy is not None:
+            metrics["judge/canary_accuracy"] = self._canary_accuracy
         if stats.unpriced_calls:
             del metrics["judge/usd"], metrics["judge/usd_total"]
         return metrics

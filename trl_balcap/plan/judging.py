@@ -58,6 +58,7 @@ def judging_plan(
             distinct_references=seen if sample is None else min(seen, sample.rows),
             rewards=asking,
             profile=judge.profile,
+            group=batch.num_generations,
             price=price,
             vision_price=vision_price,
         )

@@ -90,7 +90,9 @@ class AgreedRecallReward(JudgeReward):
         said = await self._each(
             (self.judge.decompose(text) for text in texts)
             if written_for_all
-            else (look_at(self.judge, first.image, text) for text in texts)
+            else self.judge.side_by_side(
+                (first.image, look_at(self.judge, first.image, text)) for text in texts
+            )
         )
         if written_for_all:
             sources = [_sound(await look_at(self.judge, first.image, first.reference))]

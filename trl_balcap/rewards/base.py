@@ -287,7 +287,10 @@ class JudgeReward(RewardHooks):
             return []
         deadline = batch_deadline(self.judge.settings.batch_deadline)
         with within(deadline):
-            tasks = [asyncio.ensure_future(self._outcome(row)) for row in rows]
+            sees = "image" in self.needs
+            tasks = self.judge.side_by_side(
+                (row.image if sees else None, self._outcome(row)) for row in rows
+            )
         try:
             _, late = await asyncio.wait(tasks, timeout=deadline)
         finally:

@@ -16,6 +16,7 @@ __all__ = [
     "META_SENTENCES",
     "NUMBERS",
     "TEMPLATES",
+    "TRUISMS",
     "Claim",
     "CountClaim",
     "Faults",
@@ -39,6 +40,14 @@ META_SENTENCES = (
     "It tells a quiet story.",
 )
 """Commentary about the picture: nobody would call it false, and nobody could point to it."""
+
+TRUISMS = (
+    "Something can be seen in the image.",
+    "The image is not blank.",
+    "The image shows at least one thing.",
+    "There is something to see in the image.",
+)
+"""Commentary that is true of every picture: a judge that denies it is not reading."""
 
 TEMPLATES = (
     "At the {place} there is a {thing}.",

@@ -50,9 +50,9 @@ def answer(question: dict[str, Any], image: Image.Image | Scene | None = None) -
     Args:
         question (`dict`):
             The user's JSON: `{"question": "decompose", "text": ...}` and so on for `verify`,
-            `cover`, `linguistic`, `look`, `read`, `preflight`, and those of [`~scenes.answers`]:
-            `ask`, `quiz`, `choose`, `rubric`, `meet`, `rank`. Its `ticket`, if it has one, is the
-            reply's last key.
+            `cover`, `linguistic`, `look`, `read`, `parse`, `preflight`, and those of
+            [`~scenes.answers`]: `ask`, `quiz`, `choose`, `rubric`, `meet`, `rank`. Its `ticket`, if
+            it has one, is the reply's last key.
         image (`PIL.Image.Image` or [`Scene`], *optional*):
             What is looked at, where the question is about an image.
 
@@ -101,6 +101,9 @@ def _answered(question: dict[str, Any], image: Image.Image | Scene | None) -> di
         text = _text(question)
         verdicts = _cover_verdicts(question, decompose(text))
         return {"verdicts": verdicts, **linguistic(text)._asdict()}
+    if name == "parse":
+        text = _text(question)
+        return {"assertions": decompose(text), **linguistic(text)._asdict()}
     if name == "preflight":
         return {"ready": True}
     if name == "ask":
@@ -127,7 +130,7 @@ def _answered(question: dict[str, Any], image: Image.Image | Scene | None) -> di
         return _each(texts, "place", answers.places([text for _, text in texts], _seen(image)))
     raise QuestionError(
         f"unknown question {name!r}; the judge of scenes knows decompose, verify, cover, "
-        "linguistic, look, read, ask, quiz, choose, rubric, meet, rank and preflight."
+        "linguistic, look, read, parse, ask, quiz, choose, rubric, meet, rank and preflight."
     )
 
 

@@ -8,6 +8,7 @@ from trl_balcap.scenes.grammar import (
     META_SENTENCES,
     NUMBERS,
     TEMPLATES,
+    TRUISMS,
     Claim,
     CountClaim,
     MetaClaim,
@@ -91,7 +92,7 @@ def parse_sentence(sentence: str) -> Claim | None:
     ```
     """
     text = sentence.strip()
-    if text in META_SENTENCES:
+    if text in META_SENTENCES or text in TRUISMS:
         return MetaClaim(text)
     stopped = text.endswith(".")
     text = text.removesuffix(".")
