@@ -74,6 +74,7 @@ class Arm:
             `"balanced"` are the three; else the one reward of `field.FIELD`, with no gate; `None`
             is no RL.
         fine_tuned (`bool`, *optional*): Whether it begins with SFT on the references.
+        lag (`int`, *optional*): `judge_lag`, the updates since a completion was written.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Arm:
     rate: float = 1.0
     rewards: str | None = "balanced"
     fine_tuned: bool = False
+    lag: int = 0
 
     def changes(self) -> dict[str, Any]:
         """What it does otherwise than the full method."""
@@ -154,6 +156,7 @@ _FURTHER = [
     Arm("zero_10", "10% of rewards fail, filled with 0", failures=0.1, failed_as=0.0),
     Arm("noise_medium", "judge noise, medium", noise="medium"),
     Arm("noise_small", "judge noise, small", noise="small"),
+    Arm("one_step_off", "completions one update old (judge_lag=1)", lag=1),
     Arm("precision_x2", "precision weighted 2", weights=(2.0, 1.0, 1.0)),
     Arm("recall_x2", "recall weighted 2", weights=(1.0, 2.0, 1.0)),
     Arm("linguistic_x2", "linguistic weighted 2", weights=(1.0, 1.0, 2.0)),

@@ -30,7 +30,7 @@ from trl_balcap import BalCapConfig, BalCapTrainer
 from trl_balcap.advantages import dead_groups, group_normalize
 from trl_balcap.batch_numbers import retest_std, zeros_among_good
 from trl_balcap.data.completions import completion_text
-from trl_balcap.rewards import AgreedRecallReward
+from trl_balcap.rewards import AgreedRecallReward, RewardHooks
 from trl_balcap.scenes.captioner import PROMPT
 from trl_balcap.scenes.grammar import Faults, describe, faulty_caption
 from trl_balcap.scenes.oracle import Scores, score
@@ -204,6 +204,7 @@ def _train(
             length_gate_upper=arm.upper,
             length_gate_tokens=arm.tokens,  # type: ignore[arg-type] (the config makes it a list)
             log_verdicts=0,
+            judge_lag=arm.lag,
         )
         trainer = _Watched(
             model,
@@ -341,7 +342,17 @@ def _rewards(arm: Arm, seed: int, scenes: Sequence[Scene]) -> list[Callable[...,
     rewards: list[Callable[..., Any]] = [reward(k, name) for k, name in enumerate(REWARDS)]
     if arm.recall == "agreed":
         rewards[1] = _agreed_recall(with_reference=arm.references == "base")
-    return rewards
+    return [_InBackground(func) for func in rewards] if arm.lag else rewards
+
+
+class _InBackground(RewardHooks):
+    """A reward that the trainer takes for one that judges while it works: `judge_lag` wants one."""
+
+    def __init__(self, func: Callable[..., Any]):
+        self.func, self.__name__ = func, func.__name__  # type: ignore[attr-defined]
+
+    def __call__(self, **columns: Any) -> Any:
+        return self.func(**columns)
 
 
 def _agreed_recall(*, with_reference: bool) -> Callable[..., Any]:

@@ -310,7 +310,7 @@ def test_noise_of_one_kind_leaves_the_other_verdicts_alone():
 
 @pytest.mark.parametrize(
     "name",
-    ["vanilla", "no_linguistic", "noise_large", "agreed_base", "credit", *variants.VARIANTS],
+    ["vanilla", "one_step_off", "noise_large", "agreed_base", "credit", *variants.VARIANTS],
 )
 def test_an_arm_trains_and_is_measured(name, tiny_qwen):
     result = train.train_arm(arms.ARMS[name], 0, TINY, tiny_qwen)
