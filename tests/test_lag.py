@@ -37,7 +37,8 @@ class Remembering(Ordered):
 
     def _generate_and_score_completions(self, inputs):
         output = super()._generate_and_score_completions(inputs)
-        texts = [c[0]["content"] for c in list(self._logs["completion"])[-len(inputs) :]]
+        written = list(self._logs["completion"])[-len(self._rewards_per_func) :]  # of all ranks
+        texts = [completion[0]["content"] for completion in written]
         expected = torch.tensor([marked(text) if text else 0.0 for text in texts])
         torch.testing.assert_close(self._rewards_per_func[:, 0], expected)
         if self.is_training:
@@ -110,8 +111,8 @@ def test_without_a_judge_in_the_background_it_is_refused(tiny_qwen, tmp_path):
 # ---- through the real trainer ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bound", [3.0, 1.05])
-def test_the_ratio_is_of_the_policy_that_trains_over_the_one_that_wrote(tiny_qwen, tmp_path, bound):
+def test_the_ratio_is_of_the_policy_that_trains_over_the_one_that_wrote(tiny_qwen, tmp_path):
+    bound = 1.05  # lower than TRL's 3.0, so that these few tokens reach it
     trainer = build(
         tiny_qwen,
         tmp_path,
@@ -122,7 +123,6 @@ def test_the_ratio_is_of_the_policy_that_trains_over_the_one_that_wrote(tiny_qwe
         **ONE_BATCH,
     )
     trainer.train()
-    assert isinstance(trainer, Remembering)
     # The first update's batch, then each time the next before this one's loss.
     assert trainer.order == ["generate", "generate", "loss", "generate", "loss", "loss"]
     assert "old_per_token_logps" not in trainer.losses[0]["inputs"]  # on-policy
@@ -135,7 +135,7 @@ def test_the_ratio_is_of_the_policy_that_trains_over_the_one_that_wrote(tiny_qwe
         new = log_probabilities(tiny_qwen, one["policy"], inputs)
         torch.testing.assert_close(inputs["old_per_token_logps"] * mask, old * mask)
         ratio = (new - old).exp()  # (B, C)
-        assert (ratio * mask).max() > 1.05  # truncated under the lower bound
+        assert (ratio * mask).max() > bound
         advantages = inputs["advantages"][:, None]  # (B, 1)
         kept = torch.min(ratio.clamp(max=bound) * advantages, ratio.clamp(0.8, 1.2) * advantages)
         expected = -(kept * mask).sum() / inputs["num_items_in_batch"]
@@ -172,7 +172,7 @@ def test_an_evaluation_in_between_leaves_the_held_batch_alone(tiny_qwen, tmp_pat
         tmp_path,
         scene_dataset(12),
         kind=Remembering,
-        eval_dataset=scene_dataset(4, seed=1),
+        given={"eval_dataset": scene_dataset(4, seed=1)},
         eval_strategy="steps",
         eval_steps=1,
         per_device_eval_batch_size=4,
@@ -193,8 +193,6 @@ def test_resumed_it_writes_the_held_batch_again(tiny_qwen, tmp_path):
     )
     checkpoint = tmp_path / "straight" / "checkpoint-1"
     resumed.train(resume_from_checkpoint=str(checkpoint))
-    assert isinstance(straight, Remembering)
-    assert isinstance(resumed, Remembering)
     assert resumed.references == straight.references[1:]  # the rows of the second and third step
     assert resumed.order == ["generate", "generate", "loss", "loss"]
     assert ["old_per_token_logps" in one["inputs"] for one in resumed.losses] == [False, True]
@@ -211,7 +209,7 @@ def test_what_a_stopped_run_holds_is_said(tiny_qwen, tmp_path, caplog):
     trainer.add_callback(Stop())
     trainer.train()
     assert "Dropping 1 generation batches generated ahead" in caplog.text
-    assert [hooks._started for hooks in trainer._hooks] == [[]]  # type: ignore[attr-defined]
+    assert [hooks._started for hooks in trainer._hooks] == [[]]
 
 
 def test_an_outage_calls_off_what_was_begun(tiny_qwen, tmp_path, caplog):
@@ -231,7 +229,6 @@ def test_an_outage_calls_off_what_was_begun(tiny_qwen, tmp_path, caplog):
 def test_the_reference_policy_is_asked_as_ever(tiny_qwen, tmp_path):
     trainer = build(tiny_qwen, tmp_path, scene_dataset(12), kind=Remembering, beta=0.1, **ONE_BATCH)
     trainer.train()
-    assert isinstance(trainer, Remembering)
     inputs = trainer.losses[2]["inputs"]
     start = dict(AutoModelForImageTextToText.from_pretrained(tiny_qwen).named_parameters())
     start = {name: weight.detach().float() for name, weight in start.items()}

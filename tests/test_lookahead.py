@@ -2,17 +2,20 @@
 bit."""
 
 import os
+import random
 import subprocess
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoProcessor
+from trl.chat_template_utils import qwen3_vl_chat_template
 
 from tests.conftest import scene_dataset
-from tests.judge.test_distributed import free_port
+from tests.test_matrix import launcher
+from tests.tiny_models import build_qwen3_vl
 from trl_balcap import (
     BalCapConfig,
     BalCapTrainer,
@@ -21,6 +24,7 @@ from trl_balcap import (
     LinguisticReward,
     RecallReward,
 )
+from trl_balcap.data.completions import completion_text
 from trl_balcap.lookahead import LookAhead
 from trl_balcap.scenes.server import serve
 from trl_balcap.scenes.server_faults import ServerFaults
@@ -70,7 +74,8 @@ class Ordered(BalCapTrainer):
         return super()._compute_loss(model, inputs)
 
 
-def build(model, out, dataset, reward_funcs=None, kind=Ordered, eval_dataset=None, **config):
+def build(model, out, dataset, reward_funcs=None, kind=Ordered, given: Any = None, **config) -> Any:
+    """A trainer on CPU with changed settings; `given` is what else it is given by name."""
     return kind(
         str(model),
         reward_funcs or [MarkReward(Judge("scenes/oracle"))],
@@ -95,7 +100,7 @@ def build(model, out, dataset, reward_funcs=None, kind=Ordered, eval_dataset=Non
             },
         ),
         train_dataset=dataset,
-        eval_dataset=eval_dataset,
+        **(given or {}),
     )
 
 
@@ -243,11 +248,71 @@ def test_without_hooks_the_order_is_trls(tiny_qwen, tmp_path):
     assert trainer.order == ["generate", "loss"] * 3
 
 
-def test_on_two_ranks_both_orders_end_in_the_same_weights(tiny_qwen, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--master_port", str(free_port()), "tests/workers/lookahead.py"]
+class CallingTools(Ordered):
+    """Asks a tool in every other rollout, then says words drawn from a seed of the turn's own."""
+
+    def _generate_single_turn(self, prompt_ids, *args, **kwargs):
+        drawn = random.Random(self.state.global_step * 100 + self.generations)
+        asking = self.generations % 2 == 0  # and then comes the turn with the tool's answer
+        self.generations += 1
+        self.order.append("generate")
+        calls = self._tokenizer.encode(
+            '<tool_call>\n{"name": "side", "arguments": {"of": "star"}}\n</tool_call><|im_end|>'
+        )
+        turns = []
+        for place in range(len(prompt_ids)):
+            words = [drawn.randrange(300, 400) for _ in range(5)] + [self._tokenizer.eos_token_id]
+            turns.append(calls if asking and place % 2 == 0 else words)
+        return turns, None
+
+
+def test_with_tools_both_orders_are_the_same_to_the_bit(tmp_path):
+    def side(of: str) -> str:
+        """
+        Says on which side something is.
+
+        Args:
+            of: What to look for.
+        """
+        asked.append(of)
+        return "left"
+
+    model, trained, asked = build_qwen3_vl(tmp_path / "model"), {}, []
+    processor: Any = AutoProcessor.from_pretrained(model)
+    processor.chat_template = qwen3_vl_chat_template  # the tiny one knows no tools
+    processor.save_pretrained(model)
+    for name, looks_ahead in (("trl", False), ("ahead", True)):
+        trained[name] = build(
+            model,
+            tmp_path / name,
+            scene_dataset(8),
+            kind=CallingTools,
+            given={"tools": [side]},
+            judge_lookahead=looks_ahead,
+            max_completion_length=150,
+            max_tool_calling_iterations=1,
+            gradient_accumulation_steps=2,
+            max_steps=1,
+            save_strategy="no",
+        )
+        trained[name].train()
+    trl, ahead = trained["trl"], trained["ahead"]
+    assert trl.order[:3] == ["generate", "generate", "loss"]
+    assert ahead.order[:5] == ["generate"] * 4 + ["loss"]
+    assert logs(trl) == logs(ahead)
+    assert logs(trl)[0]["tools/call_frequency"] == 0.5
+    assert asked == ["star"] * 2 * 2 * 2  # rollouts, batches, orders
+    for name, weight in weights(trl).items():
+        assert torch.equal(weight, weights(ahead)[name]), name
+    texts = [completion_text(completion) for completion in ahead._logs["completion"]]
+    rewards = list(ahead._logs["rewards"]["mark_reward"])
+    assert rewards == pytest.approx([marked(text) for text in texts])
+
+
+@pytest.mark.parametrize("kind", ["ddp", pytest.param("zero3", marks=pytest.mark.slow)])
+def test_on_two_ranks_all_orders_train_on_the_same_rows(kind, tiny_qwen, tmp_path):
     done = subprocess.run(
-        [*command, str(tiny_qwen), str(tmp_path)],
+        [*launcher(kind), "tests/workers/lookahead.py", str(tiny_qwen), str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -255,10 +320,19 @@ def test_on_two_ranks_both_orders_end_in_the_same_weights(tiny_qwen, tmp_path):
         timeout=280,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for rank in range(2):
-        seen = torch.load(tmp_path / f"rank-{rank}.pt", weights_only=False)
-        trl, ahead = seen["trl"], seen["ahead"]
+    ranks = [torch.load(tmp_path / f"rank-{rank}.pt", weights_only=False) for rank in range(2)]
+    for seen in ranks:
+        trl, ahead, lag = seen["trl"], seen["ahead"], seen["lag"]
+        assert seen["zero_stage"] == (3 if kind == "zero3" else 0)
         assert trl["logs"] == ahead["logs"]
+        assert len(trl["weights"]) > 40
         assert all(torch.equal(w, ahead["weights"][name]) for name, w in trl["weights"].items())
         assert trl["order"][:2] == ["generate", "loss"]
         assert ahead["order"][:3] == ["generate"] * 3
+        # One step off: this update's and the next one's, in two losses of three by an older policy.
+        assert lag["order"] == ["generate"] * 6 + ["loss"] * 6
+        assert lag["references"] == trl["references"]
+        assert lag["off_policy"] == [False] * 3 + [True] * 3
+    one, other = (seen["lag"] for seen in ranks)
+    assert one["logs"] == other["logs"]
+    assert all(torch.equal(w, other["weights"][name]) for name, w in one["weights"].items())

@@ -35,25 +35,30 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
+def launcher(kind: str) -> list[str]:
+    """The words that start a worker in 2 processes: under DDP, or as `tests/accelerate` says."""
+    port = str(free_port())
+    if kind == "ddp":  # accelerate launch with CPUs and 2 processes starts one, in silence
+        words = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
+    else:
+        words = ["accelerate.commands.launch", "--config_file", f"tests/accelerate/{kind}.yaml"]
+        words += ["--main_process_port", port]
+    return [sys.executable, "-m", *words]
+
+
 def launch(case: dict, kind: str, seconds: float = 280) -> list[dict]:
     """Runs a case in 2 processes; what each rank wrote."""
     out = Path(case["out"])
     out.mkdir(parents=True, exist_ok=True)
     (out / "case.json").write_text(json.dumps(case))
     worker = [str(ROOT / "tests" / "workers" / "matrix.py"), str(out / "case.json")]
-    port = str(free_port())
-    if kind == "ddp":  # accelerate launch with CPUs and 2 processes starts one, in silence
-        command = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
-    else:
-        command = ["accelerate.commands.launch", "--config_file", f"tests/accelerate/{kind}.yaml"]
-        command += ["--main_process_port", port]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
     }
     done = subprocess.run(
-        [sys.executable, "-m", *command, *worker],
+        [*launcher(kind), *worker],
         cwd=ROOT,
         env=environment,
         capture_output=True,

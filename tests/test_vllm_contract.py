@@ -8,9 +8,11 @@ of the shapes that the real one does; everything behind it is TRL's code and our
 import random
 from typing import Any
 
+import pytest
 import torch
 from trl import GRPOConfig, GRPOTrainer
 
+from tests.conftest import scene_dataset
 from tests.test_trainer import CPU, even_reward, length_reward
 from trl_balcap import BalCapConfig, BalCapTrainer, cgdpo_advantages
 from trl_balcap.rewards import RewardHooks
@@ -22,6 +24,7 @@ class Engine:
     def __init__(self):
         self.rng = random.Random(0)
         self.syncs = 0
+        self.generations: list[int] = []  # by the number of the sync before
         self.images: list = []
         self.completion_ids: list[list[int]] = []
 
@@ -30,6 +33,7 @@ class Engine:
 
     def generate(self, prompts, images, num_generations, profiler=None):
         self.images = images
+        self.generations.append(self.syncs)
         self.completion_ids = [
             [self.rng.randrange(10, 90) for _ in range(self.rng.randrange(2, 8))] for _ in prompts
         ]
@@ -49,13 +53,13 @@ class Early(RewardHooks):
         self.started.append((completion_ids, columns["reference"], len(columns["image"])))
 
     def __call__(self, completion_ids, **kwargs):
-        assert self.started[-1][0] == completion_ids
+        assert completion_ids in [ids for ids, *_ in self.started]
         return [ids[0] / 100 for ids in completion_ids]
 
 
-def with_engine(trainer_class, config_class, model, dataset, out, rewards):
+def with_engine(trainer_class, config_class, model, dataset, out, rewards, **config):
     trainer = trainer_class(
-        str(model), rewards, config_class(str(out), **CPU), train_dataset=dataset
+        str(model), rewards, config_class(str(out), **{**CPU, **config}), train_dataset=dataset
     )
     # What TRL sets when it starts vLLM, which it would do in __init__.
     trainer.use_vllm = True
@@ -88,6 +92,30 @@ def test_rewards_start_on_what_vllm_generated(tiny_qwen, scenes, tmp_path):
     assert any(
         "importance_sampling_ratio" in key for key in first
     )  # vLLM's log-probabilities count
+
+
+@pytest.mark.parametrize(
+    ("config", "generations"),
+    [
+        pytest.param({"judge_lookahead": True}, [1, 1, 2, 2, 3, 3], id="look-ahead"),
+        # The first update writes its own and the next one's, the last nothing.
+        pytest.param({"judge_lag": 1}, [1, 1, 1, 1, 2, 2], id="one_step_off"),
+    ],
+)
+def test_weights_are_synced_once_a_step_that_generates(config, generations, tiny_qwen, tmp_path):
+    batches = {"gradient_accumulation_steps": 2, "steps_per_generation": 1, "max_steps": 3}
+    early = Early()
+    trainer = with_engine(
+        *(BalCapTrainer, BalCapConfig, tiny_qwen, scene_dataset(12), tmp_path, [early]),
+        **{**batches, **config},
+    )
+    engine: Any = trainer.vllm_generation
+    assert engine.generations == generations
+    assert engine.syncs == generations[-1]
+    assert len(early.started) == 6
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    # vLLM's log-probabilities are -5; TRL's ratio over them is of the policy that wrote.
+    assert len([row for row in rows if "sampling/importance_sampling_ratio/mean" in row]) == 3
 
 
 def test_losses_under_vllm_are_trls(tiny_qwen, scenes, tmp_path):
