@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
+from trl_balcap.data.images import image_problem
 from trl_balcap.data.scored import Caption
 from trl_balcap.evals.metrics.b_capscore import shown_as_in_training
 from trl_balcap.report.verdicts import VerdictWriter
@@ -55,9 +58,16 @@ def _verdict_row(
     return {
         "id": caption.id,
         "completion": caption.caption,
-        "image": caption.image,
+        "image": _shown_image(caption),
         "reference": caption.reference,
         "reasons": {name: row["reason"] for name in missing if row["reason"]},
         "assertions": [] if caption.is_empty else None,
         **shown,
     }
+
+
+def _shown_image(caption: Caption) -> Path | Image | None:
+    """The image; `None` if it is not there, which only matters to metrics that look at it."""
+    if isinstance(caption.image, Path) and image_problem(caption.image) is not None:
+        return None
+    return caption.image
