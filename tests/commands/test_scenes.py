@@ -25,8 +25,8 @@ def test_scenes_are_written_as_a_dataset(tmp_path, capsys):
         ("--faults", "stall", "--faults is not valid JSON"),
         ("--noise", '{"flip": 2}', "got 2"),
         ("--noise", '{"flip": "much"}', "--noise takes numbers as values"),
-        ("--port", "99999", "port is a number from 0 (a free one) to 65535, got 99999"),
-        ("--latency", "-1", "latency is a number of seconds, 0 or more, got -1"),
+        ("--port", "99999", "port must be from 0 (any free port) to 65535, got 99999"),
+        ("--latency", "-1", "latency must be 0 seconds or more, got -1"),
     ],
 )
 def test_serve_says_in_one_line_what_cannot_be(flag, value, message, capsys):

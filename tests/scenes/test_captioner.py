@@ -203,7 +203,7 @@ def test_scene_rows_start_the_same_whatever_their_number():
     assert [row["reference"] for row in three] == [row["reference"] for row in five[:3]]
     assert three[0]["image"].tobytes() == five[0]["image"].tobytes()
     assert scene_rows(1, seed=2)[0]["reference"] != three[0]["reference"]
-    with pytest.raises(ValueError, match="n is -1"):
+    with pytest.raises(ValueError, match="got -1"):
         scene_rows(-1)
 
 

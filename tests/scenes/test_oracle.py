@@ -128,7 +128,7 @@ def test_other_image_modes_are_read():
     ],
 )
 def test_an_image_that_is_no_scene_is_an_error(image):
-    with pytest.raises(ValueError, match="the image is no scene"):
+    with pytest.raises(ValueError, match="the image is not a scene"):
         read_scene(image)
 
 
@@ -468,7 +468,7 @@ def test_noise_is_the_same_by_question_and_anew_by_call_where_asked():
 
 
 def test_noise_says_what_is_wrong_with_its_numbers():
-    with pytest.raises(ValueError, match=r"flip is a probability between 0 and 1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"flip must be a probability between 0 and 1, got 1\.5"):
         Noise(flip=1.5)
     with pytest.raises(ValueError, match="linguistic is a standard deviation"):
         Noise(linguistic=-1)
@@ -487,7 +487,7 @@ def test_noise_says_what_is_wrong_with_its_numbers():
         ({"question": "verify"}, draw(TWO), "'assertions'"),
         ({"question": "verify", "assertions": ["A."]}, draw(TWO), "id and text"),
         ({"question": "cover", "assertions": [], "units": [{"id": 1, "text": 2}]}, None, "string"),
-        ({"question": "look", "text": "A."}, Image.new("RGB", (9, 9)), "no scene"),
+        ({"question": "look", "text": "A."}, Image.new("RGB", (9, 9)), "not a scene"),
     ],
 )
 def test_a_bad_question_is_told_what_is_wrong(question, image, message):

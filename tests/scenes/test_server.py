@@ -372,5 +372,5 @@ async def test_a_retry_throws_the_dice_again_unless_told_otherwise():
 def test_impossible_faults_are_refused():
     with pytest.raises(ValueError, match=r"add up to 1\.2"):
         ServerFaults(stall=0.6, reset=0.6)
-    with pytest.raises(ValueError, match=r"reset is a rate of at least 0, got -0\.1"):
+    with pytest.raises(ValueError, match=r"reset must be a rate of 0 or more, got -0\.1"):
         ServerFaults(reset=-0.1)

@@ -66,6 +66,7 @@ def sample_dataset(
 
 
 def _size(stored: dict[str, Any]) -> tuple[int, int]:
+    # Only the header, since open_image would decode every image; turned and bounded as it would be.
     source = io.BytesIO(stored["bytes"]) if stored["bytes"] is not None else stored["path"]
     with Image.open(source) as image:
         turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides

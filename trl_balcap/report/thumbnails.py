@@ -81,5 +81,5 @@ def thumbnail(image: Image.Image) -> Thumbnail:
 
 
 def opened(image: Any) -> Image.Image:
-    """The picture of what a row may hold: an image, or the path of one."""
+    """The image, or the file at a path, undecoded: the functions above apply [`open_image`]."""
     return image if isinstance(image, Image.Image) else Image.open(image)

@@ -35,7 +35,7 @@ def scene_rows(n: int, seed: int = 0) -> list[dict[str, Any]]:
     ```
     """
     if n < 0:
-        raise ValueError(f"n is {n}, but a number of scenes is 0 or more.")
+        raise ValueError(f"n (number of scenes) must be 0 or more, got {n}.")
     rng = random.Random(seed)
     rows = []
     for _ in range(n):
@@ -63,8 +63,8 @@ def write_scenes(folder: str | Path, n: int, seed: int = 0) -> Path:
     captions = folder / "captions.jsonl"
     if captions.exists():
         raise FileExistsError(
-            f"{captions} exists already, and making scenes does not overwrite. "
-            "Name another folder, or remove this one."
+            f"{captions} already exists and is not overwritten. "
+            "Choose another folder, or remove this one."
         )
     (folder / "images").mkdir(parents=True, exist_ok=True)
     digits = max(3, len(str(n - 1)))

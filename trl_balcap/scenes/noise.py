@@ -60,7 +60,7 @@ class Noise:
         if self.linguistic < 0:
             raise ValueError(f"linguistic is a standard deviation >= 0, got {self.linguistic}.")
         if not 0 <= self.flip <= 1:
-            raise ValueError(f"flip is a probability between 0 and 1, got {self.flip}.")
+            raise ValueError(f"flip must be a probability between 0 and 1, got {self.flip}.")
         if not set(self.turned) <= set(VERDICTS):
             raise ValueError(f"turned are verdicts among {VERDICTS}, got {self.turned}.")
 

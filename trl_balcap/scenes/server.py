@@ -168,7 +168,9 @@ def _in_process(settings: dict[str, Any]) -> Iterator[ServerHandle]:
             child.stdin.flush()
             line = child.stdout.readline()
             if not line.startswith("http"):
-                raise RuntimeError(f"the server's process ended at once, exit code {child.wait()}.")
+                raise RuntimeError(
+                    f"the server process exited immediately with code {child.wait()}."
+                )
             yield ServerHandle(line.strip(), child.pid)
         finally:
             child.terminate()
@@ -202,9 +204,9 @@ def serve_forever(
         `OSError`: where the port is taken.
     """
     if not 0 <= port <= 65535:
-        raise ValueError(f"port is a number from 0 (a free one) to 65535, got {port}.")
+        raise ValueError(f"port must be from 0 (any free port) to 65535, got {port}.")
     if latency < 0:
-        raise ValueError(f"latency is a number of seconds, 0 or more, got {latency:g}.")
+        raise ValueError(f"latency must be 0 seconds or more, got {latency:g}.")
     chat = _chat_server(None, models, latency, api_key, faults or ServerFaults(), noise or Noise())
 
     async def run() -> None:

@@ -106,11 +106,11 @@ class ServerFaults:
         rates = {name: getattr(self, name) for name in _RATES}
         for name, rate in rates.items():
             if rate < 0:
-                raise ValueError(f"{name} is a rate of at least 0, got {rate}.")
+                raise ValueError(f"{name} must be a rate of 0 or more, got {rate}.")
         if sum(rates.values()) > 1 + 1e-9:
             raise ValueError(
-                f"the rates of the faults add up to {sum(rates.values()):g}, at most 1 is "
-                "possible: one request meets one fault. Lower some of them."
+                f"the fault rates add up to {sum(rates.values()):g}, but must add up to at most 1, "
+                "since a request has at most one fault. Lower some of them."
             )
 
     @property

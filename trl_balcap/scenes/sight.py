@@ -67,8 +67,8 @@ def read_scene(image: Image.Image) -> Scene:
     width, height = image.size
     if not 0.95 < width / height < 1.05 or min(width, height) < CANVAS // 2:
         raise ValueError(
-            f"the image is no scene: it has {width}x{height} pixels, a scene is square and has "
-            f"at least {CANVAS // 2}. The judge of scenes sees scenes only."
+            f"the image is not a scene: it has {width}x{height} pixels, but scenes are square with "
+            f"at least {CANVAS // 2}. The judge of scenes can only judge scenes."
         )
     image = image.convert("RGB")
     if image.size != (CANVAS, CANVAS):
@@ -89,9 +89,9 @@ def _read(pixels: bytes) -> Scene:
     worst = int((errors / limits).argmax())
     if errors[worst] > limits[worst]:
         raise ValueError(
-            f"the image is no scene: its {ROWS[worst // 3]} {COLUMNS[worst % 3]} differs by "
-            f"{errors[worst]:.0f} grey levels from everything that could stand there, at most "
-            f"{limits[worst]:.0f} are allowed. The judge of scenes sees scenes only."
+            f"the image is not a scene: its {ROWS[worst // 3]} {COLUMNS[worst % 3]} differs by "
+            f"{errors[worst]:.0f} grey levels from everything that could be there, but at most "
+            f"{limits[worst]:.0f} are allowed. The judge of scenes can only judge scenes."
         )
     return Scene(
         tuple(
