@@ -1,26 +1,36 @@
-"""docs/your-photos.md, typed in its order on nine public-domain photographs, with a scripted
-model."""
+"""docs/your-photos.md, typed in its order on nine public-domain photographs, with a scripted model
+and a Hub on this machine."""
 
-import contextlib
 import json
+import os
 import re
 import runpy
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import skimage
 
+from tests.hub import Hub, serve_hub
+from trl_balcap import Judge
+from trl_balcap.captioning.recaption import Recaption, recaption_cost, recaption_prompt
 from trl_balcap.cli import main
 from trl_balcap.data import load_captions
+from trl_balcap.data.scored import Caption
+from trl_balcap.evals.asking import cost
+from trl_balcap.evals.metrics.b_capscore import BCapScore
+from trl_balcap.exam.bank import make_exam
+from trl_balcap.exam.run import exam_workload
+from trl_balcap.judge.cost import estimate_calls_and_cost
+from trl_balcap.judge.prices import price_of
 from trl_balcap.scenes.server import serve
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "your-photos.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-            for line in block.splitlines()]  # fmt: skip
 PHOTOS = (
     "astronaut.png",
     "camera.png",
@@ -67,65 +77,116 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     for name in PHOTOS:
         shutil.copy(data / name, tmp_path / "photos" / name)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-nobody")
     return tmp_path
 
 
-def test_the_page_from_top_to_bottom(folder, monkeypatch, capsys):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-nobody")
-    shown = []
-    with serve(answer=scripted) as server:
-        monkeypatch.setenv("OPENAI_API_BASE", server.url)
-        for command in COMMANDS:
-            program, *words = shlex.split(command)
-            assert program == "trl-balcap"
-            assert main(words) == 0, command
-            shown.append(capsys.readouterr().out)
-    written, best, looked = shown
-    # At an address of one's own no price is known, whatever the model is called.
-    assert "9 images, 0 already done: 9 captions by openai/gpt-5-mini, price unknown" in written
-    assert "refs.jsonl: 9 references written" in written
-    # 9 images x 3 samples: split, look, grade; 9 x 3 x 2 coverages.
-    assert "27 captions by openai/gpt-5-mini, 135 questions to openai/gpt-4o-mini" in best
-    assert "Judged 9 of 9: units wrong 33.3%" in looked  # the second of three
-    assert "9 rows kept, 0 left out" in looked
-    dataset: list[Any] = list(load_captions("clean.jsonl"))
-    assert sorted(Path(row["id"]).name for row in dataset) == list(PHOTOS)
-    assert all(row["image"].mode == "RGB" for row in dataset)
-    assert all(row["reference"].startswith(CAPTION) for row in dataset)
-
-
-def transcript() -> list[tuple[str, list[str]]]:
-    """Each command that the page types after `$`, with the lines that it shows for it."""
-    blocks = "".join(re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL))
-    typed = []
-    for part in blocks.removeprefix("$ ").split("\n$ "):
-        command, *shown = part.rstrip("\n").split("\n")
-        typed.append((command, [line for line in shown if line != "..."]))
-    return typed
+def typed() -> list[tuple[str, list[str]]]:
+    """Each command of the page in its order, with the lines that it shows for it."""
+    found = []
+    for kind, block in re.findall(r"```(sh|console)\n(.*?)```", PAGE, re.DOTALL):
+        if kind == "sh":
+            found += [(line, []) for line in block.splitlines()]
+            continue
+        for part in block.removeprefix("$ ").split("\n$ "):
+            command, *shown = part.rstrip("\n").split("\n")
+            found.append((command, [line for line in shown if line != "..."]))
+    return found
 
 
 def without_numbers(text: str) -> str:
     return re.sub(r"\d[\d,.]*", "#", text)
 
 
-def test_the_transcript_is_what_the_commands_say(folder, monkeypatch, capsys):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-nobody")
-    (folder / "examples").symlink_to(ROOT / "examples")
-    rows = [{"image": f"photos/{name}", "reference": f"{CAPTION} {name}."} for name in PHOTOS]
-    (folder / "clean.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with serve(answer=scripted) as server:
+def push(words: list[str], hub: Hub) -> str:
+    """`hf upload`, whose Hub is the one on this machine."""
+    here = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_nobody", "HF_HUB_OFFLINE": "0"}
+    program = Path(sys.executable).with_name("hf")
+    done = subprocess.run(
+        [program, *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **here, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_page_from_top_to_bottom(folder, monkeypatch, capsys):
+    said: dict[str, str] = {}
+    with serve(answer=scripted) as server, serve_hub() as hub:
         monkeypatch.setenv("OPENAI_API_BASE", server.url)
-        for command, shown in transcript():
-            program, *words = shlex.split(command)
-            if program == "python":
+        for command, shown in typed():
+            program, *words = shlex.split(command.replace("--captions 64", "--captions 8"))
+            if program == "hf":
+                said["push"] = push(words, hub)
+            elif program == "python":
                 monkeypatch.setattr("sys.argv", words)
                 runpy.run_path(words[0], run_name="__main__")
-            else:
-                with contextlib.suppress(SystemExit):  # the first plan refuses
+            elif shown and shown[0].startswith("trl-balcap: "):
+                with pytest.raises(SystemExit):  # the first plan refuses
                     main(words)
-            said = capsys.readouterr()
-            lines = without_numbers(said.out + said.err).splitlines()
+            else:
+                assert main(words) == 0, command
+            printed = capsys.readouterr()
+            said.setdefault(words[0], "")
+            said[words[0]] += printed.out + printed.err
+            lines = without_numbers(printed.out + printed.err).splitlines()
             missing = [line for line in shown if without_numbers(line) not in lines]
-            assert not missing, f"{command}\n{said.out}{said.err}"
+            assert not missing, f"{command}\n{printed.out}{printed.err}"
+    # At an address of one's own no price is known, whatever the model is called.
+    assert (
+        "9 images, 0 already done: 9 captions by openai/gpt-5-mini, price unknown"
+        in (said["recaption"])
+    )
+    # 9 images x 3 samples: split, look, grade; 9 x 3 x 2 coverages.
+    assert (
+        "27 captions by openai/gpt-5-mini, 135 questions to openai/gpt-4o-mini"
+        in (said["recaption"])
+    )
+    assert "Judged 9 of 9: units wrong 33.3%" in said["references"]  # the second of three
+    dataset: list[Any] = list(load_captions("clean.jsonl"))
+    assert sorted(Path(row["id"]).name for row in dataset) == list(PHOTOS)
+    assert all(row["image"].mode == "RGB" for row in dataset)
+    assert all(row["reference"].startswith(CAPTION) for row in dataset)
     assert len(load_captions("after.jsonl")) == 9
+    # The page on the run names the judge's exam.
+    assert "openai/gpt-4o-mini: correct" in (folder / "out" / "report.html").read_text()
+    assert hub.repo == "YOUR-NAME/captioner"
+    assert {"README.md", "model.safetensors", "captioning.json"} <= hub.files.keys()
+    assert hub.files["README.md"] == (folder / "out" / "README.md").read_bytes()
+    assert not any(name.startswith(("verdicts", "checkpoint")) for name in hub.files)
+
+
+def test_the_costs_on_the_page_are_the_commands_own():
+    """1,000 photographs with references of 120 words, at litellm's prices."""
+    writer, judge = Judge("openai/gpt-5-mini"), Judge("openai/gpt-4o-mini")
+    price = price_of(judge.settings.text[0])
+    text = " ".join(["caption"] * 120)
+    how = Recaption("openai/gpt-5-mini", recaption_prompt(120))
+    written = recaption_cost(1000, how, 120, writer, None)
+    looked = estimate_calls_and_cost(
+        [text], rollouts=100, distinct_references=0, rewards=("precision",), price=price
+    )
+    exam = exam_workload(make_exam(200))
+    trained = estimate_calls_and_cost([text], rollouts=8000, distinct_references=1000, price=price)
+    scored = BCapScore(judge).workload(
+        [Caption(str(place), text, reference=f"{text} {place}") for place in range(100)]
+    )
+    expected = {
+        "recaption": (written.writer_calls, written.usd),
+        "references": (looked.calls, looked.usd),
+        "exam": (exam.calls, cost(judge, exam)),
+        "train": (trained.calls, trained.usd),
+        "score": (scored.calls, cost(judge, scored)),
+    }
+    rows = re.findall(r"^\| \[`(\w+)`\].*\| ([\d,]+) \| ([\d.]+)", PAGE, re.MULTILINE)
+    shown = {name: (int(calls.replace(",", "")), float(usd)) for name, calls, usd in rows}
+    assert list(shown) == [
+        "recaption", "references", "exam", "plan", "train", "report", "score", "push"
+    ]  # fmt: skip
+    for name, (calls, usd) in expected.items():
+        assert shown[name][0] == calls, name
+        assert shown[name][1] == pytest.approx(usd, abs=0.005), name

@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
         nargs="+",
         metavar="RUN_OR_SCORES",
         help="output_dir of a training run, --out folder of `score` or `calibrate`, or a folder "
-        "containing such folders",
+        "containing such folders; beside them, --out folder of `exam`",
     )
     parser.add_argument("--out", help="output file (default: report.html in the first folder)")
     parser.add_argument("--title", help="page title (default: the folders' names)")

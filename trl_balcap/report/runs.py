@@ -2,6 +2,7 @@
 size."""
 
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,8 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
 
     A path is a run's `output_dir`, a folder of scores, or any folder with such folders in it: each
     folder of verdicts found there is a run of its own. A trainer's folder without verdicts is a run
-    with a log alone.
+    with a log alone. What `trl-balcap exam` found out about a judge stands in the facts of all
+    runs.
 
     Args:
         paths (`Sequence[str or Path]`):
@@ -66,7 +68,12 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
         `FileNotFoundError`: if a path has neither verdicts nor a log.
     """
     folders: list[Path] = []
+    exams: list[str] = []
     for path in map(Path, paths):
+        if (path / "exam.json").is_file():
+            exam = json.loads((path / "exam.json").read_text(encoding="utf-8"))
+            exams += [judge["line"] for judge in exam["judges"]]
+            continue
         found = sorted({file.parent for file in path.rglob("rows-*.parquet")})
         found += sorted({file.parent for file in path.rglob("log.jsonl")} - set(found))
         if not found and read_log(path):
@@ -78,8 +85,15 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
                 "trl-balcap score."
             )
         folders += [folder for folder in found if folder not in folders]
+    if not folders:
+        raise FileNotFoundError(
+            f"There is an exam at {paths[0]}, and no run to show it with. Name a run, too."
+        )
     names = _names(folders)
-    return [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
+    runs = [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
+    for run in runs:
+        run.facts |= {"exam of the judge": "; ".join(exams)} if exams else {}
+    return runs
 
 
 def score_of(row: Mapping[str, Any]) -> float | None:
