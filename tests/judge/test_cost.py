@@ -36,6 +36,14 @@ def test_calls_by_profile_and_rewards():
     assert calls(rewards=["recall_reward"], profile="fused") == {"decompose": 10, "read": 100}
 
 
+def test_calls_of_the_rewards_of_the_field():
+    assert calls(rewards=["feedquill"]) == calls(rewards=["precision"])
+    assert calls(rewards=["utility"]) == {"choose": 800}  # four questions in two orders
+    assert calls(rewards=["rubric"]) == {"rubric": 10, "meet": 100}
+    assert calls(rewards=["group"]) == {"rank": 13}  # groups of 8
+    assert calls(rewards=["group"], profile="united") == {"rank": 13}
+
+
 def test_tokens_by_hand():
     estimate = estimate_calls_and_cost(
         [REFERENCE],

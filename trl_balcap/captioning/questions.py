@@ -15,6 +15,7 @@ from trl_balcap.judge import Judge
 from trl_balcap.judge.choices import Choice
 from trl_balcap.judge.cost import (
     CHARS_PER_TOKEN,
+    TOKENS_PER_CHOICE,
     TOKENS_PER_IMAGE,
     TOKENS_PER_TICKET,
     QuestionCost,
@@ -24,8 +25,6 @@ from trl_balcap.judge.prices import price_of
 from trl_balcap.judge.questions import prompt
 
 __all__ = ["QuestionsCost", "QuestionsRecipe", "make_questions", "questions_cost"]
-
-_TOKENS_PER_QUESTION = 70.0  # its words, four options with their keys, the answer
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,9 @@ def questions_cost(n_images: int, how: QuestionsRecipe, judge: Judge) -> Questio
 
     answered = n_images * how.count * how.shuffles
     questions = (
-        cost("ask", n_images, 0.0, how.count * _TOKENS_PER_QUESTION, True),
-        cost("quiz", answered, _TOKENS_PER_QUESTION, 5.0, False),
-        cost("quiz", answered, _TOKENS_PER_QUESTION, 5.0, True),
+        cost("ask", n_images, 0.0, how.count * TOKENS_PER_CHOICE, True),
+        cost("quiz", answered, TOKENS_PER_CHOICE, 5.0, False),
+        cost("quiz", answered, TOKENS_PER_CHOICE, 5.0, True),
     )
     text, vision = (
         judge.settings.price or price_of(deployments[0])

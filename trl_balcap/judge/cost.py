@@ -25,6 +25,13 @@ DISTINCT = 0.6  # of an image's rollouts' assertions; 0.57 for 8 faulty captions
 
 MIN_CACHED_PREFIX = 1024  # tokens; the minimum OpenAI caches, and more than vLLM's blocks of 16
 
+# What the rewards of the field ask about an image, by the defaults of this package.
+CHOICES_PER_CAPTION = 8  # four questions that passed the filter, in two orders
+TOKENS_PER_CHOICE = 70.0  # a question with its four options
+CRITERIA_PER_IMAGE = 12
+TOKENS_PER_CRITERION = 20.0
+REFERENCES_PER_IMAGE = 3  # of the models that rubrics are made from
+
 _TOKENS_PER_WORD = 1.35
 _GRADES = 24.0  # {"clarity": 8.5, "fluency": 9, "coherency": 8}
 
@@ -96,7 +103,7 @@ def estimate_calls_and_cost(
         distinct_references (`int`):
             Distinct references in the run; each is decomposed once.
         rewards (`Sequence[str]`, *optional*):
-            Names of the judge rewards in use.
+            Names of the judge rewards in use; those of this package are counted.
         profile (`"questions"`, `"fused"` or `"united"`, defaults to `"questions"`):
             As in [`Judge`].
         group (`int`, defaults to `8`):
@@ -144,6 +151,7 @@ def estimate_calls_and_cost(
     per_assertion = WORDS_PER_ASSERTION * _TOKENS_PER_WORD
     wants = {name.removesuffix("_reward") for name in rewards}
     precision, recall, linguistic = (n in wants for n in ("precision", "recall", "linguistic"))
+    precision = precision or "feedquill" in wants  # the same questions
 
     found: list[QuestionCost] = []
 
@@ -172,7 +180,7 @@ def estimate_calls_and_cost(
         add("read", rollouts if recall else 0, read, units * TOKENS_PER_VERDICT + _GRADES)
         add("linguistic", rollouts if linguistic and not recall else 0, caption, _GRADES)
     elif profile == "united":
-        split = (rollouts if wants else 0) + split_units
+        split = (rollouts if precision or recall or linguistic else 0) + split_units
         share = split_units / split if split else 0.0
         text = caption * (1 - share) + reference * share
         stated = (assertions * (1 - share) + units * share) * (per_assertion + 2)
@@ -195,6 +203,16 @@ def estimate_calls_and_cost(
         covered = units * TOKENS_PER_VERDICT
         add("cover", rollouts if recall else 0, listed + listed_units, covered)
         add("linguistic", rollouts if linguistic else 0, caption, _GRADES)
+    if "utility" in wants:
+        add("choose", rollouts * CHOICES_PER_CAPTION, caption + TOKENS_PER_CHOICE, 4.0)
+    if "rubric" in wants:
+        rubric = CRITERIA_PER_IMAGE * TOKENS_PER_CRITERION
+        add("rubric", distinct_references, reference * REFERENCES_PER_IMAGE, rubric, image=True)
+        add("meet", rollouts, caption + rubric, CRITERIA_PER_IMAGE * TOKENS_PER_VERDICT)
+    if "group" in wants:
+        compared = group * (caption + TOKENS_PER_ITEM)
+        ranks = group * TOKENS_PER_VERDICT
+        add("rank", math.ceil(rollouts / group), compared, ranks, image=True)
     prices = price, vision_price or price
     return JudgeEstimate(
         tuple(found),
