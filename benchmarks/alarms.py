@@ -2,7 +2,12 @@
 
     python -m benchmarks.alarms
 
-Nothing is trained. A rule sees the 40 steps that each run logged, as it would have seen them while
+Nothing is trained. The judge's own rules (noise, filled-in zeros) need numbers that the
+reproduction did not keep at first; they are heard in runs of their own, made by
+
+    python -m benchmarks.reproduce --arms ARM --seeds 1 --results benchmarks/results/alarms.jsonl
+
+A rule sees the 40 steps that each run logged, as it would have seen them while
 the run was under way. Numbers that those steps lack (commentary, length) stand in each run's
 measurement on held-out images: there a rule compares the base with what the arm made of it.
 """
@@ -17,22 +22,27 @@ from benchmarks.reproduction.runs import read_runs
 from benchmarks.results_file import RESULTS
 from trl_balcap.report.alarms import WINDOW, alarms
 
-__all__ = ["ends", "heard", "logged", "table"]
+__all__ = ["ends", "first_heard", "heard", "judge_table", "logged", "table"]
 
 REWARDS = ("precision", "recall", "linguistic")
 BY_STEPS = ("dead_reward", "precision_traded", "grades_alike")
 BY_ENDS = ("length_runs_to_an_edge", "commentary")
+OF_THE_JUDGE = ("zeros_filled_in", "judge_noise")
 
 
 def logged(step: Mapping[str, float]) -> dict[str, float]:
     """A kept step under the trainer's names. Of a reward's spread only the one within groups was
     kept, which is no larger than that over the batch: the rule is heard early, never late."""
-    names = {"mean": "mean", "dead": "frac_zero_std", "group_std": "std"}
-    return {
+    names = {"mean": "mean", "dead": "frac_zero_std", "group_std": "std", "std": "std"}
+    names |= {name: name for name in ("retest_std", "zeros_among_good")}
+    found = {
         f"rewards/{reward}_reward/{ours}": step[f"{reward}/{kept}"]
         for reward in REWARDS
         for kept, ours in names.items()
+        if f"{reward}/{kept}" in step
     }
+    sides = ("too_short", "too_long")
+    return found | {f"length_gate/{side}": step[side] for side in sides if side in step}
 
 
 def ends(base: Mapping[str, float], trained: Mapping[str, float]) -> list[dict[str, float]]:
@@ -56,12 +66,33 @@ def heard(runs: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
     for run in runs:
         if not run["steps"]:
             continue  # the base
-        steps = [logged(step) for step in run["steps"]]
-        at_any = {rule for n in range(1, len(steps) + 1) for rule in alarms(steps[:n])}
+        at_any = set(first_heard(run["steps"]))
         base = sampled["base", run["seed"]]
         at_any |= set(alarms(ends(base, sampled[run["arm"], run["seed"]])))
         found[run["arm"]].update({"seeds": 1} | dict.fromkeys(at_any, 1))
     return dict(found)
+
+
+def first_heard(steps: Sequence[Mapping[str, float]]) -> dict[str, int]:
+    """The rules that spoke at any step of a run, and the first step at which each did."""
+    log = [logged(step) for step in steps]
+    spoke: dict[str, int] = {}
+    for n in range(1, len(log) + 1):
+        spoke |= {rule: n for rule in alarms(log[:n]) if rule not in spoke}
+    return spoke
+
+
+def judge_table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: by run, the step at which each of the judge's rules first spoke."""
+    lines = ["| run | " + " | ".join(f"`{rule}`" for rule in OF_THE_JUDGE) + " |"]
+    lines.append("|---|" + "---|" * len(OF_THE_JUDGE))
+    order = list(ARMS)
+    for run in sorted(runs, key=lambda run: (order.index(run["arm"]), run["seed"])):
+        spoke = first_heard(run["steps"])
+        cells = [f"step {spoke[rule]}" if rule in spoke else "" for rule in OF_THE_JUDGE]
+        title = f"`{run['arm']}`, seed {run['seed']}: {ARMS[run['arm']].title}"
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def table(found: Mapping[str, Counter[str]]) -> str:
@@ -80,8 +111,9 @@ def table(found: Mapping[str, Counter[str]]) -> str:
     return "\n".join([*lines, "", f"Silent in all seeds: {', '.join(silent)}."])
 
 
-def main(file: Path = RESULTS / "reproduce.jsonl") -> None:
-    print(table(heard(read_runs(file))))
+def main(folder: Path = RESULTS) -> None:
+    print(table(heard(read_runs(folder / "reproduce.jsonl"))), end="\n\n")
+    print(judge_table(read_runs(folder / "alarms.jsonl")))
 
 
 if __name__ == "__main__":

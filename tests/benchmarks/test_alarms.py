@@ -30,9 +30,20 @@ def test_the_arm_made_for_a_pathology_is_loud_in_all_seeds(heard, arm, rule):
     assert heard[arm] == {"seeds": 5, rule: 5}
 
 
-def test_the_page_shows_the_table_as_it_is(heard):
-    assert alarms.table(heard) in (ROOT / "docs" / "report.md").read_text()
-    assert {*alarms.BY_STEPS, *alarms.BY_ENDS} <= set(RULES)
+def test_a_judge_that_errs_is_heard_and_a_good_one_is_not():
+    runs = read_runs(RESULTS / "alarms.jsonl")
+    for run in runs:
+        rule = {"zero": {"zeros_filled_in"}, "noise": {"judge_noise"}, "full": set()}
+        spoke = set(alarms.first_heard(run["steps"])) & set(alarms.OF_THE_JUDGE)
+        assert spoke == rule[run["arm"].partition("_")[0]]
+    assert {run["arm"] for run in runs} >= {"full", "zero_30", "noise_large"}
+
+
+def test_the_page_shows_the_tables_as_they_are(heard):
+    page = (ROOT / "docs" / "report.md").read_text()
+    assert alarms.table(heard) in page
+    assert alarms.judge_table(read_runs(RESULTS / "alarms.jsonl")) in page
+    assert {*alarms.BY_STEPS, *alarms.BY_ENDS, *alarms.OF_THE_JUDGE} <= set(RULES)
 
 
 def test_a_rule_that_spoke_once_and_fell_silent_counts():
