@@ -48,3 +48,10 @@ def test_a_folder_without_a_log_has_an_empty_one(tmp_path):
 def test_an_entry_without_a_step_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"needs its step.*got None"):
         RunLog(tmp_path).append({"loss": 1.0})
+
+
+@pytest.mark.parametrize("line", ['{"step": 2, "lo', '{"loss": 0.5}', "3"])
+def test_a_line_that_is_no_entry_is_named(tmp_path, line):
+    (tmp_path / "log.jsonl").write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    with pytest.raises(ValueError, match=r"log.jsonl:2 is not a log entry"):
+        read_log(tmp_path)

@@ -216,3 +216,13 @@ def test_files_open_in_any_parquet_reader(tmp_path):
     table = pq.read_table(next(tmp_path.glob("rows-*.parquet")))
     assert table.schema.equals(VERDICT_SCHEMA)
     assert table["completion"].to_pylist() == ["A dog."]
+
+
+@pytest.mark.parametrize("kind", ["rows", "images"])
+def test_a_file_that_was_cut_off_is_named(tmp_path, kind):
+    row = {"step": 1, "split": "train", "id": "a", "image": Image.new("RGB", (8, 8))}
+    VerdictWriter(tmp_path).write([row])
+    [file] = tmp_path.glob(f"{kind}-*.parquet")
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=f"{file.name} is not a complete Parquet file"):
+        (read_verdicts if kind == "rows" else read_thumbnails)(tmp_path)

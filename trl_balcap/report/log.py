@@ -93,6 +93,10 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
 
     Returns:
         `list[dict]`: entries with their `"step"`; empty where nothing was logged.
+
+    Raises:
+        `ValueError`: if a line is not a log entry. Half a line at the end, left by a killed run, is
+            skipped.
     """
     folder = Path(folder)
     own = folder / "log.jsonl"
@@ -114,10 +118,29 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
 def read_run_facts(folder: str | Path) -> dict[str, Any]:
     """What [`RunLog.facts`] kept in a folder; empty where nothing was kept."""
     path = Path(folder) / "run.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}). The report works without it.") from error
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
     text = path.read_text("utf-8")
     whole = text[: text.rfind("\n") + 1]  # a killed run leaves half a line at the end
-    return [json.loads(line) for line in whole.split("\n") if line]
+    entries = []
+    for number, line in enumerate(whole.split("\n"), start=1):
+        if not line:
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            entry = None
+        if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+            raise ValueError(
+                f'{path}:{number} is not a log entry, a JSON object with its "step". Two runs at '
+                "once in one folder can cause this: remove the line."
+            )
+        entries.append(entry)
+    return entries

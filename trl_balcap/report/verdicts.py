@@ -237,7 +237,7 @@ def read_thumbnails(paths: str | Path | Sequence[str | Path]) -> dict[str, Thumb
     found: dict[str, Thumbnail] = {}
     for folder in map(Path, given):
         for file in sorted(folder.glob("images-*.parquet")):
-            for row in pq.ParquetFile(file).read().to_pylist():
+            for row in _whole(file).to_pylist():
                 found[row["image"]] = Thumbnail(row["data"], row["width"], row["height"])
     return found
 
@@ -246,7 +246,7 @@ def _rows_of(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """Rows of one folder, sorted by step, without those that a later session made again."""
     sessions: dict[int, list[dict[str, Any]]] = {}
     for file in files:
-        table = pq.ParquetFile(file).read()
+        table = _whole(file)
         session = int((table.schema.metadata or {}).get(b"session", b"0"))
         sessions.setdefault(session, []).extend(map(_plain, table.to_pylist()))
     latest: dict[tuple[str, int, str], dict[str, Any]] = {}
@@ -316,4 +316,14 @@ def _number(file: Path) -> int:
 
 def _column(files: Iterable[Path], name: str) -> Iterator[str]:
     for file in files:
-        yield from pq.ParquetFile(file).read([name])[name].to_pylist()
+        yield from _whole(file, [name])[name].to_pylist()
+
+
+def _whole(file: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return pq.ParquetFile(file).read(columns)
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"{file} is not a complete Parquet file ({error}). It was cut off, or is still being "
+            "copied: copy it again, or remove it."
+        ) from error

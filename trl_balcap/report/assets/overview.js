@@ -94,6 +94,9 @@ function smooth(values) {
   });
 }
 
+// Distances between the marks of an axis of steps.
+const WHOLE = [1, 2, 5].flatMap((n) => [...Array(8).keys()].map((k) => n * 10 ** k)).sort((a, b) => a - b);
+
 function draw(chart, holder, values, of) {
   const columns = [chart.steps];
   const series = [{}];
@@ -132,7 +135,7 @@ function draw(chart, holder, values, of) {
     padding: [8, 14, 0, 0], legend: { show: false },
     cursor: { sync: { key: SYNC.key }, y: false, points: { show: false }, drag: { x: true, y: false } },
     scales: { x: { time: false }, y: range ? { range: () => range } : { range: (_, low, high) => spanOf(low, high, region) } },
-    axes: [{ ...axis, size: 26, space: 60 }, { ...axis, size: 40, space: 32, values: (_, ticks) => ticks.map((tick) => +tick.toPrecision(3)) }],
+    axes: [{ ...axis, size: 26, space: 60, incrs: WHOLE }, { ...axis, size: 40, space: 32, values: (_, ticks) => ticks.map((tick) => +tick.toPrecision(3)) }],
     hooks: {
       setCursor: [(self) => tell(self.cursor.idx ?? null)],
       drawClear: [(self) => region.length && shade(self, region, of)],
@@ -143,8 +146,9 @@ function draw(chart, holder, values, of) {
 }
 
 function spanOf(low, high, region) {
-  const floor = Math.min(low, region[0] ?? low, 0 <= low && low < high / 2 ? 0 : low);
   const roof = Math.max(high, region[1] ?? high);
+  // Never so close that the marks of the axis round to one number.
+  const floor = Math.min(low, region[0] ?? low, 0 <= low && low < high / 2 ? 0 : low, roof - Math.abs(roof) / 20);
   const room = (roof - floor || Math.abs(roof) || 1) * 0.08;
   return [floor === 0 ? 0 : floor - room, roof + room];
 }
