@@ -1,12 +1,16 @@
 """`trl-balcap references`: what is wrong with references, by their text and by a judge."""
 
+import asyncio
 import json
 
 import pytest
 
+from trl_balcap import Judge, RecallReward
 from trl_balcap.cli import main
 from trl_balcap.data import load_captions
 from trl_balcap.scenes.make import write_scenes
+from trl_balcap.scenes.oracle import Oracle
+from trl_balcap.scenes.server import serve
 
 SOUND = "There is a dog on the mat, and it is looking at the cat."
 
@@ -57,6 +61,52 @@ def test_a_judge_names_units_that_are_wrong(references, tmp_path, capsys):
     assert "Judged 2 of 2: units wrong" in shown
     assert "1 of 1 units" in shown
     assert "1 rows kept, 1 left out" in shown
+
+
+@pytest.mark.parametrize("profile", ["questions", "fused", "united"])
+def test_references_that_were_split_beforehand_are_not_asked_in_training(
+    profile, references, tmp_path, capsys
+):
+    """Two sound rows, one with an opener that the cleaned file lacks: two questions, then none."""
+    out, cache = tmp_path / "clean.jsonl", str(tmp_path / "cache")
+    words = ["references", str(references), "--out", str(out), "--sample", "0", "--split"]
+    words += ["--judge", "scenes/oracle", "--profile", profile]
+    assert main([*words, "--cache", cache]) == 0
+    assert "Split 2 of 2 references, 0 from cache." in capsys.readouterr().out
+    assert main([*words, "--cache", cache]) == 0  # resumed
+    assert "Split 2 of 2 references, 2 from cache." in capsys.readouterr().out
+
+    kept = load_captions(out)
+    captions = ["The mood is cosy.", "The scene feels calm."]
+    judge = Judge("scenes/oracle", cache=cache, profile=profile)
+    scored = RecallReward(judge)(["", ""], captions, reference=list(kept["reference"]))
+    assert asyncio.run(scored) == [0.0, 0.0]
+    asked = {name: n for name, n in judge.stats.calls_of.items() if name != "preflight"}
+    assert (
+        asked
+        == {
+            "questions": {"decompose": 2, "cover": 2},  # the captions
+            "fused": {"read": 2},
+            "united": {"parse": 2, "cover": 2},
+        }[profile]
+    )
+
+
+def test_splitting_needs_a_cache_and_says_what_failed(references, tmp_path, capsys):
+    words = ["references", str(references), "--sample", "0", "--split", "--judge"]
+    with pytest.raises(SystemExit):
+        main([*words, "scenes/oracle"])
+    assert "Pass --cache FOLDER" in capsys.readouterr().err
+
+    def answer(messages):
+        return "No." if "Der Hund" in str(messages[-1]) else Oracle()(messages)
+
+    with serve(answer=answer) as server:
+        words += ["openai/m", "--api-base", server.url, "--cache", str(tmp_path / "cache"), "--yes"]
+        assert main(words) == 1
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "Split 4 of 5 references, 0 from cache." in shown  # two of six rows are equal
+        assert "Not split: unreadable: 1." in shown
 
 
 def test_lengths_are_held_against_the_recipe(references, capsys):

@@ -1,6 +1,7 @@
 """Judges reference captions: which units are wrong or cannot be pointed at."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from trl_balcap.data.completions import is_empty
 from trl_balcap.data.images import DEFAULT_MAX_PIXELS, ImageError, open_image
 from trl_balcap.judge import Judge, JudgeError
 
-__all__ = ["JudgedReference", "judge_references", "unit_share"]
+__all__ = ["JudgedReference", "judge_references", "split_references", "unit_share"]
 
 _WINDOW = 512  # images at a time
 
@@ -80,6 +81,40 @@ async def _judged(row: ImageRow, judge: Judge) -> JudgedReference:
         if verdict.correct:
             said[unit] = "sound" if verdict.pointable else "not pointable"
     return JudgedReference(said)
+
+
+async def split_references(
+    references: Sequence[str], judge: Judge, *, on_reference: Callable[[], None] | None = None
+) -> Counter[str]:
+    """
+    Split references into units, so that a judge with the same cache need not do so in training.
+
+    Args:
+        references (`Sequence[str]`):
+            As training reads them. Those that are equal are split once, empty ones not at all.
+        judge ([`~judge.Judge`]):
+            Who is asked; what its cache knows is not asked again.
+        on_reference (`Callable`, *optional*):
+            Called when a reference is done.
+
+    Returns:
+        `Counter[str]`: how many could not be split, by reason.
+    """
+    window = asyncio.Semaphore(_WINDOW)
+    failed: Counter[str] = Counter()
+
+    async def one(reference: str) -> None:
+        async with window:
+            try:
+                await judge.decompose(reference)
+            except JudgeError as error:
+                failed[error.reason] += 1
+            if on_reference is not None:
+                on_reference()
+
+    distinct = dict.fromkeys(text for text in references if not is_empty(text))
+    await asyncio.gather(*map(one, distinct))
+    return failed
 
 
 def unit_share(judged: Sequence[JudgedReference], said: str) -> float | None:

@@ -14,6 +14,8 @@ from trl_balcap.commands.judging import add_judge_flags, judge_from
 from trl_balcap.commands.showing import confirm, make_console, make_progress, make_table, say
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from trl_balcap.captioning.judged import JudgedReference
     from trl_balcap.captioning.run import ImageRow
 
@@ -45,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
         "--length-gate-lower", type=float, default=0.5, help="as in the recipe (default: 0.5)"
     )
     parser.add_argument(
-        "--sample", type=int, default=100, help="references to judge (default: 100)"
+        "--sample", type=int, default=100, help="references to judge, 0 for none (default: 100)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
     parser.add_argument(
@@ -53,6 +55,12 @@ def add_parser(subparsers: Any) -> None:
         type=float,
         default=0.5,
         help="leave out judged references with a larger share of unsound units (default: 0.5)",
+    )
+    parser.add_argument(
+        "--split",
+        action="store_true",
+        help="have --judge split all references (those of --out, if given) into --cache, so that "
+        "training with this judge and cache asks for none; continues where it was interrupted",
     )
     parser.add_argument("--image-folder", help="folder that listed image paths are relative to")
     parser.add_argument("--yes", action="store_true", help="skip the cost confirmation")
@@ -65,10 +73,10 @@ def run(args: argparse.Namespace) -> int:
     Check the references.
 
     Returns:
-        `int`: 0; 2 if the cost was declined.
+        `int`: 0; 1 if references could not be split; 2 if the cost was declined.
 
     Raises:
-        `ValueError`: if there are no references to check.
+        `ValueError`: if there are no references to check, or no cache to split them into.
     """
     from trl_balcap.captioning.judged import unit_share
     from trl_balcap.captioning.run import list_images
@@ -76,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     from trl_balcap.data.references import LengthGate, find_problems
 
     console = make_console()
+    if args.split and args.judge_cache is None:
+        raise ValueError("--split keeps its work in the judge's cache. Pass --cache FOLDER.")
     rows = list_images(args.file, image_folder=args.image_folder)
     references = [row.reference or "" for row in rows]
     if not any(text.strip() for text in references):
@@ -89,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         bad_images={place for place, row in enumerate(rows) if image_problem(row.path)},
     )
     judged: dict[int, JudgedReference] = {}
-    if args.judge_model is not None:
+    if args.judge_model is not None and args.sample > 0:
         agreed = _judge(args, rows, console)
         if agreed is None:
             return 2
@@ -133,9 +143,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         dropped = {p for p, said in found.problems.items() if set(said) & set(_DROPPED)}
         dropped |= {p for p, one in judged.items() if one.unsound > args.max_unsound}
-        kept = _write(args.out, rows, dropped)
-        say(console, f"{args.out}: {kept} rows kept, {len(dropped)} left out.")
-    return 0
+        references = _write(args.out, rows, dropped)
+        say(console, f"{args.out}: {len(references)} rows kept, {len(dropped)} left out.")
+    return _split(args, references, console) if args.split else 0
 
 
 def _counter(tokenizer: str | None):
@@ -182,6 +192,46 @@ def _judge(
         return dict(zip(places, asyncio.run(judging()), strict=True))
 
 
+def _split(args: argparse.Namespace, references: "Sequence[str]", console: Console) -> int:
+    """Have the references split; the command's exit status."""
+    from trl_balcap.captioning.judged import split_references
+    from trl_balcap.data.completions import is_empty
+    from trl_balcap.judge.cost import estimate_calls_and_cost
+    from trl_balcap.judge.prices import price_of
+
+    judge = judge_from(args)
+    distinct = [text for text in dict.fromkeys(references) if not is_empty(text)]
+    if not distinct:
+        return 0
+    cost = estimate_calls_and_cost(
+        distinct,
+        rollouts=0,
+        distinct_references=len(distinct),
+        profile=judge.settings.profile,
+        price=judge.settings.price or price_of(judge.settings.text[0]),
+    )
+    price = "price unknown" if cost.usd is None else f"at most about ${cost.usd:.2f}"
+    say(console, f"{len(distinct)} references to split, {price}; cached ones are free.")
+    if not confirm("Ask the judge?", usd=cost.usd, yes=args.yes, console=console):
+        return 2
+
+    async def splitting() -> "Counter[str]":
+        await judge.preflight(vision=False)
+        return await split_references(distinct, judge, on_reference=lambda: progress.advance(bar))
+
+    with make_progress(console) as progress:
+        bar = progress.add_task("splitting", total=len(distinct))
+        failed = asyncio.run(splitting())
+    done = len(distinct) - failed.total()
+    say(
+        console, f"Split {done} of {len(distinct)} references, {judge.stats.cache_hits} from cache."
+    )
+    if failed:
+        reasons = ", ".join(f"{reason}: {n}" for reason, n in failed.most_common())
+        say(console, f"Not split: {reasons}. Run the command again to retry them.")
+    return 1 if failed else 0
+
+
 def _said(place: int, problems: Any, judged: "dict[int, JudgedReference]") -> list[str]:
     said = list(problems.get(place, ()))
     one = judged.get(place)
@@ -204,21 +254,20 @@ def _worst(problems: Any, judged: "dict[int, JudgedReference]") -> list[int]:
     return sorted({*problems, *bad}, key=lambda place: (*badness(place), place))[:_WORST]
 
 
-def _write(out: Path, rows: "Sequence[ImageRow]", dropped: set[int]) -> int:
+def _write(out: Path, rows: "Sequence[ImageRow]", dropped: set[int]) -> list[str]:
+    """Write the rows that are kept; returns their references as written."""
     from trl_balcap.data.folders import written_path
     from trl_balcap.data.references import without_opener
 
     out.parent.mkdir(parents=True, exist_ok=True)
     kept = [row for place, row in enumerate(rows) if place not in dropped]
+    references = [without_opener(row.reference or "") for row in kept]
     with out.open("w", encoding="utf-8") as file:
-        for row in kept:
-            line = {
-                "id": row.id,
-                "image": written_path(row.path, out),
-                "reference": without_opener(row.reference or ""),
-            }
+        for row, reference in zip(kept, references, strict=True):
+            image = written_path(row.path, out)
+            line = {"id": row.id, "image": image, "reference": reference}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    return len(kept)
+    return references
 
 
 def _percent(share: float | None) -> str:
