@@ -87,6 +87,8 @@ def endpoint(answer: Callable[[Request], Answer] = lambda _: Answer()) -> Iterat
                 self.end_headers()
                 self.wfile.write(content)
 
+        do_GET = do_POST  # what a client makes of a POST that a 302 redirects
+
         def log_message(self, format: str, *args: Any) -> None:
             pass
 

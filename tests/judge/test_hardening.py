@@ -1,4 +1,4 @@
-"""What an endpoint may do to a run: redirect it, echo its keys, bill it, stall it, refuse it."""
+"""What an endpoint may do to a run: echo its keys, bill it, stall it, refuse it."""
 
 import asyncio
 import logging
@@ -218,7 +218,7 @@ assert os.waitpid(child, 0)[1] == 0
 def test_a_forked_process_says_that_it_counts_its_own_budget():
     with endpoint() as server:
         done = run_python(FORKED, server.url)
-    assert done.stderr.count("counts its budget anew") == 1
+    assert done.stderr.count("counts its budget from zero") == 1
 
 
 # ---- who answers --------------------------------------------------------------------------------
@@ -245,6 +245,36 @@ def test_a_server_set_by_the_environment_has_verdicts_of_its_own(
 
     assert found == [5.0, 9.0, 5.0]
     assert (len(first.requests), len(second.requests)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "variable"),
+    [
+        ("openai/m", "OPENAI_API_BASE"),
+        ("hosted_vllm/m", "HOSTED_VLLM_API_BASE"),
+        ("ollama/m", "OLLAMA_API_BASE"),
+        ("ollama_chat/m", "OLLAMA_API_BASE"),
+        ("azure/m", "AZURE_API_BASE"),
+        ("azure_ai/m", "AZURE_AI_API_BASE"),
+        ("anthropic/m", "ANTHROPIC_BASE_URL"),
+        ("gemini/m", "GEMINI_API_BASE"),
+        ("vertex_ai/gemini-2.0-flash", "VERTEXAI_API_BASE"),
+        ("bedrock/anthropic.m", "AWS_BEDROCK_RUNTIME_ENDPOINT"),
+        ("mistral/m", "MISTRAL_API_BASE"),
+        ("groq/m", "GROQ_API_BASE"),
+        ("deepseek/m", "DEEPSEEK_API_BASE"),
+        ("together_ai/m", "TOGETHER_AI_API_BASE"),
+        ("openrouter/m", "OPENROUTER_API_BASE"),
+        ("litellm_proxy/m", "LITELLM_PROXY_API_BASE"),
+        ("lm_studio/m", "LM_STUDIO_API_BASE"),
+        ("nvidia_nim/m", "NVIDIA_NIM_API_BASE"),
+    ],
+)
+def test_who_answers_is_read_where_litellm_reads_it(model, variable, monkeypatch):
+    before = Deployment(model).base()
+    monkeypatch.setenv(variable, "http://localhost:8000/v1")
+    assert Deployment(model).base() == "http://localhost:8000/v1" != before
+    assert Deployment(model, "http://given/v1").base() == "http://given/v1"
 
 
 def test_headers_tell_judges_apart_and_tokens_do_not(tmp_path):
@@ -305,17 +335,33 @@ def test_a_password_in_the_url_is_an_error_that_does_not_show_it(entry):
     assert "user-password" not in str(caught.value)
 
 
-@pytest.mark.parametrize("model", ["openai/m", "hosted_vllm/m"])
-def test_a_redirect_takes_no_header_along(model):
-    with endpoint() as elsewhere:
-        target = {"Location": f"{elsewhere.url}/chat/completions"}
-        with endpoint(lambda _: Answer(status=307, headers=target)) as server:
-            extra = {"extra_headers": {"X-Gateway": SECRETS[1]}}
-            error = error_of(judge_at(server, model=model, extra=extra, api_key=SECRETS[0]))
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model": {"model": "openai/m", "api_base": ""}}, "api_base of 'openai/m' is ''"),
+        ({"model": {"model": "openai/m", "api_base": "judge:8"}}, "'judge:8', and must be a URL"),
+        ({"model": {"model": "openai/m", "base_url": ""}}, "api_base of 'openai/m' is ''"),
+        (
+            {"model": {"model": "openai/m", "api_key": ""}},
+            "api_key of 'openai/m' must be a non-empty",
+        ),
+        ({"model": [{"model": "", "api_key": SECRETS[0]}, 3]}, "Judge(model=...)"),
+        ({"api_base": f"me:{SECRETS[0]}@judge:8000"}, "api_base='judge:8000'"),
+        ({"api_base": f"judge:8000?key={SECRETS[0]}"}, "api_base='judge:8000'"),
+        ({"extra": [SECRETS[0]]}, "extra=..."),
+        ({"api_key": ""}, "api_key=..."),
+    ],
+)
+def test_what_cannot_be_an_endpoint_is_said_without_its_secrets(settings, said):
+    with pytest.raises(JudgeConfigError) as caught:
+        Judge(**({"model": "openai/m"} | settings))
+    assert said in str(caught.value)
+    assert SECRETS[0] not in str(caught.value)
 
-    assert error.reason == "denied"
-    assert "redirect" in error.message
-    assert (len(server.requests), elsewhere.requests) == (1, [])
+
+def test_secrets_are_known_however_deep_they_are():
+    deep = {"extra_body": {"auth": {"tenants": [SECRETS[0]]}}, "aws_session_token": SECRETS[1]}
+    assert {*SECRETS[:2]} <= {*Deployment("openai/m", extra=deep).secrets()}
 
 
 # ---- several samples ----------------------------------------------------------------------------

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from trl_balcap.judge.background import call_at_close, in_place
 from trl_balcap.judge.deployments import Deployment
 from trl_balcap.judge.errors import JudgeConfigError
-from trl_balcap.judge.failures import Failure, failure_of
+from trl_balcap.judge.failures import Failure, failure_of, redirected
 from trl_balcap.judge.litellm_module import litellm_module, unobserved
+from trl_balcap.judge.wire import careful_requests
 
 
 class Choice(NamedTuple):
@@ -64,15 +65,13 @@ async def ask_once(
         options["top_p"] = top_p
     if n > 1:
         options["n"] = n
-    provider = deployment.model.partition("/")[0]
-    if provider in _PREPARED_IN_PLACE:
-        options.setdefault("client", _http_handler(options.get("ssl_verify"), os.getpid()))
-    token = in_place.set(provider in _PREPARED_IN_PLACE)
+    redirects: list[str] = []
+    token = in_place.set(deployment.model.partition("/")[0] in _PREPARED_IN_PLACE)
     # Raised outside the handlers: litellm's exceptions contain the request, and tracebacks are not
     # scrubbed of secrets.
     try:
         # litellm's own timeout restarts with each byte; this one bounds the whole answer.
-        with unobserved(deployment.model, messages) as spared:
+        with unobserved(deployment.model, messages) as spared, careful_requests() as redirects:
             async with asyncio.timeout(timeout):
                 response = await litellm.acompletion(
                     model=deployment.model,
@@ -99,6 +98,8 @@ async def ask_once(
     finally:
         in_place.reset(token)
         _close_connections_at_exit()
+    if redirects:
+        raise redirected(redirects[0])
     if problem is not None:
         raise problem
     return _reply(response)
@@ -107,22 +108,6 @@ async def ask_once(
 # Providers whose requests litellm prepares without disk or network access. Others may fetch a
 # token, or even wait for the reply.
 _PREPARED_IN_PLACE = {"openai", "hosted_vllm"}
-
-
-@cache
-def _http_handler(ssl_verify: Any, process: int) -> Any:
-    """litellm's HTTP handler without redirects, which would forward the headers (and the key)."""
-    if litellm_module().aclient_session is not None or not _own_handler():
-        return None  # the user's own session, or the openai package
-    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
-
-    handler = AsyncHTTPHandler(ssl_verify=ssl_verify, follow_redirects=False)
-    call_at_close(handler.close)
-    return handler
-
-
-def _own_handler() -> bool:
-    return os.environ["EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER"].lower() == "true"
 
 
 @cache
@@ -140,13 +125,16 @@ def _key(deployment: Deployment) -> str | None:
 def _reply(response: Any) -> Reply:
     choices = tuple(_choice(choice) for choice in response.choices)
     usage = getattr(response, "usage", None)
-    prompt = getattr(usage, "prompt_tokens", None) or 0
-    completion = getattr(usage, "completion_tokens", None) or 0
-    details = getattr(usage, "prompt_tokens_details", None)
-    cached = getattr(details, "cached_tokens", None) or 0
+    prompt = _count(usage, "prompt_tokens")
+    completion = _count(usage, "completion_tokens")
+    cached = _count(getattr(usage, "prompt_tokens_details", None), "cached_tokens")
     empty = Choice("", Failure("unreadable", "the reply is empty", again=False, reply=""))
     counted = Usage(prompt, completion, min(cached, prompt)) if prompt else None
     return Reply(choices or (empty,), counted)
+
+
+def _count(usage: Any, name: str) -> int:
+    return max(0, getattr(usage, name, None) or 0)  # below 0, it would give dollars back
 
 
 def _choice(choice: Any) -> Choice:

@@ -1,11 +1,13 @@
 """Deployments: where a judge runs, and how to reach it."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
+from trl_balcap.judge import rules
 from trl_balcap.judge.errors import JudgeConfigError
 from trl_balcap.judge.litellm_module import litellm_module, register_scenes
 
@@ -31,17 +33,15 @@ class Deployment:
 
     def where(self) -> str:
         """The model and its endpoint, without anything that may be secret."""
-        if not self.api_base:
-            return self.model
-        url = urlsplit(self.api_base)
-        shown = SplitResult(url.scheme, url.netloc, url.path, "", "").geturl()
-        return f"{self.model} at {shown}"
+        return f"{self.model} at {without_secrets(self.api_base)}" if self.api_base else self.model
 
     def base(self) -> str | None:
         """The base URL that litellm will use, including its own settings and the environment."""
-        litellm = litellm_module()
-        names = _BASE_VARIABLES.get(provider_of(self), ())
-        given = (self.api_base, litellm.api_base, *(os.environ.get(name) for name in names))
+        provider, resolved = _provider(self)
+        usual = (f"{provider.upper()}_API_BASE", f"{provider.upper()}_BASE_URL")
+        names = _BASE_VARIABLES.get(provider, usual)
+        set_there = (os.environ.get(name) for name in names)
+        given = (self.api_base, litellm_module().api_base, *set_there, resolved)
         return next((base for base in given if base), None)
 
     def check(self) -> None:
@@ -71,7 +71,7 @@ class Deployment:
 
     def _secrets(self) -> Iterator[Any]:
         yield self.api_key
-        yield from (value for name, value in self.extra.items() if is_secret(name))
+        yield from _secrets_in(self.extra)
         for value in self.headers().values():
             yield value
             yield str(value).rpartition(" ")[2]  # of "Bearer sk-..."
@@ -81,17 +81,18 @@ class Deployment:
             yield from (value for _, value in parse_qsl(query))
 
 
+# Where litellm reads others than these two by the provider's name. Those of many providers are read
+# as it resolves the provider.
 _BASE_VARIABLES = {
     "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
-    "hosted_vllm": ("HOSTED_VLLM_API_BASE",),
-    "ollama": ("OLLAMA_API_BASE",),
     "ollama_chat": ("OLLAMA_API_BASE",),
-    "azure": ("AZURE_API_BASE",),
-    "azure_ai": ("AZURE_AI_API_BASE",),
-    "litellm_proxy": ("LITELLM_PROXY_API_BASE",),
-    "lm_studio": ("LM_STUDIO_API_BASE",),
-    "openrouter": ("OPENROUTER_API_BASE",),
-    "anthropic": ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"),
+    "vertex_ai": ("VERTEXAI_API_BASE", "VERTEX_API_BASE"),
+    "vertex_ai_beta": ("VERTEXAI_API_BASE", "VERTEX_API_BASE"),
+    "bedrock": ("AWS_BEDROCK_RUNTIME_ENDPOINT",),
+    "huggingface": ("HF_API_BASE", "HUGGINGFACE_API_BASE"),
+    "watsonx": ("WATSONX_API_BASE", "WATSONX_URL", "WX_URL", "WML_URL"),
+    "cohere_chat": ("COHERE_API_BASE",),
+    "datarobot": ("DATAROBOT_ENDPOINT",),
 }
 
 
@@ -106,6 +107,30 @@ def is_secret(name: str) -> bool:
     """
     parts = ("key", "token", "secret", "auth", "cookie", "password", "credential", "signature")
     return any(part in name.lower() for part in parts)
+
+
+def _secrets_in(parameters: Any, *, inside: bool = False) -> Iterator[Any]:
+    """Values under names of secrets, however deep."""
+    if isinstance(parameters, Mapping):
+        for name, value in parameters.items():
+            yield from _secrets_in(value, inside=inside or is_secret(str(name)))
+    elif isinstance(parameters, list | tuple):
+        for value in parameters:
+            yield from _secrets_in(value, inside=inside)
+    elif inside:
+        yield parameters
+
+
+def without_secrets(base: str) -> str:
+    """A base URL without its user, password and query, as far as it is one.
+
+    ```python
+    >>> without_secrets("http://me:secret@judge:8000/v1?sig=secret"), without_secrets("judge:8000")
+    ('http://judge:8000/v1', 'judge:8000')
+
+    ```
+    """
+    return re.sub(r"^(\w+://)?[^/]*@", r"\1", re.split(r"[?#]", base)[0])
 
 
 def deployments(
@@ -144,7 +169,19 @@ def deployments(
                 f"a deployment needs a 'model', a litellm model string such as "
                 f"'openai/gpt-4o-mini'; got keys {sorted(entry)}"
             )
-        base = parameters.pop("api_base", api_base)
+        base = parameters.pop("api_base", parameters.pop("base_url", api_base))
+        key = parameters.pop("api_key", api_key)
+        # An empty one is mostly a shell variable that is not set, and would mean OpenAI's server.
+        if base is not None and not rules.URL.holds(base):
+            shown = without_secrets(base) if isinstance(base, str) else base
+            raise JudgeConfigError(
+                f"the api_base of {name!r} is {shown!r}, and must be {rules.URL.says}. Or leave it "
+                "out"
+            )
+        if key is not None and not rules.TEXT.holds(key):
+            raise JudgeConfigError(
+                f"the api_key of {name!r} must be {rules.TEXT.says}. Or leave it out"
+            )
         if base and "@" in urlsplit(base).netloc:
             raise JudgeConfigError(
                 f"the api_base of {name!r} contains a user or password, which HTTP clients reject "
@@ -154,7 +191,7 @@ def deployments(
             Deployment(
                 name,
                 base,
-                parameters.pop("api_key", api_key),
+                key,
                 {**(extra or {}), **parameters},
             )
         )
@@ -167,17 +204,23 @@ def provider_of(deployment: Deployment) -> str:
     Raises:
         `JudgeConfigError`: if litellm does not know the model.
     """
+    return _provider(deployment)[0]
+
+
+def _provider(deployment: Deployment) -> tuple[str, str | None]:
+    """The provider, and the base URL that litellm has for it by default or by the environment."""
     litellm = litellm_module()
     if deployment.model.startswith("scenes/"):
         register_scenes()
     try:
-        return litellm.get_llm_provider(deployment.model, api_base=deployment.api_base)[1]
+        found = litellm.get_llm_provider(deployment.model, api_base=deployment.api_base)
     except litellm.exceptions.BadRequestError as error:
         raise JudgeConfigError(
             f"litellm does not know the provider of the judge model {deployment.model!r}. Write "
             "'provider/model', such as 'openai/gpt-4o-mini', "
             "'hosted_vllm/Qwen/Qwen2.5-VL-7B-Instruct' (with api_base) or 'scenes/oracle'"
         ) from error
+    return found[1], found[3]
 
 
 def supports_schema(deployment: Deployment) -> bool:

@@ -56,15 +56,18 @@ def failure_of(error: Exception) -> Failure:
         return Failure("rate_limited", message, again=True, retry_after=wait)
     if isinstance(error, known.UnsupportedParamsError):
         return Failure("refused", message, again=False, fatal=True, reply=message)
-    if 300 <= status < 400:
-        message = f"the endpoint redirects, which is not followed: pass its new URL. {message}"
-        return Failure("denied", message, again=False, fatal=True, reply=message)
     if status in _DENIED:
         return Failure("denied", message, again=False, fatal=True, reply=message)
     if status in _REFUSED:
         return Failure("refused", message, again=False, reply=message)
     wait = retry_after(error)
     return Failure("server_error", message, again=True, retry_after=wait, reply=message)
+
+
+def redirected(where: str) -> Failure:
+    """What a redirect means: an `api_base` that is no longer the right one."""
+    message = f"the endpoint redirects ({where}), which is not followed: pass its new URL"
+    return Failure("denied", message, again=False, fatal=True, reply=message)
 
 
 def _status(error: Exception) -> int:

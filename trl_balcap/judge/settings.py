@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from trl_balcap.data.images import MIN_MAX_PIXELS
 from trl_balcap.judge import rules
-from trl_balcap.judge.deployments import Deployment, deployments
+from trl_balcap.judge.deployments import Deployment, deployments, without_secrets
 from trl_balcap.judge.errors import JudgeConfigError
 from trl_balcap.judge.images import MAX_PIXELS
 
@@ -323,6 +323,9 @@ def _broken(one: Field[Any], value: Any) -> str:
     way_out = "Name a model" if one.default is MISSING else "Or leave it out"
     if one.default is not None and one.default is not MISSING:
         way_out += f": the default is {one.default!r}"
-    secret = one.name in ("api_key", "extra") or (one.name == "api_base" and "@" in str(value))
-    shown = "..." if secret else repr(value)
+    shown = repr(value)
+    if one.name == "api_base" and isinstance(value, str):
+        shown = repr(without_secrets(value))
+    elif one.name in ("api_key", "extra") or (not one.repr and isinstance(value, Mapping | list)):
+        shown = "..."  # a deployment may hold a key
     return f"Judge({one.name}={shown}): {one.name} must be {rule_of(one).says}. {way_out}"
