@@ -4,8 +4,10 @@ captions."""
 import asyncio
 
 import pytest
+from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from tests.judge.servers import Answer, endpoint
 from trl_balcap import (
     BalCapConfig,
     BalCapTrainer,
@@ -16,12 +18,14 @@ from trl_balcap import (
 )
 from trl_balcap.judge import JudgeConfigError
 from trl_balcap.scenes.make import scene_rows
+from trl_balcap.scenes.noise import Noise
+from trl_balcap.scenes.oracle import Oracle
 from trl_balcap.scenes.server import serve
 from trl_balcap.scenes.server_faults import ServerFaults
 from trl_balcap.trainer import JudgeOutageError, RewardInternalError
 
 
-def judged_trainer(model, dataset, out, judge, **config):
+def judged_trainer(model, dataset, out, judge, eval_dataset=None, **config):
     return BalCapTrainer(
         str(model),
         [PrecisionReward(judge), RecallReward(judge), LinguisticReward(judge)],
@@ -32,13 +36,13 @@ def judged_trainer(model, dataset, out, judge, **config):
             report_to="none",
             disable_tqdm=True,
             logging_steps=1,
-            save_strategy="no",
             per_device_train_batch_size=4,
             num_generations=2,
             max_completion_length=8,
-            **{"max_steps": 5, "length_gate": None, **config},
+            **{"max_steps": 5, "length_gate": None, "save_strategy": "no", **config},
         ),
         train_dataset=dataset,
+        eval_dataset=eval_dataset,
     )
 
 
@@ -94,6 +98,52 @@ def test_a_dead_judge_in_an_evaluation_lets_the_run_go_on(tiny_qwen, scenes, tmp
     assert metrics["eval_rewards/recall_reward/mean"] is None
     assert metrics["eval_judge/recall_reward/unscored"] == 1.0
     assert "recall_reward left 4 of 4 completions unscored" in caplog.text
+
+
+class DiesInEvaluations(TrainerCallback):
+    """Takes the judge down after the first batch of an evaluation, and back up at its end."""
+
+    dead = False
+
+    def answer(self, request):
+        if self.dead:
+            return Answer(status=503, error="down")
+        return Answer(texts=(Oracle(Noise())(request.body["messages"]),))
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        self.dead = True
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.dead = False
+
+
+@pytest.mark.parametrize("measure", ["rewards/recall_reward/mean", "loss"])
+def test_a_judge_that_dies_in_an_evaluation_names_no_best_checkpoint(
+    measure, tiny_qwen, scenes, tmp_path, caplog
+):
+    judge_of_the_run = DiesInEvaluations()
+    with endpoint(judge_of_the_run.answer) as server:
+        judge = Judge("openai/oracle", api_base=server.url, api_key="none", max_retries=0)
+        config = {"max_unscored_rows": 1, "outage_patience": 1, "max_steps": 2}
+        config |= {"per_device_eval_batch_size": 2, "eval_strategy": "steps", "eval_steps": 1}
+        config |= {"save_strategy": "best", "metric_for_best_model": measure}
+        config |= {"lr_scheduler_type": "reduce_lr_on_plateau"}
+        held_out = scenes.select(range(4))
+        trainer = judged_trainer(tiny_qwen, scenes, tmp_path, judge, held_out, **config)
+        trainer.add_callback(judge_of_the_run)
+        trainer.train()
+
+    assert trainer.state.global_step == 2
+    steps = [row for row in trainer.state.log_history if "loss" in row]
+    assert [row["judge/recall_reward/unscored"] for row in steps] == [0.0, 0.0]
+    evaluations = [row for row in trainer.state.log_history if "eval_loss" in row]
+    shares = [row["eval_judge/recall_reward/unscored"] for row in evaluations]
+    assert shares == [0.75, 0.75]  # of four batches of an image's two captions, one was judged
+    said = [r.message for r in caplog.records if "names no best checkpoint" in r.message]
+    assert "The evaluation at step 1 names no best checkpoint: precision_reward left 75%" in said[0]
+    assert len(said) == 2
+    assert trainer.state.best_metric is None
+    assert get_last_checkpoint(str(tmp_path)) is None
 
 
 class Bug(RecallReward):

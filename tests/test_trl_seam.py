@@ -25,6 +25,8 @@ SEAMS = {
     "_save_checkpoint": ["self", "model", "trial"],
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
     "_load_best_model": ["self"],
+    "_determine_best_metric": ["self", "metrics", "trial"],
+    "_evaluate": ["self", "trial", "ignore_keys_for_eval", "skip_scheduler"],
     "_save": ["self", "output_dir", "state_dict"],
     "create_model_card": ["self", "model_name", "dataset_name", "tags"],
     "log": ["self", "logs", "start_time"],
@@ -51,6 +53,7 @@ def test_every_override_calls_super():
     ahead = {"train", "get_batch_samples", "_generate", "_get_per_token_logps_and_entropies"}
     ahead |= {"_generate_and_score_completions"}
     saving = {"_save", "create_model_card", "_load_from_checkpoint", "_load_best_model"}
+    saving |= {"_determine_best_metric", "_evaluate"}
     trainers = ((BalCapTrainer, here), (AheadTrainer, ahead), (CaptionerTrainer, saving))
     for trainer, expected in trainers:
         assert {name for name in SEAMS if name in vars(trainer)} == expected
@@ -73,6 +76,8 @@ def test_every_override_calls_super():
         ),
         # order in the tuple: completion_ids second, completions fourth
         ("_generate", ["return prompt_ids, completion_ids, tool_mask, completions,"]),
+        # the metric of the best checkpoint steps a schedule that waits for a plateau
+        ("_evaluate", ["and not skip_scheduler", "self.lr_scheduler.step(metrics["]),
         # gathered over ranks when it returns
         ("_calculate_rewards", ["rewards_per_func = gather(rewards_per_func)"]),
         (

@@ -54,7 +54,8 @@ def run_facts(
             For each reward function: its `weight`, whether it is `gated`, and what scores it
             (`by`).
         more:
-            Other facts, such as the `model` and the number of rows.
+            Other facts: the `model`, `rows`, `advantages`, and where known, the `name`, `dataset`
+            and `license` of the card.
 
     Example:
 
@@ -138,6 +139,7 @@ def card_text(
         f"| `{reward}` | {what['weight']:g} | {'yes' if what['gated'] else 'no'} | {what['by']} |"
         for reward, what in facts["rewards"].items()
     )
+    data = dataset or facts.get("dataset") or "see the settings"
     bounds = f"{gate[0]:g} to {gate[1]:g} times the reference's tokens" if gate else "none"
     bounds = f"{band[0]} to {band[1]} tokens" if band else bounds
     versions = "\n".join(f"- {package}: {number}" for package, number in facts["versions"].items())
@@ -162,7 +164,7 @@ print(said[0]["generated_text"])
 
 ## Training
 
-Advantages: {facts["advantages"]}. Length gate: {bounds}. Data: {dataset or "see the settings"}
+Advantages: {facts["advantages"]}. Length gate: {bounds}. Data: {data}
 ({facts.get("rows") or "an unknown number of"} rows). {_cost(history)}
 
 | reward | weight | gated | by |

@@ -1,6 +1,7 @@
 """Saving and loading captioners: weights under their Hub names, processor, training prompt,
-generation settings, and a model card."""
+generation settings, a model card, and the best checkpoint."""
 
+import inspect
 import json
 import logging
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from trl import GRPOTrainer
 
 from trl_balcap.card import CITATION, card_text, write_captioning_settings
 from trl_balcap.data.completions import user_text
+from trl_balcap.rewards.hooks import reward_hooks, reward_name
 
 __all__ = ["CaptionerTrainer", "load_renamed_weights"]
 
@@ -84,7 +86,8 @@ class CaptionerTrainer(GRPOTrainer):
 
     The only changes w.r.t. [`~trl.GRPOTrainer`] are in saving and loading: full weights can be
     loaded by their Hub names ([`load_renamed_weights`]), and the training prompt, generation
-    settings and a model card are saved along with the weights and the processor.
+    settings and a model card are saved along with the weights and the processor. If the judge was
+    down in an evaluation, that evaluation selects no best checkpoint, and the run continues.
     """
 
     _tag_names = ["trl", "grpo", "balcap"]  # noqa: RUF012 (TRL's attribute)
@@ -116,9 +119,14 @@ class CaptionerTrainer(GRPOTrainer):
     def _write_card(self, folder: Path, dataset_name: str | None = None) -> None:
         # TRL's card, for its metadata header
         card = ModelCard.load(Path(str(self.args.output_dir)) / "README.md")
+        name = (self.hub_model_id or self.facts.get("name") or folder.resolve().name).split("/")[-1]
+        card.data["model_name"] = name
+        card.data.pop("licence", None)  # TRL's is a blank to be filled in
+        if "license" in self.facts:
+            card.data["license"] = self.facts["license"]
         card.text = card_text(
             self.facts,
-            name=(self.hub_model_id or folder.resolve().name).split("/")[-1],
+            name=name,
             where=self.hub_model_id or str(folder),
             prompt=self._prompt(),
             history=self.state.log_history,
@@ -138,6 +146,44 @@ class CaptionerTrainer(GRPOTrainer):
         # Not with FSDP, whose checkpoints use the in-memory names (DeepSpeed does not get here).
         if not self.is_fsdp_enabled:
             load_renamed_weights(model or self.model, resume_from_checkpoint)
+
+    def _evaluate(self, trial, ignore_keys_for_eval, skip_scheduler=False):
+        metrics = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=True)
+        # A schedule that waits for a plateau is stepped by the same metric as the best checkpoint.
+        step = getattr(self.lr_scheduler, "step", None)  # DeepSpeed's own has none
+        if step is None or skip_scheduler or self._why_no_measure(metrics) is not None:
+            return metrics
+        if "metrics" in inspect.signature(step).parameters:
+            step(metrics[self._measure()])
+        return metrics
+
+    def _determine_best_metric(self, metrics, trial):
+        why = self._why_no_measure(metrics)
+        if why is not None:
+            step = self.state.global_step
+            logger.warning("The evaluation at step %d names no best checkpoint: %s.", step, why)
+            return False
+        return super()._determine_best_metric(metrics, trial)
+
+    def _measure(self) -> str:
+        """Name of the metric that tells the best checkpoint."""
+        return f"eval_{str(self.args.metric_for_best_model).removeprefix('eval_')}"
+
+    def _why_no_measure(self, metrics: Mapping[str, Any]) -> str | None:
+        """Why an evaluation says nothing of the model, or `None`; the same on all ranks."""
+        if self.args.metric_for_best_model is None:
+            return None
+        for func in self.reward_funcs:
+            hooks, name = reward_hooks(func), reward_name(func)
+            unscored = metrics.get(f"eval_judge/{name}/unscored") or 0.0
+            if hooks is not None and unscored > hooks.max_unscored:
+                return (
+                    f"{name} left {unscored:.0%} of the completions unscored, more than "
+                    f"max_unscored={hooks.max_unscored:g}"
+                )
+        if metrics.get(self._measure(), 0.0) is None:
+            return f"{self._measure()} has no value, for nothing was scored"
+        return None
 
     def _load_best_model(self):
         super()._load_best_model()

@@ -210,22 +210,28 @@ def test_vllm_is_asked_in_its_own_words(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
 
-    run = caption_images("org/model", tmp_path / "a.png", tmp_path / "1.jsonl", max_new_tokens=9)
+    model, adapter = tmp_path / "model", tmp_path / "adapter"
+    model.mkdir()
+    run = caption_images(str(model), tmp_path / "a.png", tmp_path / "1.jsonl", max_new_tokens=9)
     assert run.written == 1
     assert rows(tmp_path / "1.jsonl")[0]["caption"] == "A red square."
-    assert seen["options"] == {"model": "org/model"}
+    assert seen["options"] == {"model": str(model)}
     assert seen["sampling"] == {"temperature": 0.0, "max_tokens": 9}
     ((turn,),) = seen["conversations"]
     assert turn["role"] == "user"
     assert [part["type"] for part in turn["content"]] == ["image_url", "text"]
 
-    adapter = tmp_path / "adapter"
     adapter.mkdir()
-    config = {"base_model_name_or_path": "org/base", "r": 16}
+    config = {"base_model_name_or_path": str(model), "r": 16}
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     caption_images(str(adapter), tmp_path / "a.png", tmp_path / "2.jsonl", engine="vllm")
-    assert seen["options"] == {"model": "org/base", "enable_lora": True, "max_lora_rank": 16}
+    assert seen["options"] == {"model": str(model), "enable_lora": True, "max_lora_rank": 16}
     assert seen["lora"] == ("adapter", 1, str(adapter))
+
+    seen.clear()
+    with pytest.raises(FileNotFoundError, match="no folder org/gone, and no such model on the Hub"):
+        caption_images("org/gone", tmp_path / "a.png", tmp_path / "3.jsonl", engine="vllm")
+    assert not seen  # it is said before vLLM is started
 
 
 def test_vllm_that_is_not_there(tmp_path):

@@ -124,11 +124,32 @@ async def _ready(*, vision=True):
     return None
 
 
-def test_a_judge_that_cannot_work_stops_the_run(trainer):
+def test_a_judge_that_cannot_work_is_said_when_training_begins(trainer):
+    judge = Judge("openai/x", api_base="http://127.0.0.1:9/v1", max_retries=0)
+    trainer.add_callback(CaptionEvalCallback(trainer, held_out(1), judge, every_n_steps=2))
+    with pytest.raises(ValueError, match=r"127\.0\.0\.1:9"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_a_judge_that_is_down_in_an_evaluation_lets_the_run_go_on(trainer, caplog):
     judge = Judge("openai/x", api_base="http://127.0.0.1:9/v1", max_retries=0)
     callback = CaptionEvalCallback(trainer, held_out(1), judge, every_n_steps=2)
-    with pytest.raises(ValueError, match=r"127\.0\.0\.1:9"):
-        callback.evaluate(2)
+    callback.evaluate(2)
+    assert "The evaluation at step 2: it has no scores, for the judge openai/x at" in caplog.text
+    assert callback.best is None
+    assert trainer.state.log_history == []
+
+
+def test_a_disk_that_cannot_be_written_to_costs_the_record_and_not_the_run(trainer):
+    callback = CaptionEvalCallback(trainer, held_out(2), Judge("scenes/oracle"), every_n_steps=2)
+    folder = callback.best_folder.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "caption_eval").write_text("a file in the way")
+    problem, logs, score = callback._score([row["reference"] for row in callback.rows], step=2)
+    assert problem is not None
+    assert "could not be kept in" in problem
+    assert (logs["eval_b_capscore"], score) == (100.0, 100.0)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from trl_balcap.demo import demo_config, run_demo
+from trl_balcap.scenes.make import write_scenes
+from trl_balcap.scenes.server import serve
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -65,6 +67,33 @@ def test_train_qwen_takes_yaml_and_flags(tmp_path):
     assert (tmp_path / "out" / "adapter_model.safetensors").exists()
 
 
+def train_qwen(monkeypatch, *words: str) -> None:
+    """The script in this process, on the command line's words."""
+    small = ["--max_steps", "1", "--per_device_train_batch_size", "8", "--report_to", "none"]
+    small += ["--use_cpu", "--disable_tqdm", "true", "--max_completion_length", "8"]
+    monkeypatch.setattr(sys, "argv", ["train_qwen.py", *words, *small])
+    runpy.run_path(str(EXAMPLES / "train_qwen.py"), run_name="__main__")
+
+
+def test_train_qwen_trains_without_references(tiny_qwen, tmp_path, monkeypatch):
+    write_scenes(tmp_path / "scenes", 8)
+    photos = tmp_path / "scenes" / "images"  # and no captions beside them
+    words = ["--dataset", str(photos), "--output_dir", str(tmp_path / "out")]
+    words += ["--model_name_or_path", str(tiny_qwen), "--dtype", "float32"]
+    words += ["--judge_model", "openai/oracle", "--rewards", "precision", "linguistic"]
+    with serve() as server:
+        words += ["--judge_api_base", server.url]
+        with pytest.raises(ValueError, match="no reference column") as refused:
+            train_qwen(monkeypatch, *words)
+        for way in ("trl-balcap recaption", "references=False", "length_gate='none'"):
+            assert way in str(refused.value)
+        train_qwen(monkeypatch, *words, "--length_gate", "none")
+        asked = server.stats()["calls"]
+    assert asked["linguistic"] > 0
+    assert "cover" not in asked
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
 def test_train_qwen_without_arguments_is_the_demos_training_run(tmp_path, monkeypatch):
     script = runpy.run_path(str(EXAMPLES / "train_qwen.py"))
     arguments, model = script["CaptioningArguments"](), script["ModelConfig"]()
@@ -87,6 +116,10 @@ def test_the_demo_leaves_a_run_folder_and_repeats_itself(tmp_path, monkeypatch):
         "report.html",
     }
     checkpoint = tmp_path / "first" / "checkpoint"
-    assert f"model='{checkpoint}'" in (checkpoint / "README.md").read_text()
+    card = (checkpoint / "README.md").read_text()
+    assert "\n# trl-balcap-demo-captioner\n" in card
+    assert "An image captioner: the tiny captioner of drawn scenes" in card
+    assert "\nlicense: apache-2.0\n" in card
+    assert f"model='{checkpoint}'" in card
     with pytest.raises(FileExistsError, match="holds files already"):
         run_demo(tmp_path / "first")

@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from transformers.trainer_utils import get_last_checkpoint
 
+from tests.judge.servers import Answer, endpoint
+from trl_balcap.scenes.noise import Noise
+from trl_balcap.scenes.oracle import Oracle
 from trl_balcap.scenes.server import serve
 from trl_balcap.scenes.server_faults import ServerFaults
 
@@ -78,6 +82,33 @@ def test_rows_that_one_rank_cannot_score_stop_nobody(tiny_qwen, tmp_path):
         for name in ("recall_reward", "linguistic_reward"):  # whose gate has no length to compare
             assert row[f"judge/{name}/unscored/no_reference"] == 0.5
         assert row["rewards/precision_reward/mean"] is not None
+
+
+@pytest.mark.slow
+def test_one_ranks_judge_that_is_down_in_evaluations_stops_nobody(tiny_qwen, tmp_path):
+    down = False
+
+    def answer(request):
+        nonlocal down
+        if "down" in request.body:
+            down = request.body["down"]
+            return Answer()
+        if down:
+            return Answer(status=503, error="down")
+        return Answer(texts=(Oracle(Noise())(request.body["messages"]),))
+
+    with serve() as healthy, endpoint(answer) as dying:
+        first, second = train_on_two_ranks(
+            "evaluation", tiny_qwen, tmp_path, healthy.url, dying.url
+        )
+    assert "message" not in first | second
+    assert first["step"] == second["step"] == 2
+    shares = [
+        [row["eval_judge/recall_reward/unscored"] for row in rank["log"] if "eval_loss" in row]
+        for rank in (first, second)
+    ]
+    assert shares[0] == shares[1] == [0.5, 0.5]  # more than max_unscored
+    assert get_last_checkpoint(str(tmp_path)) is None
 
 
 def test_metrics_are_sums_over_the_ranks(tiny_qwen, tmp_path):

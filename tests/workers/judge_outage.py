@@ -2,15 +2,18 @@
 
 torchrun --nproc_per_node 2 tests/workers/judge_outage.py CASE MODEL OUT URL_OF_RANK_0 URL_OF_RANK_1
 
-CASE is `healthy` (the judges decide how it ends), `bug` (rank 1's reward has one), or `bad_rows`
-(rank 1's rows cannot be scored).
+CASE is `healthy` (the judges decide how it ends), `bug` (rank 1's reward has one), `bad_rows`
+(rank 1's rows cannot be scored), or `evaluation` (rank 1's judge is down during evaluations).
 """
 
 import json
 import os
 import sys
 import time
+import urllib.request
 from pathlib import Path
+
+from transformers import TrainerCallback
 
 from tests.conftest import scene_dataset
 from trl_balcap import (
@@ -43,6 +46,24 @@ class Damaged(BalCapTrainer):
         return super()._generate_and_score_completions(inputs)
 
 
+class Switch(TrainerCallback):
+    """Tells the judge of rank 1 to be down as long as an evaluation takes."""
+
+    def __init__(self, url: str):
+        self.url = url
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.tell(control.should_evaluate)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.tell(False)
+
+    def tell(self, down: bool) -> None:
+        if RANK == 1:
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            opener.open(self.url, json.dumps({"down": down}).encode(), timeout=30).read()
+
+
 def main(case: str, model: str, out: str, *urls: str) -> None:
     # One of two ranks without a judge is half of the batch, so less than half must be enough.
     judge = Judge(
@@ -52,6 +73,10 @@ def main(case: str, model: str, out: str, *urls: str) -> None:
         batch_deadline=30.0,
         max_unscored=0.4,
     )
+    evaluation = {}
+    if case == "evaluation":
+        evaluation = {"eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 2}
+        evaluation |= {"save_strategy": "best", "metric_for_best_model": "reward", "max_steps": 2}
     recall = Buggy(judge) if case == "bug" else RecallReward(judge)
     trainer = (Damaged if case == "bad_rows" else BalCapTrainer)(
         model,
@@ -62,9 +87,8 @@ def main(case: str, model: str, out: str, *urls: str) -> None:
             bf16=False,
             report_to="none",
             disable_tqdm=True,
-            save_strategy="no",
             logging_steps=1,
-            max_steps=8,
+            **{"save_strategy": "no", "max_steps": 8, **evaluation},
             length_gate="mask" if case == "bad_rows" else None,
             length_gate_lower=0.0,
             per_device_train_batch_size=4,
@@ -74,6 +98,8 @@ def main(case: str, model: str, out: str, *urls: str) -> None:
             outage_patience=2,
         ),
         train_dataset=scene_dataset(8),
+        eval_dataset=scene_dataset(4, seed=1) if evaluation else None,
+        callbacks=[Switch(urls[RANK])] if evaluation else None,
     )
     ended: dict[str, object] = {
         "ranks": trainer.accelerator.num_processes,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
+from transformers.utils.hub import cached_file
 
 from trl_balcap.captioning.engine import Captioner, Generation, Placement, adapter_base, user_turn
 
@@ -27,11 +28,15 @@ def vllm_captioner(
 
     Raises:
         `ValueError`: if vLLM is not installed.
+        `OSError`: if `model` is neither a folder nor on the Hub.
     """
     if find_spec("vllm") is None:
         raise ValueError(
             "vLLM is not installed. Run `pip install vllm`, or use --engine transformers."
         )
+    base = adapter_base(model)
+    if not Path(base or model).exists():
+        cached_file(base or model, "config.json")  # vLLM has many errors for a missing model
     from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
     from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
 
@@ -42,7 +47,6 @@ def vllm_captioner(
         options["seed"] = how.seed
     if most_images > 1:
         options["limit_mm_per_prompt"] = {"image": most_images}
-    base = adapter_base(model)
     if base is None:
         llm, lora = LLM(model=model, **options), None
     else:

@@ -38,6 +38,14 @@ __all__ = ["HeldOutScores", "evaluate_captioner", "run_demo"]
 HELD_OUT_SCENES = 128
 HELD_OUT_SEED = 1_000_000  # far from any seed that training scenes are drawn with
 
+CARD = {
+    "name": "trl-balcap-demo-captioner",
+    "model": "the tiny captioner of drawn scenes that comes with trl-balcap",
+    "dataset": "drawn scenes with their exact descriptions",
+    "license": "apache-2.0",
+}
+"""What the card of the demo's checkpoint says of it."""
+
 
 class HeldOutScores(NamedTuple):
     """Captions of held-out images and what the judge makes of them."""
@@ -181,6 +189,7 @@ def run_demo(
             train_dataset=train,
             callbacks=list(callbacks),
         )
+        trainer.facts = {**trainer.facts, **CARD}
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
 

@@ -3,6 +3,8 @@ the best checkpoint."""
 
 import asyncio
 import json
+import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from trl_balcap.judge.ranks import batch_deadline
 
 __all__ = ["CaptionEvalCallback"]
 
+logger = logging.getLogger(__name__)
+
 LOGGED = {
     "b-CapScore": "eval_b_capscore",
     "b-CapScore of means": "eval_b_capscore_of_means",
@@ -38,11 +42,13 @@ class CaptionEvalCallback(TrainerCallback):
     A [`~transformers.TrainerCallback`] that greedily captions held-out images every `every_n_steps`
     steps, scores the captions with b-CapScore, logs the scores and keeps the best checkpoint.
 
-    All processes share the captioning; the main one asks the judge. If more than the judge's
-    `max_unscored` of the captions are unscored, the scores are logged, but the checkpoint cannot
-    become the best. Captions and verdicts are written to `output_dir/caption_eval/step-<n>.jsonl`
-    and, for `trl-balcap report`, to `output_dir/verdicts`. The best checkpoint is in
-    `output_dir/best-b-capscore`, where a resumed run finds the score to beat.
+    All processes share the captioning; the main one asks the judge. A judge that cannot work is an
+    error at the start of training; if it goes down later, scores are missing and the run continues.
+    If more than the judge's `max_unscored` of the captions are unscored, the scores are logged, but
+    the checkpoint cannot become the best. Captions and verdicts are written to
+    `output_dir/caption_eval/step-<n>.jsonl` and, for `trl-balcap report`, to `output_dir/verdicts`.
+    The best checkpoint is in `output_dir/best-b-capscore`, where a resumed run finds the score to
+    beat.
 
     Args:
         trainer (`Trainer`):
@@ -115,7 +121,21 @@ class CaptionEvalCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Restore the score to beat when resuming a run."""
+        """
+        Ask the judge one question, and restore the score to beat when resuming a run.
+
+        Raises:
+            `JudgeConfigError`: on all processes, if the judge cannot work.
+        """
+        problem: list[str | None] = [None]
+        if state.is_world_process_zero:
+            try:
+                asyncio.run(self.judge.preflight())
+            except JudgeConfigError as error:
+                problem = [str(error)]
+        broadcast_object_list(problem)
+        if problem[0] is not None:
+            raise JudgeConfigError(problem[0])
         record = self.best_folder / "b_capscore.json"
         if state.global_step > 0 and record.is_file():
             self.best = json.loads(record.read_text(encoding="utf-8"))["score"]
@@ -138,19 +158,23 @@ class CaptionEvalCallback(TrainerCallback):
     def evaluate(self, step: int) -> None:
         """
         Caption, score, log, and keep the checkpoint if it is the best. Call it on all processes.
-
-        Raises:
-            `JudgeConfigError`: on all processes, if the judge cannot work.
         """
         trainer = self.trainer
         captions = self._caption()
         outcome: list[Any] = [None]
         if trainer.accelerator.is_main_process:
-            outcome = [self._score(captions, step)]
+            try:
+                outcome = [self._score(captions, step)]
+            except Exception:  # noqa: BLE001 - the others wait: handed on, and raised on all ranks
+                outcome = [traceback.format_exc()]
         broadcast_object_list(outcome)
+        if isinstance(outcome[0], str):
+            raise RuntimeError(f"The evaluation at step {step} failed:\n{outcome[0]}")
         problem, logs, score = outcome[0]
         if problem is not None:
-            raise JudgeConfigError(problem)
+            logger.warning("The evaluation at step %d: %s", step, problem)
+        if not logs:
+            return
         # Trainer's own log: GRPOTrainer.log would also flush the metrics of a partial step.
         Trainer.log(trainer, dict(logs))
         if self.keep_best and score is not None and (self.best is None or score > self.best):
@@ -188,7 +212,8 @@ class CaptionEvalCallback(TrainerCallback):
     def _score(
         self, captions: Sequence[str], step: int
     ) -> tuple[str | None, dict[str, float], float | None]:
-        """A fatal error if any, the metrics to log, and the score if it may become the best."""
+        """What went wrong if anything, the metrics to log, and the score if it may become the
+        best."""
         rows = [
             Caption(str(place), caption, row["image"], row["reference"])
             for place, (caption, row) in enumerate(zip(captions, self.rows, strict=True))
@@ -199,16 +224,19 @@ class CaptionEvalCallback(TrainerCallback):
             evaluation = evaluate_captions(rows, self.judge, deadline=deadline)
             result, verdicts = asyncio.run(evaluation)
         except JudgeConfigError as error:
-            return str(error), {}, None
+            return f"it has no scores, for {error}", {}, None
+        problem = None
         folder = Path(str(self.trainer.args.output_dir)) / "caption_eval"
-        folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in verdicts)
-        (folder / f"step-{step}.jsonl").write_text(lines, encoding="utf-8")
-        keep_verdicts(folder.parent / "verdicts", rows, verdicts, step=step, split="eval")
-        logs = _logs(result)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"step-{step}.jsonl").write_text(lines, encoding="utf-8")
+            keep_verdicts(folder.parent / "verdicts", rows, verdicts, step=step, split="eval")
+        except OSError as error:  # the other processes wait
+            problem = f"its captions and verdicts could not be kept in {folder}: {error}"
         unscored = 1 - result.n_scored / result.n
         trusted = unscored <= self.judge.settings.max_unscored
-        return None, logs, result.score if trusted else None
+        return problem, _logs(result), result.score if trusted else None
 
 
 def _logs(result: MetricResult) -> dict[str, float]:

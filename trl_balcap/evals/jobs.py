@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from trl_balcap.data.images import ImageError
 from trl_balcap.data.rows import BadRowsError
 from trl_balcap.data.scored import Caption, caption_words
 from trl_balcap.evals.asking import Workload, ask_judge
@@ -250,8 +251,9 @@ async def judge_caption(job: Job, caption: Caption, judge: Judge) -> dict[str, A
         verdicts = await job.metric.score(caption, ask, earlier)
         # Unusable replies must not be used again; failed requests may be repeated.
         fruitless += verdicts["reason"] is not None
-    except JudgeError as error:
-        verdicts = {"score": None, "reason": error.reason, "errors": [str(error)]}
+    except (JudgeError, ImageError) as error:  # an image may be broken where only decoding looks
+        reason = error.reason if isinstance(error, JudgeError) else "bad_image"
+        verdicts = {"score": None, "reason": reason, "errors": [str(error)]}
         verdicts |= job.metric.unjudged(caption)
     return await asyncio.to_thread(row_of, job, caption, fruitless, verdicts)
 

@@ -2,10 +2,12 @@
 fault."""
 
 import asyncio
+import io
 import json
 import random
 
 import pytest
+from PIL import Image
 
 from trl_balcap.cli import main
 from trl_balcap.data.scored import Caption
@@ -162,6 +164,17 @@ def test_a_judge_that_is_down_for_one_view_leaves_the_others():
     statistics = {s.name: s for s in BCapScore.statistics([row])}
     assert statistics["recall"].scored.tolist() == [True]
     assert statistics["b-CapScore"].scored.tolist() == [False]
+
+
+def test_an_image_that_breaks_when_it_is_decoded_leaves_the_other_captions(judge):
+    buffer = io.BytesIO()
+    draw(SCENE).save(buffer, "PNG")
+    broken = Image.open(io.BytesIO(buffer.getvalue()[:-30]))  # its header is whole
+    rows = [Caption("broken", RED, broken, REFERENCE), Caption("whole", RED, draw(SCENE), RED)]
+    result, verdicts = asyncio.run(evaluate_captions(rows, judge))
+    assert [row["score"] for row in verdicts] == [None, 1.0]
+    assert result.missing == {"bad_image": 1}
+    assert verdicts[0]["errors"] == ["image file is truncated"]
 
 
 def test_captions_that_are_not_judged_in_time_are_unscored():
