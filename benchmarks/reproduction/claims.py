@@ -175,6 +175,19 @@ CLAIMS: tuple[Claim, ...] = (
         _all(("recall", "qa", "arena"), "no_recall", "poor_references"),
     ),
     Claim(
+        "8c",
+        "Without references, recall of what most rollouts agree on beats no recall reward.",
+        _all(("b_capscore",), "agreed_recall", "no_references"),
+        (
+            *_all(("precision", "recall", "qa", "arena"), "agreed_recall", "no_references"),
+            Part("b_capscore", "full", "agreed_recall", "against the full method"),
+            Part("b_capscore", "agreed_recall", "poor_references", "against poor references"),
+            Part("b_capscore", "no_references", "poor_references"),
+            Part("b_capscore", "agreed_recall", "agreed_base", "against the base as an anchor"),
+        ),
+        ours=True,
+    ),
+    Claim(
         "9",
         "Failed verdicts left missing beat failed verdicts filled with 0 (30% failures).",
         _all(("b_capscore",), "none_30", "zero_30"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from trl_balcap import Judge
+from trl_balcap.data import load_captions
 from trl_balcap.rewards import AgreedRecallReward
 from trl_balcap.scenes.oracle import Oracle
 from trl_balcap.scenes.server import serve
@@ -73,6 +74,16 @@ def test_a_group_that_collapsed_has_full_marks():
     scores, reward = score([TWO] * 4)
     assert scores == [1.0] * 4
     assert len(reward.observations()[0]["units"]) == 1
+
+
+def test_what_the_base_captioned_is_loaded_as_its_references(tmp_path):
+    IMAGE.save(tmp_path / "a.png")
+    row = {"id": "a.png", "image": "a.png", "caption": f"{STAR} {TWO}", "model": "m", "prompt": "?"}
+    (tmp_path / "base.jsonl").write_text(json.dumps(row) + "\n")
+    [loaded] = load_captions(tmp_path / "base.jsonl")
+    assert (loaded["reference"], loaded["prompt"][0]["content"]) == (row["caption"], "?")
+    columns = {"image": [loaded["image"]] * 4, "reference": [loaded["reference"]] * 4}
+    assert score(GROUP, **columns)[0] == [1.0, 1.0, 1.0, 0.0]
 
 
 def test_nothing_agreed_is_no_score_and_no_outage():

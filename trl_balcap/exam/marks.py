@@ -115,12 +115,13 @@ def mark(exam: Exam, answers: Any, judge: Judge, labels: Sequence[Looking] = ())
         statistics.append(
             _sums(f"your labels, {name}: balanced accuracy", counts, balanced_accuracy)
         )
+    asked = (*judge.settings.text, *judge.settings.vision)
     failed = sum(answers.unreadable.values())
     statistics.append(
         mean_statistic("unreadable", [1.0] * failed + [0.0] * (answers.asked - failed))
     )
     return Report(
-        judge=repr(judge).removeprefix("Judge('").removesuffix("')"),
+        judge=", ".join(dict.fromkeys(deployment.where() for deployment in asked)),
         marks=tuple(estimate(s, resampling_weights(len(s.columns))) for s in statistics),
         unreadable=dict(answers.unreadable),
         asked=answers.asked,
