@@ -24,6 +24,7 @@ COMMANDS = (
     "score",
     "bench",
     "agree",
+    "leaderboard",
     "report",
     "scenes",
 )

@@ -123,12 +123,17 @@ def test_ctrl_c_on_a_running_command_leaves_no_traceback():
 
 def test_defaults_that_the_parsers_repeat_are_those_of_the_functions():
     from trl_balcap.captioning.run import caption_images
+    from trl_balcap.commands import caption
     from trl_balcap.demo.run import run_demo
     from trl_balcap.evals.metrics.registry import METRICS
+    from trl_balcap.evals.suites import SUITES
     from trl_balcap.scenes.build_captioner import build_captioner
     from trl_balcap.scenes.server import serve_forever
 
     found = parsers(build_parser())
+    # A suite has its own; the defaults without one are these.
+    of_suites = {"max_new_tokens": caption.MAX_NEW_TOKENS, "max_pixels": caption.MAX_PIXELS}
+    assert tuple(SUITES) == caption.SUITES
     for words, function, renamed in (
         ("caption", caption_images, {}),
         ("demo", run_demo, {"steps": "max_steps"}),
@@ -140,6 +145,9 @@ def test_defaults_that_the_parsers_repeat_are_those_of_the_functions():
         for action in found[words]._actions:
             parameter = parameters.get(renamed.get(action.dest, action.dest))
             if parameter is None or action.dest in ("faults", "noise", "out"):
+                continue
+            if words == "caption" and action.dest in of_suites:
+                assert of_suites[action.dest] == parameter.default
                 continue
             if parameter.default is not inspect.Parameter.empty:
                 assert action.default == parameter.default, f"{words} {action.dest}"

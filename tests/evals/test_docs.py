@@ -23,7 +23,7 @@ def shell_lines() -> list[str]:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers()
-    for name in ("agree", "bench", "caption", "scenes", "score"):
+    for name in ("agree", "bench", "caption", "leaderboard", "scenes", "score"):
         import_module(f"trl_balcap.commands.{name}").add_parser(commands)
     return parser
 

@@ -24,6 +24,7 @@ from trl_balcap.data.scored import Caption
 from trl_balcap.evals import arena
 from trl_balcap.evals.asking import ask_judge
 from trl_balcap.evals.bootstrap import estimate, resampling_weights
+from trl_balcap.evals.leaderboard import rows_of_battles
 from trl_balcap.evals.metrics.caparena import (
     MAX_TOKENS,
     TEMPERATURE,
@@ -447,16 +448,7 @@ def auto_scores(inputs, official, tmp_path):
         with pytest.raises(BadRowsError):
             load_references(path)
         return
-    rows = []
-    for item in inputs["items"]:
-        item = {"ref": "", "verdict": item.get("judge")} | {
-            key: item[key] for key in item if key != "judge"
-        }
-        battle = caparena.Battle(**item)
-        outcome = caparena.outcome_of(battle, inputs["model"])
-        ours = battle.caption1 if battle.source1 == inputs["model"] else battle.caption2
-        row = {"score": outcome, "reason": None if outcome is not None else "no verdict"}
-        rows.append(row | {"caption": ours, "ref_model": battle.ref_model, "mode": "official"})
+    rows = rows_of_battles(inputs["model"], inputs["items"])
     found = scores_of(CapArenaAuto, rows)
     ours = {f"score_{s}": found[f"Score_{s}"] for s in caparena.BASELINES.values()}
     ours |= {"score_avg": found["Score_Avg"], "length_avg": found["Length_Avg"]}

@@ -1,0 +1,206 @@
+"""
+CapArena-Auto's leaderboard: import the published models' results, add one's own, export it.
+
+A result file is a list of battles: "img", "source1", "source2", "caption1", "caption2", "ref",
+"ref_model" and, once judged, "judge" and "judge_reason". The file's name is the model's. Rules as
+measured on njucckevin/CapArena at c251cdd.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trl_balcap.data.rows import BadRowsError, read_text
+from trl_balcap.evals.bootstrap import Estimate, estimate, resampling_weights
+from trl_balcap.evals.jobs import replace_file
+from trl_balcap.evals.metrics.caparena import NO_VERDICT, CapArenaAuto
+from trl_balcap.evals.metrics.protocol import Row, image_of
+from trl_balcap.evals.results import read_rows
+from trl_balcap.evals.rules.caparena import BASELINES, Battle, outcome_of
+
+__all__ = [
+    "Place",
+    "export_result",
+    "leaderboard",
+    "official_battles",
+    "read_result",
+    "rows_of_battles",
+]
+
+TEXTS = ("img", "source1", "source2", "caption1", "caption2", "ref_model")
+SHOWN = ("Score_Avg", *(f"Score_{name}" for name in BASELINES.values()), "Length_Avg")
+
+
+class Place(NamedTuple):
+    """
+    One model on the leaderboard.
+
+    Args:
+        model (`str`):
+            Its name.
+        scores (`dict[str, Estimate]`):
+            "Score_Avg", "Score_gpt", "Score_cog", "Score_cpm" and "Length_Avg", with intervals.
+        is_new (`bool`):
+            Whether it was added to the published ones.
+    """
+
+    model: str
+    scores: dict[str, Estimate]
+    is_new: bool
+
+
+def read_result(path: str | Path) -> list[dict[str, Any]]:
+    """
+    Read the official result file of one model.
+
+    Raises:
+        `FileNotFoundError`: if the file does not exist.
+        [`BadRowsError`]: if the format is wrong, with one message per battle.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise BadRowsError([f"{path}:{error.lineno}: not JSON ({error.msg})."]) from error
+    if not isinstance(content, list) or not content:
+        raise BadRowsError([f"{path}:1: must be a list of battles."])
+    problems = []
+    for place, battle in enumerate(content):
+        if not isinstance(battle, dict):
+            problems.append(f"{path}[{place}]: a battle must be an object.")
+            continue
+        lacking = [name for name in TEXTS if not isinstance(battle.get(name), str)]
+        if lacking:
+            problems.append(f"{path}[{place}]: {', '.join(lacking)} must be text.")
+        elif battle["ref_model"] not in BASELINES:
+            problems.append(
+                f"{path}[{place}]: ref_model is {battle['ref_model']!r}; it must be one of "
+                f"{', '.join(BASELINES)}."
+            )
+    if problems:
+        raise BadRowsError(problems)
+    return content
+
+
+def rows_of_battles(model: str, battles: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """
+    Official battles as scored rows. As in the official scorer, a battle without a verdict in the
+    exact words counts as 0.
+
+    Example:
+
+    ```python
+    >>> battle = {"img": "i.jpg", "source1": "GPT-4o-0806", "source2": "mine", "caption1": "a",
+    ...           "caption2": "b", "ref_model": "GPT-4o-0806", "judge": "Caption 2 is better"}
+    >>> rows_of_battles("mine", [battle])[0]["score"]
+    1
+
+    ```
+    """
+    rows = []
+    for battle in battles:
+        names = ("img", "source1", "source2", "caption1", "caption2")
+        fought = Battle(
+            *(battle[name] for name in names),
+            ref=battle.get("ref", ""),
+            ref_model=battle["ref_model"],
+            verdict=battle.get("judge"),
+        )
+        outcome = outcome_of(fought, model)
+        own = fought.caption1 if fought.source1 == model else fought.caption2
+        row = {"id": fought.img, "caption": own, "ref_model": fought.ref_model, "mode": "official"}
+        reason = NO_VERDICT if outcome is None else None
+        rows.append({**row, "score": outcome, "reason": reason})
+    return rows
+
+
+def official_battles(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """The rows that `trl-balcap score` wrote to `caparena.jsonl`, as official battles."""
+    battles = []
+    for row in rows:
+        if row.get("ref_model") is None:  # the model is this image's baseline
+            continue
+        names = ("source1", "source2", "caption1", "caption2", "ref", "ref_model")
+        battle = {"img": image_of(row), **{name: row[name] for name in names}}
+        if row.get("verdict") is not None:
+            battle |= {"judge_reason": row["replies"][-1], "judge": row["verdict"]}
+        battles.append(battle)
+    return battles
+
+
+def leaderboard(
+    published: str | Path | None, added: Mapping[str, str | Path] | None = None
+) -> list[Place]:
+    """
+    Rank models by Score_Avg, as the official scorer does.
+
+    Args:
+        published (`str` or `Path`, *optional*):
+            Folder with the result files of the published models.
+        added (`Mapping[str, str or Path]`, *optional*):
+            Further models: a result file, or the `caparena.jsonl` of `trl-balcap score`.
+
+    Returns:
+        `list[Place]`: the best model first.
+
+    Raises:
+        `FileNotFoundError`: if the folder or a file does not exist.
+        [`BadRowsError`]: if a file has another format.
+        `ValueError`: if there is no result, or a model twice.
+    """
+    battles = {model: (battles, False) for model, battles in _published(published)}
+    for model, path in (added or {}).items():
+        if model in battles:
+            raise ValueError(f"{model!r} is already among the models in {published}. Rename yours.")
+        battles[model] = (_battles_of(path), True)
+    if not battles:
+        raise ValueError(f"There are no CapArena-Auto results in {published}.")
+    places = [_place(model, *entry) for model, entry in battles.items()]
+    return sorted(places, key=lambda place: -(place.scores["Score_Avg"].value or 0.0))
+
+
+def export_result(rows_file: str | Path, out: str | Path, model: str) -> list[Path]:
+    """
+    Write one's scored rows in the official format.
+
+    Returns:
+        `list[Path]`: `<model>.json` with the battles, to go beside the published result files, and
+            `<model>_captions.json` with `{image: caption}`, the format of submissions.
+    """
+    rows = read_rows(rows_file)
+    captions = {image_of(row): row["caption"] for row in rows}
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    written = [out / f"{model}.json", out / f"{model}_captions.json"]
+    for path, content in zip(written, (official_battles(rows), captions), strict=True):
+        replace_file(path, json.dumps(content, ensure_ascii=False))
+    return written
+
+
+def _published(folder: str | Path | None) -> Iterable[tuple[str, list[dict[str, Any]]]]:
+    if folder is None:
+        return
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"Folder not found: {folder}.")
+    for path in sorted(Path(folder).glob("*.json")):
+        # The download also contains the images' captions, which are an object and no list.
+        if not path.stem.endswith("_captions") and read_text(path).lstrip().startswith("["):
+            yield path.stem, read_result(path)
+
+
+def _battles_of(path: str | Path) -> list[dict[str, Any]]:
+    if Path(path).suffix == ".json":
+        return read_result(path)
+    rows = read_rows(path)
+    others = {str(row["metric"]) for row in rows} - {CapArenaAuto.name}
+    if others:
+        raise BadRowsError([f"{path}: these are rows of {', '.join(others)}, not of caparena."])
+    return official_battles(rows)
+
+
+def _place(model: str, battles: Sequence[Mapping[str, Any]], is_new: bool) -> Place:
+    rows = rows_of_battles(model, battles)
+    weights = resampling_weights(len(rows), strata=CapArenaAuto.strata(rows))
+    found = [estimate(statistic, weights) for statistic in CapArenaAuto.statistics(rows)]
+    scores = {one.name: one for one in found if one.name in SHOWN}
+    return Place(model, scores, is_new)
