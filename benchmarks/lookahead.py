@@ -17,11 +17,12 @@ that one step by step).
 """
 
 import argparse
+import contextlib
+import io
 import os
 import statistics
 import tempfile
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def trainer_of(arm: Arm, server: ServerHandle | None, train: Any, steps: int, ou
         "gradient_accumulation_steps": BATCHES,
         "steps_per_generation": BATCHES // arm.batches,
         "num_generations": 8,
-        "max_completion_length": 48,
+        "max_completion_length": 32,
         "learning_rate": 0.0,  # the captioner stays the same, so that steps compare
         "bf16": False,
         "use_cpu": True,
@@ -132,7 +133,8 @@ def trainer_of(arm: Arm, server: ServerHandle | None, train: Any, steps: int, ou
 def free_step(train: Any, steps: int, out: Path) -> float:
     """Seconds of a step with rewards that cost nothing."""
     arm = Arm("free rewards", BATCHES)
-    trainer_of(arm, None, train, steps, out).train()
+    with contextlib.redirect_stdout(io.StringIO()):
+        trainer_of(arm, None, train, steps, out).train()
     return statistics.median(arm.seconds)
 
 
@@ -148,7 +150,7 @@ def run(rounds: int, steps: int, out: Path) -> tuple[list[Arm], dict[str, float]
         arms += [Arm("TRL's order", BATCHES, share), Arm("look-ahead", BATCHES, share)]
         arms += [Arm("TRL's order", 1, share), Arm("one step off", 1, share)]
     latencies: dict[str, float] = {}
-    with ExitStack() as open_servers:
+    with contextlib.ExitStack() as open_servers:
         trainers = []
         for arm in arms:
             server = None
@@ -161,7 +163,8 @@ def run(rounds: int, steps: int, out: Path) -> tuple[list[Arm], dict[str, float]
         for _ in range(rounds):
             for arm, server, trainer in trainers:
                 begun = server_cpu(server)
-                trainer.train()
+                with contextlib.redirect_stdout(io.StringIO()):  # the summaries of 15 runs
+                    trainer.train()
                 arm.server.append((server_cpu(server) - begun) / (steps + 2))
     return arms, latencies
 
@@ -254,7 +257,7 @@ def main(rounds: int, steps: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each arm")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each arm")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a turn")
     options = parser.parse_args()
     main(options.rounds, options.steps)

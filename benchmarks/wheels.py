@@ -1,0 +1,97 @@
+"""Packages of `benchmarks.gpu` for a machine that has torch and reaches no index.
+
+    python -m pip list --format=freeze > have.txt             # there: what it has
+    python -m benchmarks.wheels wheels --have have.txt --python 3.12   # here: the rest, as wheels
+    python -m pip install --no-index --no-deps --target site wheels/*.whl   # there
+    PYTHONPATH=site OUT=results python -m benchmarks.gpu      # there; start it again to go on
+
+Brought is what the benchmark imports and what that needs, in the versions that are installed here,
+without what the other machine has in any version. DeepSpeed has no wheel on the index: it is built,
+without its compiled parts, which it compiles where it runs.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+NEEDED = ("trl", "peft", "accelerate", "datasets", "deepspeed", "litellm", "aiohttp", "diskcache")
+NEEDED += ("qwen-vl-utils", "matplotlib", "rich", "scipy", "jinja2", "psutil")
+BUILT = "deepspeed"
+# av is for videos alone, boto3 for Bedrock's judges: 60 MB between them.
+LEFT_OUT = ("torch", "torchvision", "triton", "av", "boto3")
+PLATFORMS = [f"manylinux_2_{glibc}_x86_64" for glibc in (17, 24, 27, 28, 31, 34)]
+PLATFORMS += ["manylinux1_x86_64", "manylinux2014_x86_64"]
+
+
+def normal(name: str) -> str:
+    """A package's name as the index compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def missing(needed: Iterable[str], have: Iterable[str]) -> dict[str, str]:
+    """
+    What is needed and not there: packages and all that they require, with the versions here.
+
+    Example:
+
+    ```python
+    >>> sorted(missing(["aiosignal"], have=["typing_extensions"]))
+    ['aiosignal', 'frozenlist']
+
+    ```
+    """
+    there = {normal(name) for name in (*have, *LEFT_OUT)}
+    found: dict[str, str] = {}
+    waiting = [normal(name) for name in needed]
+    while waiting:
+        name = waiting.pop()
+        if name in there or name in found or name.startswith("nvidia-"):
+            continue
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # of another platform or Python
+            continue
+        for line in requires(name) or ():
+            one = Requirement(line)
+            if one.marker is None or one.marker.evaluate({"extra": ""}):
+                waiting.append(normal(one.name))
+    return found
+
+
+def bring(folder: Path, have: list[str], python: str) -> None:
+    """Download or build the wheels of what is missing into `folder`."""
+    packages = missing(NEEDED, have)
+    pip = [sys.executable, "-m", "pip"]
+    platforms = [word for one in PLATFORMS for word in ("--platform", one)]
+    exact = [f"{name}=={packages[name]}" for name in sorted(packages.keys() - {BUILT})]
+    download = ["download", "--quiet", "--no-deps", "--only-binary=:all:", *platforms]
+    subprocess.run(
+        [*pip, *download, "--python-version", python, "--dest", str(folder), *exact], check=True
+    )
+    if BUILT in packages:
+        build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+        subprocess.run(
+            [*pip, *build, "--wheel-dir", str(folder), f"{BUILT}=={packages[BUILT]}"],
+            check=True,
+            env={**os.environ, "DS_BUILD_OPS": "0"},
+        )
+    wheels = sorted(folder.glob("*.whl"))
+    size = sum(wheel.stat().st_size for wheel in wheels) / 1e6
+    print(f"{len(wheels)} wheels, {size:.0f} MB, in {folder}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--have", type=Path, help="`pip list --format=freeze` of the other machine")
+    parser.add_argument("--python", default="3.12", help="its Python (default: 3.12)")
+    options = parser.parse_args()
+    lines = options.have.read_text().split() if options.have else []
+    bring(options.folder, [line.partition("==")[0] for line in lines], options.python)
