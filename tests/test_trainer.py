@@ -251,6 +251,14 @@ def test_no_gate(tiny_qwen, scenes, tmp_path):
     assert "length_gate/ratio" not in trainer.state.log_history[0]
 
 
+@pytest.mark.parametrize("gate", [{"length_gate": "none"}, {"length_gate_tokens": (2, 6)}])
+def test_references_give_the_length_ratio_without_a_gate_on_it(tiny_qwen, scenes, tmp_path, gate):
+    gated, _ = train(tiny_qwen, scenes, tmp_path, [linguistic_reward], max_steps=1)
+    other, _ = train(tiny_qwen, scenes, tmp_path, [linguistic_reward], max_steps=1, **gate)
+    ratios = [trainer.state.log_history[0]["length_gate/ratio"] for trainer in (gated, other)]
+    assert ratios[1] == pytest.approx(ratios[0])
+
+
 def test_data_without_references_trains_inside_a_band_of_tokens(tiny_qwen, scenes, tmp_path):
     trainer, moved = train(
         tiny_qwen, scenes.remove_columns("reference"), tmp_path,

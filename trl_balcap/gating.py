@@ -22,7 +22,7 @@ from trl_balcap.rewards.hooks import (
     start_early,
 )
 
-__all__ = ["GateKind", "gate_reward", "length_gate", "linear_length_penalty"]
+__all__ = ["GateKind", "LengthMeter", "gate_reward", "length_gate", "linear_length_penalty"]
 
 GateKind = Literal["mask", "linear"]
 
@@ -105,6 +105,41 @@ def gate_reward(
     )
 
 
+class LengthMeter:
+    """
+    Lengths of completions in tokens, special ones left out, and beside their references.
+
+    Args:
+        processing_class (`PreTrainedTokenizerBase` or `ProcessorMixin`):
+            The trainer's processor or tokenizer.
+        end_token_ids (`Iterable[int]`, *optional*):
+            Further tokens that do not count, see [`gate_reward`].
+    """
+
+    def __init__(self, processing_class: Any, end_token_ids: Iterable[int] = ()):
+        self.tokenizer = getattr(processing_class, "tokenizer", processing_class)
+        self.not_counted = _special_ids(self.tokenizer) | set(end_token_ids)
+
+    def tokens(self, completion_ids: Iterable[list[int]]) -> list[int]:
+        """Tokens of each completion."""
+        return [sum(token not in self.not_counted for token in ids) for ids in completion_ids]
+
+    def ratios(self, completion_ids: Iterable[list[int]], references: Iterable[Any]) -> Tensor:
+        """Rho of each completion, float64 of shape `(B,)`; NaN if its reference has no tokens."""
+        return torch.tensor(
+            [
+                count / length if (length := self._reference_length(text)) else torch.nan
+                for count, text in zip(self.tokens(completion_ids), references, strict=True)
+            ],
+            dtype=torch.float64,
+        )
+
+    def _reference_length(self, text: Any) -> int:
+        if not isinstance(text, str) or is_empty(text):
+            return 0
+        return _token_count(self.tokenizer, text)
+
+
 class _Gate(RewardHooks):
     """The parts shared by sync and async gated rewards: measure lengths, select rows, gate."""
 
@@ -131,10 +166,9 @@ class _Gate(RewardHooks):
         self.formula = length_gate if kind == "mask" else linear_length_penalty
         self.formula(torch.ones(1), torch.ones(1), lower=lower, upper=upper)  # raises on bad bounds
         self.reward_func = reward_func
-        self.tokenizer = getattr(processing_class, "tokenizer", processing_class)
+        self.meter = LengthMeter(processing_class, end_token_ids)
         self.lower, self.upper, self.kind = lower, upper, kind
         self.is_ratio = tokens is None  # what lower and upper bound; tokens otherwise
-        self.not_counted = _special_ids(self.tokenizer) | set(end_token_ids)
         self.hooks = reward_hooks(reward_func) or RewardHooks()
         self.__name__ = reward_name(reward_func)
         self.needs = tuple(dict.fromkeys((*self.hooks.needs, *["reference"] * self.is_ratio)))
@@ -192,10 +226,9 @@ class _Gate(RewardHooks):
         token_ids: list[list[int]] = completion_ids or []
         if completion_ids is None:  # trainers that only pass texts
             texts = [completion_text(completion) for completion in completions]
-            token_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        counts = [sum(token not in self.not_counted for token in ids) for ids in token_ids]
+            token_ids = self.meter.tokenizer(texts, add_special_tokens=False)["input_ids"]
         if not self.is_ratio:
-            return torch.tensor(counts, dtype=torch.float64)
+            return torch.tensor(self.meter.tokens(token_ids), dtype=torch.float64)
         if reference is None:
             raise ValueError(
                 f"The length gate on {self.__name__} needs a reference caption for every row, but "
@@ -207,18 +240,7 @@ class _Gate(RewardHooks):
                 f"The length gate on {self.__name__} got {len(token_ids)} completions but "
                 f"{len(reference)} references. Pass one reference per completion."
             )
-        return torch.tensor(
-            [
-                count / length if (length := self._reference_length(text)) else torch.nan
-                for count, text in zip(counts, reference, strict=True)
-            ],
-            dtype=torch.float64,
-        )
-
-    def _reference_length(self, text: Any) -> int:
-        if not isinstance(text, str) or is_empty(text):
-            return 0
-        return _token_count(self.tokenizer, text)
+        return self.meter.ratios(token_ids, reference)
 
     def open_rows(self, lengths: Tensor) -> list[int]:
         ones = torch.ones_like(lengths)

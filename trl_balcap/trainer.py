@@ -20,7 +20,7 @@ from trl_balcap.callbacks.keeping import by_name
 from trl_balcap.card import trainer_facts
 from trl_balcap.config import BalCapConfig
 from trl_balcap.data.completions import completion_text, user_text
-from trl_balcap.gating import gate_reward
+from trl_balcap.gating import LengthMeter, gate_reward
 from trl_balcap.rewards.hooks import JudgingReport, reward_name
 from trl_balcap.rewards.outage import OutageRule
 
@@ -100,6 +100,7 @@ class BalCapTrainer(AheadTrainer):
     _rewards_per_func: torch.Tensor  # (B, K), from all ranks
     _completions: list[Any]  # scored last, on this rank
     _completion_ids: list[list[int]]
+    _meter: LengthMeter | None = None  # logs the length ratio where no gate does
 
     def __init__(
         self,
@@ -145,6 +146,9 @@ class BalCapTrainer(AheadTrainer):
     def _gate(self, names: Sequence[str], args: BalCapConfig) -> None:
         loaded: Any = self.model
         ends = loaded.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        if not names or args.length_gate_tokens is not None:  # no gate that looks at references
+            self._meter = LengthMeter(self.processing_class, ends)
         ungated: list[Any] = self.reward_funcs
         self.reward_funcs = [  # a new list, since TRL keeps the caller's
             gate_reward(
@@ -154,7 +158,7 @@ class BalCapTrainer(AheadTrainer):
                 upper=args.length_gate_upper,
                 kind=args.length_gate,  # type: ignore[arg-type] (checked in the config)
                 tokens=args.length_gate_tokens,  # type: ignore[arg-type]
-                end_token_ids=ends if isinstance(ends, list) else [ends],
+                end_token_ids=ends,
             )
             if name in names
             else func
@@ -195,6 +199,11 @@ class BalCapTrainer(AheadTrainer):
         )
         for name, value in numbers.items():
             metrics[name].append(value)
+        if self._meter is not None and "reference" in inputs[0]:
+            ratios = self._meter.ratios(self._completion_ids, [row["reference"] for row in inputs])
+            known = [ratio for ratio in gather_object(ratios.tolist()) if ratio == ratio]
+            if known:
+                metrics["length_gate/ratio"].append(sum(known) / len(known))
 
         if self.multi_objective_aggregation == "normalize_then_sum":
             advantages = cgdpo_advantages(
