@@ -1,9 +1,7 @@
-"""Calls as work repeats, judging behind generation, the fused profile, and a judge's capacity."""
+"""Calls as work repeats, judging behind generation, and a judge's capacity."""
 
 import asyncio
 import importlib
-import random
-import statistics
 import time
 from typing import Any
 
@@ -28,10 +26,10 @@ def run_calls(url):
     same["completions"] = [same["completions"][i - i % GROUP] for i in range(len(same["image"]))]
     count("the 8 captions of a prompt are equal, new references", **same)
     count("the same batch once more", **same)
-    fused = Engine(url, {"profile": "fused"})
-    before = fused.calls
-    fused.batch(**batch)
-    found["fused: 64 different captions, 8 new references"] = (fused.calls - before, 64)
+    for profile in ("fused", "united"):
+        way = Engine(url, {"profile": profile})
+        way.batch(**batch)
+        found[f"{profile}: 64 different captions, 8 new references"] = (way.calls, 64)
     return found
 
 
@@ -49,50 +47,6 @@ def run_hidden(url, *, window):
         way.batch(**batch)
         waited[name] = time.monotonic() - clock
     return waited
-
-
-def run_fused(url, noisy_model):
-    """How far the fused profile's scores are from the four questions', and what either takes."""
-    from trl_balcap import Judge, LinguisticReward, PrecisionReward, RecallReward
-    from trl_balcap.scenes.grammar import Faults, describe, faulty_caption
-    from trl_balcap.scenes.world import draw, random_scene
-
-    rng = random.Random(7)
-    scenes = [random_scene(rng) for _ in range(96)]
-    faults = Faults(wrong=0.2, omit=0.2, invent=0.2, meta=0.3)
-    columns = {
-        "completions": [faulty_caption(scene, rng, faults) for scene in scenes],
-        "image": [draw(scene) for scene in scenes],
-        "reference": [describe(scene) for scene in scenes],
-    }
-
-    def scores(profile, model):
-        judge = Judge(model, api_base=url, profile=profile)
-        functions = [c(judge) for c in (PrecisionReward, RecallReward, LinguisticReward)]
-
-        async def batch():
-            prompts = [""] * len(scenes)
-            return await asyncio.gather(*(f(prompts=prompts, **columns) for f in functions))
-
-        found = asyncio.run(batch())
-        stats = judge.stats
-        return found, (stats.calls, stats.prompt_tokens + stats.completion_tokens)
-
-    def apart(a, b):
-        return [
-            statistics.mean(abs(x - y) for x, y in zip(p, q, strict=True))
-            for p, q in zip(a, b, strict=True)
-        ]
-
-    four, four_takes = scores("questions", "openai/oracle")
-    fused, fused_takes = scores("fused", "openai/oracle")
-    found = {
-        "exact judge": apart(four, fused),
-        "takes": {"questions": four_takes, "fused": fused_takes},
-    }
-    noisy = {profile: scores(profile, noisy_model)[0] for profile in ("questions", "fused")}
-    found["noisy judge"] = apart(noisy["questions"], noisy["fused"])
-    return found
 
 
 class InspectLimit:

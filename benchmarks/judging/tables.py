@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.judging.cpu import HANDLER, OURS, PARTS
+from benchmarks.judging.profiles import PROFILES
 from benchmarks.judging.runs import INSPECT
 from benchmarks.judging.ways import GROUP, PROMPTS
 
@@ -176,27 +177,46 @@ def measure_hidden(found):
     )
 
 
-def measure_fused(found):
-    from trl_balcap.scenes.noise import Noise
-    from trl_balcap.scenes.server import serve
-
-    with serve(process=True, noise=Noise()) as server:
-        result = in_process("fused", server.url, "openai/oracle")
-    with serve(process=True, noise=Noise(linguistic=0.5, flip=0.1)) as server:
-        noisy = in_process("fused", server.url, "openai/oracle")
-    result["noisy judge"] = noisy["noisy judge"]
-    found["fused"] = result
-    rows = [
-        (judge, *(f"{value:.3f}" for value in result[judge]))
-        for judge in ("exact judge", "noisy judge")
-    ]
-    first = show(
-        "Fused profile: mean distance of its scores from the four questions', 96 faulty captions",
-        ("judge", "precision", "recall", "linguistic"),
+def measure_profiles(found):
+    result = in_process("profiles")
+    found["profiles"] = result
+    takes = result["takes"]
+    rows = []
+    for name, took in takes.items():
+        profile, _, batch = name.partition(", ")
+        four = takes[f"questions, {batch}"]
+        calls, tokens = took["calls"] / (PROMPTS * GROUP), took["prompt tokens"]
+        ratio = tokens / four["prompt tokens"]
+        goal = profile == "united" and batch == "924 px"
+        apart = max(result["apart"].get(name, [0.0]))
+        rows.append(
+            (
+                batch,
+                profile,
+                verdict(calls, 2.4) if goal else f"{calls:.2f}",
+                took["images"],
+                f"{tokens:,}",
+                verdict(ratio, 0.5) if goal else f"{ratio:.2f}",
+                f"{apart:.3f}",
+            )
+        )
+    columns = ("batch", "profile", "calls a rollout", "images", "prompt tokens", "ratio", "apart")
+    title = "Profiles, 64 rollouts of 8 images; apart: largest mean distance from the exact scores"
+    first = show(title, columns, rows)
+    canaries, right = result["noisy canaries"]
+    rows = [(name, *(f"{value:.3f}" for value in result["noisy"][name])) for name in PROFILES]
+    columns = ("profile", "precision", "recall", "linguistic", "pairs in order")
+    second = show(
+        "Noisy judge, 96 captions: mean distance from another round of the four questions, and "
+        "pairs of a group in the exact order of precision",
+        columns,
         rows,
     )
-    rows = [(profile, *takes) for profile, takes in result["takes"].items()]
-    return first + "\n" + show("What either takes", ("profile", "calls", "tokens"), rows)
+    note = f"Of {canaries} canaries, the noisy judge got {right} right.\n"
+    console.print(note)
+    rows = [(name, f"{result['latencies'][name]:.2f}") for name in PROFILES]
+    third = show("A batch at 2 s, in two latencies", ("profile", "x two latencies"), rows)
+    return "\n".join([first, second, note, third])
 
 
 # Questions, the judge's latency and places, and the share that it refuses whatever its load.
