@@ -209,6 +209,30 @@ def test_groups_are_told_apart_by_their_images():
     assert reward.judge.stats.calls_of["rank"] == 2
 
 
+def test_a_judge_that_prefers_the_first_prefers_nobody():
+    """The order in the question is not that of the rollouts, and is the same for all of them."""
+    first = []
+
+    def judge(messages):
+        content = messages[-1]["content"]
+        question = json.loads(content if isinstance(content, str) else content[-1]["text"])
+        if question["question"] == "preflight":
+            return '{"ready": true}'
+        texts = question["texts"]
+        first.append(texts[0]["text"])
+        return json.dumps({"verdicts": [{"id": t["id"], "place": t["id"]} for t in texts]})
+
+    with serve(answer=judge) as server:
+        reward = GroupReward(Judge("openai/first", api_base=server.url))
+        for number in range(8):
+            group = [f"A dog, number {number}.", f"A cat, number {number}."]
+            there, back = score(reward, group), score(reward, group[::-1])
+            assert sorted(there) == [0.0, 1.0]
+            assert there == back[::-1]  # of equal groups it is asked once
+    assert len(first) == 8
+    assert 0 < sum("dog" in text for text in first) < 8
+
+
 def test_who_stands_alone_is_not_compared():
     reward = GroupReward(Judge("scenes/oracle"))
 
