@@ -237,3 +237,15 @@ def test_a_served_page_tells_of_newer_rows(tmp_path):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(address + "etc/passwd")
         server.shutdown()
+
+
+def test_the_exam_of_the_judge_stands_in_the_facts_of_each_run(tmp_path):
+    VerdictWriter(tmp_path / "run" / "verdicts").write([row()])
+    (tmp_path / "exam").mkdir()
+    judges = [{"line": "m: correct 97%"}, {"line": "n: correct 91%"}]
+    (tmp_path / "exam" / "exam.json").write_text(json.dumps({"judges": judges}))
+    runs = find_runs([tmp_path / "run", tmp_path / "exam"])
+    [shown] = report_data(runs)["runs"]
+    assert shown["about"]["exam of the judge"] == "m: correct 97%; n: correct 91%"
+    with pytest.raises(FileNotFoundError, match="no run to show it with"):
+        find_runs([tmp_path / "exam"])
