@@ -47,7 +47,7 @@ class Part:
     Args:
         measure (`str`): A key of the measures.
         more, less (`str`): Arms. Seeds that both have are compared pair by pair.
-        why (`str`, *optional*): What it stands for, where the arms do not say it.
+        why (`str`, *optional*): What the difference shows, if the arms do not make it clear.
     """
 
     measure: str
@@ -59,13 +59,13 @@ class Part:
 @dataclass(frozen=True)
 class Claim:
     """
-    A claim is what its parts say together.
+    A claim, which holds if all its parts do.
 
     Args:
         number (`str`): As in the list of claims.
         text (`str`): The claim in a sentence.
         parts (`tuple[Part, ...]`): Comparisons that must all hold.
-        beside (`tuple[Part, ...]`, *optional*): Shown with it, and not counted.
+        beside (`tuple[Part, ...]`, *optional*): Comparisons that are shown but not counted.
         ours (`bool`, *optional*, defaults to `False`): The paper does not make this claim; we do.
     """
 
@@ -250,8 +250,8 @@ def difference(part: Part, results: Results, decoding: str) -> Interval:
 
 def answer(found: Interval, margin: float) -> Answer:
     """
-    The rule: `"yes"` where the interval lies above 0, `"no"` where it lies below the margin (an
-    effect worth the name is excluded), else, or with fewer than three seeds, `"undecided"`.
+    `"yes"` if the interval lies above 0, `"no"` if it lies below the margin (which excludes an
+    effect of relevant size), and `"undecided"` otherwise or with fewer than three seeds.
 
     Example:
 
@@ -276,7 +276,7 @@ def margin(measure: str) -> float:
 
 
 def judge(claim: Claim, results: Results, decoding: str) -> Answer:
-    """A claim's answer: yes where all its parts are, no where one of them is no."""
+    """A claim's answer: yes if all its parts are yes, no if one of them is no."""
     answers = {
         answer(difference(part, results, decoding), margin(part.measure)) for part in claim.parts
     }

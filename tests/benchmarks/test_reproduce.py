@@ -203,7 +203,7 @@ def results_of(values):
         ([0.70, 0.71, 0.70], [0.80, 0.82, 0.81], "no"),
         # On average higher by 0.1, and all over the place.
         ([0.9, 0.6, 0.8], [0.6, 0.7, 0.7], "undecided"),
-        # The same to within 0.001: an effect worth the name is excluded.
+        # The same to within 0.001: an effect of relevant size is excluded.
         ([0.800, 0.801, 0.799], [0.8, 0.8, 0.8], "no"),
         # Plain, but two seeds only.
         ([0.80, 0.82], [0.70, 0.71], "undecided"),
