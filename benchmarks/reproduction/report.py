@@ -281,8 +281,8 @@ def _which_reward(results: Results) -> str:
         "Each captioner is measured by what it was not trained on, sampled; mean over seeds +- "
         "half the 95% t interval. Each reward of the field is trained alone and without a gate, "
         "as in its paper; the exact judge answers its questions. The questions of `qa` are about "
-        "scenes that no arm trains on. They ask about sizes and empty places, in addition to the colours, "
-        "shapes and numbers that the utility reward asks about."
+        "scenes that no arm trains on. They ask about sizes and empty places, in addition to the "
+        "colours, shapes and numbers that the utility reward asks about."
     )
     return told + "\n\n" + table(("arm", *keys.values(), "seeds"), rows)
 
