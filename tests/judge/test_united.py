@@ -5,6 +5,7 @@ import json
 import random
 import threading
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 
 from tests.judge.servers import Answer, endpoint
 from trl_balcap import Judge, LinguisticReward, PrecisionReward, RecallReward
-from trl_balcap.judge import Verification, united
+from trl_balcap.judge import Verification, dispatch, united
 from trl_balcap.scenes import oracle
 from trl_balcap.scenes.grammar import TRUISMS, Faults, describe, faulty_caption
 from trl_balcap.scenes.server import serve
+from trl_balcap.scenes.server_faults import ServerFaults
 from trl_balcap.scenes.world import Scene, Thing, draw, random_scene
 
 RED = Thing("red", "circle", "large", "top", "left")
@@ -152,7 +154,10 @@ def test_the_question_does_not_depend_on_the_order_of_the_rows():
             score([PrecisionReward(judge_at(server))], order, [SCENE] * 4)
         found.append(judge.verified())
     assert found[0] == found[1]
-    assert found[0][0] != sorted(found[0][0])
+    (texts,) = found[0]
+    said = [text for text in texts if text in without_canaries(texts)]
+    assert said != sorted(said)
+    assert texts[: len(said)] != said  # the canaries do not stand behind them
 
 
 def test_no_question_has_more_than_forty_assertions():
@@ -243,6 +248,23 @@ def test_a_judge_that_does_not_look_is_asked_caption_by_caption(says):
         # Nothing of the rejected reply is remembered.
         score([reward], [f"{TWO} {ONE}"], [SCENE])
         assert without_canaries(judge.verified()[-2]) == {TWO, ONE}
+
+
+@pytest.mark.parametrize(("wrong", "warnings"), [(16, 1), (15, 0)])
+def test_a_judge_that_is_mostly_wrong_is_named_once(wrong, warnings, caplog):
+    """24 images; the judge does not look at the first of them."""
+    rng = random.Random(1)
+    scenes = [random_scene(rng) for _ in range(24)]
+    captions = [f"There is a dog number {i}." for i in range(24)]
+
+    def spoil(question, reply):
+        texts = [a["text"] for a in question.get("assertions", [])]
+        lied = any(text in texts for text in captions[:wrong])
+        return calls_all(False)(question, reply) if lied else reply
+
+    with serve(answer=Scripted(spoil)) as server:
+        score([PrecisionReward(judge_at(server, max_concurrency=1))], captions, scenes)
+    assert caplog.text.count("profile='questions' costs less") == warnings
 
 
 def test_only_captions_of_the_rejected_piece_are_asked_alone():
@@ -336,6 +358,29 @@ def test_a_spent_budget_ends_all_rows():
     assert report is not None
     assert report.unscored == {"over_budget": 4}
     assert judge.counts() == {"parse": 4}
+
+
+def test_every_score_of_a_faulty_judge_is_the_right_one_or_none(monkeypatch):
+    """Of 48 captions of 8 images; a third of the answers are spoilt."""
+    monkeypatch.setattr(dispatch, "_BACKOFF_START", 0.02)
+    rng = random.Random(3)
+    scenes = [scene for scene in (random_scene(rng) for _ in range(8)) for _ in range(6)]
+    captions = [faulty_caption(scene, rng, Faults(wrong=0.3, omit=0.3)) for scene in scenes]
+    spoilt: dict[str, Any] = {
+        "truncated": 0.06,
+        "malformed": 0.06,
+        "wrong_counts": 0.05,
+        "invented_ids": 0.05,
+    }
+    spoilt |= {"refused": 0.03, "server_error": 0.05, "reset": 0.05}
+    with serve(faults=ServerFaults(**spoilt)) as server:
+        scores = score(rewards(judge_at(server)), captions, scenes)
+    read = 0
+    for given_scores, true in zip(scores, exact(captions, scenes), strict=True):
+        for value, known in zip(given_scores, true, strict=True):
+            assert value is None or value == known
+            read += value is not None
+    assert 0.7 * 3 * 48 < read < 3 * 48
 
 
 def test_a_slow_split_holds_the_others_up_for_half_of_their_time():

@@ -47,7 +47,7 @@ def evaluate(captions, judge, scene=SCENE, reference=REFERENCE):
     return asyncio.run(evaluate_captions(rows, judge))
 
 
-@pytest.mark.parametrize("profile", ["questions", "fused"])
+@pytest.mark.parametrize("profile", ["questions", "fused", "united"])
 def test_perfect_captions_score_one(profile):
     rng = random.Random(0)
     scenes = [random_scene(rng) for _ in range(5)]

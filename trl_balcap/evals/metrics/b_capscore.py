@@ -30,7 +30,7 @@ class BCapScore(Metric):
 
     Args:
         judge ([`Judge`]):
-            The judge. Its profile decides between four questions per caption and two.
+            The judge. Its profile decides between four questions per caption, three and two.
 
     Example:
 
@@ -74,15 +74,16 @@ class BCapScore(Metric):
         return "trl-balcap's, as in training"
 
     def workload(self, captions: Sequence[Caption]) -> Workload:
-        """Four calls per caption (two with the fused profile) and one per distinct reference."""
+        """Four calls per caption (two if fused, three if united) and one per distinct reference."""
         sizes = {
             name: len(prompt(name))
-            for name in ("decompose", "verify", "cover", "linguistic", "look", "read")
+            for name in ("decompose", "verify", "cover", "linguistic", "look", "read", "parse")
         }
+        split = "parse" if self.mode == "united" else "decompose"
         total = Workload()
         for reference in {caption.reference or "" for caption in captions}:
             total += workload(
-                prompt_chars=sizes["decompose"] + len(reference),
+                prompt_chars=sizes[split] + len(reference),
                 completion_chars=1.5 * len(reference),
             )
         for caption in captions:
@@ -100,14 +101,15 @@ class BCapScore(Metric):
                     prompt_chars=sizes["read"] + text + units, completion_chars=units / 2 + 60
                 )
                 continue
-            total += workload(prompt_chars=sizes["decompose"] + text, completion_chars=1.5 * text)
+            total += workload(prompt_chars=sizes[split] + text, completion_chars=1.5 * text)
             total += workload(
                 prompt_chars=sizes["verify"] + 1.5 * text, completion_chars=50 * n, image=True
             )
             total += workload(
                 prompt_chars=sizes["cover"] + 1.5 * text + units, completion_chars=units / 2
             )
-            total += workload(prompt_chars=sizes["linguistic"] + text, completion_chars=60)
+            if split == "decompose":
+                total += workload(prompt_chars=sizes["linguistic"] + text, completion_chars=60)
         return total
 
     async def score(self, caption: Caption, ask: Ask, earlier: Row | None = None) -> dict[str, Any]:
