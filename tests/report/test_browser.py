@@ -169,6 +169,30 @@ def test_keys_walk_the_list_and_the_rollouts(opened, report):
     assert page.locator("#help").is_visible()
 
 
+def test_everything_is_reached_by_the_keyboard(opened, report):
+    """From the address bar to a lit sentence without a mouse."""
+    page = opened(report)
+    focused = "() => document.activeElement.id || document.activeElement.className"
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "tab-overview"
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(focused) == "tab-captions"
+    assert page.locator("#view-captions").is_visible()
+    met = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        met.append(page.evaluate(focused))
+        if met[-1].startswith("assertion"):
+            break
+    controls = ["search", "pick-sort", "turn", "pick-by", "bound-low", "bound-high", "pick-show"]
+    places = [met.index(name) for name in (*controls, "step", "list")]
+    assert places == sorted(places)
+    page.keyboard.press("Enter")
+    assert page.locator(".card.open .sentence.lit").count() == 1
+    page.keyboard.press("3")
+    assert page.locator("#view-compare").is_visible()
+
+
 def test_an_assertion_lights_its_sentence(opened, report):
     page = opened(report, "#captions?show=wrong")
     button = page.locator(".assertion.wrong").first

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trl_balcap.report.runs import Run, score_of
+from trl_balcap.report.runs import REWARDS, Run, score_of
 
 __all__ = ["charts", "evaluations", "headline", "merged_log", "reward_names"]
 
@@ -135,7 +135,8 @@ def charts(run: Run) -> list[dict[str, Any]]:
             add(_title(name), "mean of the batch, ± its spread", [one], unit, group="rewards")
     by_step = _scores_by_step(run.rows)
     scores = [by_step.get(step) for step in steps]
-    add("b-CapScore", "of the sampled rollouts", [_line("b-CapScore", scores, "score")], True)
+    name = _score_name(rewards)
+    add(name, "of the sampled rollouts", [_line(name, scores, "score")], True)
     ratio = columns.get("length_gate/ratio")
     if ratio is not None:
         gate = run.facts.get("length_gate")
@@ -191,12 +192,13 @@ def headline(run: Run) -> list[dict[str, Any]]:
     if "eval_b_capscore" in columns:
         add("b-CapScore, evaluation (%)", columns["eval_b_capscore"], 1, 1)
     if steps:
-        add("b-CapScore", [by_step.get(step) for step in sorted(by_step)], 1)
+        add(_score_name(reward_names(run)), [by_step.get(step) for step in sorted(by_step)], 1)
         for name in reward_names(run):
             add(_title(name), columns.get(f"rewards/{name}/mean", []), 1)
     else:
-        scored = [score_of(row) for row in run.rows]
-        add("b-CapScore", _mean_of(scored), 1)
+        if len(reward_names(run)) > 1:
+            scored = [score_of(row) for row in run.rows]
+            add(_score_name(reward_names(run)), _mean_of(scored), 1)
         for name in reward_names(run):
             add(_title(name), _mean_of([row["rewards"].get(name) for row in run.rows]), 1)
     add("Length ratio", columns.get("length_gate/ratio", []), 0)
@@ -233,7 +235,7 @@ def evaluations(run: Run) -> list[dict[str, Any]]:
             at[row["step"]].append(row)
     found = []
     for step, rows in sorted(at.items()):
-        measured = {"b-CapScore": [score_of(row) for row in rows]}
+        measured = {_score_name(reward_names(run)): [score_of(row) for row in rows]}
         for name in reward_names(run):
             measured[_title(name)] = [row["rewards"].get(name) for row in rows]
         measured["Length ratio"] = [row["length_ratio"] for row in rows]
@@ -278,6 +280,13 @@ def reward_names(run: Run) -> list[str]:
             if key.startswith("rewards/") and key.endswith("/mean"):
                 names[key.removeprefix("rewards/").removesuffix("/mean")] = None
     return list(names)
+
+
+def _score_name(rewards: Sequence[str]) -> str:
+    """What [`score_of`] gives for rows with these rewards."""
+    names = {name.removesuffix("_reward") for name in rewards}
+    three = {name.removesuffix("_reward") for name in REWARDS}
+    return "b-CapScore" if three <= names else "Mean reward"
 
 
 def _title(name: str) -> str:

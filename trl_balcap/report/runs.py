@@ -212,9 +212,13 @@ def _names(folders: Sequence[Path]) -> list[str]:
     """Each folder's path from where the paths part, without what is the same in all."""
     parts = [list(folder.resolve().parts) for folder in folders]
     for part in parts:
-        for place in (-1, -2):  # of b-CapScore or a run, and of another metric
-            if part[place:][:1] == ["verdicts"]:
-                del part[place]
+        if part[-1] == "verdicts":  # of a run, or of b-CapScore
+            part.pop()
+        elif part[-2:-1] == ["verdicts"]:  # of another metric
+            metric = part.pop()
+            part.pop()
+            if metric not in part[-2:]:  # as `bench` names its folders
+                part.append(metric)
     if len(parts) == 1:
         return [parts[0][-1]]
     shared = 0

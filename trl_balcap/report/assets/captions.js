@@ -174,7 +174,7 @@ function card(row, isOpen, place, of) {
     h("header", { class: "card-head" },
       h("h3", {}, isOpen ? title : h("button", { class: "opener", "aria-label": `${title}, open` }, title)),
       isOpen ? h("a", { class: "link", href: address({ view: "captions", c: row.key }), title: "A link to this caption", "aria-label": "A link to this caption" }, "#") : null,
-      h("span", { class: "headline-score" }, h("small", {}, SCORE), h("b", {}, number(row.score))),
+      h("span", { class: "headline-score" }, h("small", {}, scoreName(row)), h("b", {}, number(row.score))),
       row.advantage !== null ? h("span", { class: "headline-score" }, h("small", {}, "advantage"), h("b", {}, signed(row.advantage))) : null,
       tags(row),
       isOpen ? null : h("span", { class: "mini", "aria-hidden": "true" }, DATA.rewards.filter((name) => name in row.rewards).map((name) => bar(row.rewards[name], name)))),

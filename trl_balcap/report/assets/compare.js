@@ -9,9 +9,10 @@ function snapshots() {
     const run = DATA.runs[group.run].name;
     const part = { train: "training", eval: `evaluation at step ${group.step}` }[group.split];
     const label = [DATA.runs.length > 1 || !part ? run : null, part].filter(Boolean).join(", ");
-    if (!found.has(key)) found.set(key, { key, label, split: group.split, images: new Set() });
+    if (!found.has(key)) found.set(key, { key, label, split: group.split, images: new Set(), rewards: "" });
     found.get(key).images.add(group.image || "");
   }
+  for (const row of DATA.rows) found.get(keyOf(row)).rewards ||= Object.keys(row.rewards).sort().join();
   return [...found.values()];
 }
 
@@ -30,7 +31,9 @@ function compare(section) {
   const still = all.filter((one) => one.split !== "train");
   const offered = still.length > 1 ? still : all;
   if (!known.has(state.a)) state.a = offered[0].key;
-  if (!known.has(state.b)) state.b = offered.at(-1).key;
+  const { rewards } = all.find((one) => one.key === state.a);
+  const alike = offered.filter((one) => one.rewards === rewards && one.key !== state.a);
+  if (!known.has(state.b)) state.b = (alike.length ? alike : offered).at(-1).key;
   const measures = [["score", SCORE], ...DATA.rewards.map((name) => [name, short(name)])];
   if (!measures.some(([name]) => name === state.sort)) state.sort = "score";
   const options = all.map((one) => [one.key, one.label]);
@@ -89,6 +92,7 @@ function summary(pairs) {
     const [x, y] = [mean(both.map((pair) => pair[0])), mean(both.map((pair) => pair[1]))];
     const up = both.filter((pair) => pair[1] > pair[0] + 1e-9).length;
     const down = both.filter((pair) => pair[1] < pair[0] - 1e-9).length;
+    if (!both.length && name !== "score") return null; // one of the two does not measure it
     const change = both.length ? y - x : null;
     return h("tr", {}, h("th", { scope: "row" }, label), h("td", {}, number(x)), h("td", {}, number(y)),
       h("td", { class: "bar-cell" }, tilt(change, 1, name)), h("td", { class: "change" }, signed(change)), h("td", {}, up), h("td", {}, down), h("td", {}, both.length));
@@ -111,7 +115,7 @@ function half(rows, label) {
   const row = rows[0];
   const node = h("article", { class: "half", "aria-label": plain(label) },
     h("header", { class: "card-head" }, h("h3", {}, text(label)), rows.length > 1 ? h("small", {}, `1 of ${rows.length}`) : null,
-      h("span", { class: "headline-score" }, h("small", {}, SCORE), h("b", {}, number(row.score))), tags(row),
+      h("span", { class: "headline-score" }, h("small", {}, scoreName(row)), h("b", {}, number(row.score))), tags(row),
       h("a", { class: "link", href: address({ ...DEFAULTS, view: "captions", c: row.key }) }, "open")),
     captionText(row),
     h("div", { class: "mini wide", "aria-hidden": "true" }, DATA.rewards.filter((name) => name in row.rewards).map((name) => bar(row.rewards[name], name))),

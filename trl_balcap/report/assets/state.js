@@ -20,7 +20,14 @@ const ROLLOUTS = DATA.groups.map(() => []);
 for (const row of DATA.rows) ROLLOUTS[row.group].push(row);
 
 const three = ["precision_reward", "recall_reward", "linguistic_reward"];
-const SCORE = three.every((name) => DATA.rewards.some((one) => one.replace(/_reward$/, "") === name.replace(/_reward$/, ""))) ? "b-CapScore" : "mean reward";
+// What a row's score is: of the three rewards b-CapScore, of others their mean.
+const scoreName = (row) => {
+  const names = Object.keys(row.rewards).map((name) => name.replace(/_reward$/, ""));
+  if (three.every((name) => names.includes(name.replace(/_reward$/, "")))) return "b-CapScore";
+  return names.length > 1 ? "mean reward" : "score";
+};
+const SCORES = new Set(DATA.rows.map(scoreName));
+const SCORE = SCORES.size === 1 ? [...SCORES][0] : "score";
 
 // How captions are ordered; `up` is whether the small values are the bad ones.
 const SORTS = {
