@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
-SUITES = ("b-capscore", "decapbench", "captionqa", "caparena")
+SUITES = ("b-capscore", "decapbench", "captionqa", "caparena", "prism")
 
 
 def add_parser(subparsers: Any) -> None:

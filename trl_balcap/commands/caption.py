@@ -16,7 +16,7 @@ __all__ = ["add_parser", "run"]
 PROMPT = "Describe the image in detail."
 MAX_PIXELS = 512 * 28 * 28
 MAX_NEW_TOKENS = 512
-SUITES = ("b-capscore", "decapbench", "captionqa", "caparena")
+SUITES = ("b-capscore", "decapbench", "captionqa", "caparena", "prism")
 
 
 def add_parser(subparsers: Any) -> None:

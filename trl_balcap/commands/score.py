@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
     """Add `score` to the command line."""
     parser = subparsers.add_parser(
         "score",
-        help="score captions: b-CapScore, DCScore, CaptionQA, CapArena-Auto",
+        help="score captions: b-CapScore, DCScore, CaptionQA, CapArena-Auto, Prism",
         description="Scores captions with a judge. Rows, summary.json and summary.md go to "
         "--out. An interrupted run resumes where it stopped.",
     )
@@ -48,7 +48,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--metrics",
         default="b-capscore",
-        help="comma-separated: b-capscore, dcscore, captionqa, caparena (default: b-capscore)",
+        help="comma-separated: b-capscore, dcscore, captionqa, caparena, prism (default: "
+        "b-capscore)",
     )
     parser.add_argument("--out", type=Path, help="output folder for rows and summary")
     parser.add_argument(

@@ -64,6 +64,7 @@ SUITES = {
             hub="Borise/CaptionQA",
         ),
         Suite("caparena", "caparena"),
+        Suite("prism", "prism", "Please describe this image in detail", 12_845_056, 2048),
     )
 }
 

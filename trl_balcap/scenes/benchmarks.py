@@ -37,6 +37,10 @@ __all__ = [
 
 CANNOT_ANSWER = "Cannot answer from the caption"
 _BASELINES = ("GPT-4o-0806", "CogVLM2-llama3-chat-19B", "MiniCPM-V2.6-8B")
+_PRISM = (
+    "Here is a detailed caption of an image: ",
+    ". Please answer the question based on the caption.",
+)
 _NUMBERS = ("one", "two", "three", "four", "five", "six")
 
 
@@ -73,6 +77,8 @@ def benchmark_answer(text: str, look: Callable[[], Scene]) -> str | None:
         return _fenced([{"fact": f, "verification": int(verdict(f, scene)[0])} for f in facts])
     if text.startswith("Caption:\n") and text.endswith("\n\nAnswer:"):
         return _letter(text)
+    if text.startswith(_PRISM[0]) and _PRISM[1] in text:
+        return _boxed(text)
     if text.endswith("\nWhich caption is better?"):
         first, second = (
             json.loads(found[1])
@@ -125,7 +131,7 @@ def write_benchmarks(folder: str | Path, n: int, seed: int = 0) -> dict[str, Pat
     listed = write_scenes(folder, n, seed)
     rng = random.Random(seed)
     rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
-    facts, questions, battles = [], [], {}
+    facts, questions, asked, battles = [], [], [], {}
     captions: dict[str, list[dict[str, str]]] = {"good": [], "poor": []}
     for place, row in enumerate(rows):
         name = Path(row["image"]).name
@@ -141,6 +147,10 @@ def write_benchmarks(folder: str | Path, n: int, seed: int = 0) -> dict[str, Pat
         identity = Path(name).stem  # as CaptionQA's "nat_001" is of nat_001.jpg
         about = {"id": identity, "questions": scene_questions(scene, rng), "domain": "natural"}
         questions.append(about)
+        asked += [
+            {"image": row["image"], "prompt": _prism_prompt(question), "answer": _key(question)}
+            for question in about["questions"]
+        ]
         baseline = _BASELINES[place % len(_BASELINES)]
         said = {"human": row["reference"], **dict(zip(_BASELINES, rivals, strict=True))}
         battles[name] = {"captions": said, "ref_model": baseline}
@@ -151,12 +161,14 @@ def write_benchmarks(folder: str | Path, n: int, seed: int = 0) -> dict[str, Pat
         "dcscore": folder / "human_annotated_oracle_facts.jsonl",
         "captionqa": folder / "captionqa.json",
         "caparena": folder / "caparena_auto.json",
+        "prism": folder / "prism.json",
         "good": folder / "good.jsonl",
         "poor": folder / "poor.jsonl",
     }
     _write_lines(paths["dcscore"], facts)
     paths["captionqa"].write_text(json.dumps(questions, indent=1), encoding="utf-8")
     paths["caparena"].write_text(json.dumps(battles, indent=1), encoding="utf-8")
+    paths["prism"].write_text(json.dumps(asked, indent=1), encoding="utf-8")
     for model, lines in captions.items():
         _write_lines(paths[model], lines)
     return paths
@@ -233,6 +245,27 @@ def values_told(question: str, caption: str) -> list[str]:
         if isinstance(claim, ThingClaim) and (claim.row, claim.column) == (asked[2], asked[3])
     ]
     return [value for value in told if value is not None]
+
+
+def _prism_prompt(question: dict[str, Any]) -> str:
+    """A question in the chat format of CapRL's data."""
+    options = [f"{'ABCD'[place]}. {choice}" for place, choice in enumerate(question["choices"])]
+    asked = "\n".join((question["question"], *options))
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    return f"<|im_start|>user\n{image}{asked}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def _key(question: dict[str, Any]) -> str:
+    return "ABCD"[question["choices"].index(question["answer"])]
+
+
+def _boxed(text: str) -> str:
+    """The option that the caption names, or Z, which is none, in the form that Prism reads."""
+    caption, _, asked = text.removeprefix(_PRISM[0]).partition(_PRISM[1])
+    question, *options = asked.splitlines()
+    letters = {option[3:]: option[0] for option in options}
+    letter = letters.get(next(iter(values_told(question, caption)), ""), "Z")
+    return rf"<think>It says so.</think> <answer>\boxed{{{letter}}}</answer>"
 
 
 def _better(first: str, second: str, scene: Scene) -> str:

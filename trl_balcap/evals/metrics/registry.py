@@ -4,6 +4,7 @@ from trl_balcap.evals.metrics.b_capscore import BCapScore
 from trl_balcap.evals.metrics.caparena import CapArenaAuto
 from trl_balcap.evals.metrics.captionqa import CaptionQA
 from trl_balcap.evals.metrics.dcscore import DCScore
+from trl_balcap.evals.metrics.prism import Prism
 from trl_balcap.evals.metrics.protocol import Metric
 
 __all__ = ["METRICS", "metric_of"]
@@ -15,6 +16,7 @@ METRICS: dict[str, type[Metric]] = {
         DCScore,
         CaptionQA,
         CapArenaAuto,
+        Prism,
     )
 }
 
