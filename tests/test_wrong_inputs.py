@@ -27,6 +27,8 @@ from trl_balcap.scenes.make import write_scenes
 
 QWEN = "Qwen/Qwen2.5-VL-3B-Instruct"
 CAPTIONER = str(captioner_path())
+CAPTIONS = "--captions a=rows.jsonl --judge scenes/oracle"
+IMAGES = "--images b-capscore=scenes"
 
 # The command's words, and what its one line must say: what was given, and a way out.
 COMMANDS = {
@@ -55,7 +57,7 @@ COMMANDS = {
     "plan --config many.yaml": ["max_steps takes a whole number", "1.5"],
     "plan --config empty.yaml": ["empty.yaml contains nothing", "`key: value`"],
     "scenes serve --port 99999": ["from 0 (any free port) to 65535", "got 99999"],
-    "scenes serve --latency -1": ["0 or more", "got -1"],
+    "scenes serve --latency -1": ["0 seconds or more", "got -1"],
     "scenes serve --faults stall": ["--faults is not valid JSON", "'stall'"],
     "scenes serve --noise {}x": ["--noise is not valid JSON"],
     "scenes make --n -1 --out new": ["0 or more", "got -1"],
@@ -87,6 +89,61 @@ COMMANDS = {
     "calibrate rows.jsonl --judge scenes/oracle --out new --n 0": ["must be 1 or more", "got 0"],
     "agree gone.json": ["File not found: gone.json"],
     "agree text": ["text:1: not JSON"],
+    "caption openai/x scenes --out new.jsonl --api-base http://127.0.0.1:9/v1": ["127.0.0.1:9"],
+    "caption openai/gpt-4o scenes --out new.jsonl --engine api": ["OPENAI_API_KEY"],
+    "recaption gone --model scenes/oracle --out new.jsonl": ["not found: gone"],
+    "recaption folder --model scenes/oracle --out new.jsonl": ["folder contains no images"],
+    "recaption scenes --model scenes/oracle --out folder": ["folder is a folder", "such as"],
+    "recaption scenes --model scenes/oracle --out new.jsonl --words 0": ["1 or more", "got 0"],
+    "recaption scenes --model scenes/oracle --out new.jsonl --samples 0": ["1 or more", "got 0"],
+    "recaption scenes --model scenes/oracle --out new.jsonl --samples 3": ["--judge MODEL"],
+    "recaption scenes --model scenes/oracle --out new.jsonl --image-pixels 0": ["3136", "got 0"],
+    "recaption scenes --model openai/x --out new.jsonl --model-api-base localhost:1": ["http://"],
+    "references gone": ["not found: gone"],
+    "references bare.jsonl": ["bare.jsonl has no references", "recaption"],
+    "references rows.jsonl --tokenizer nobody/gone": ["--tokenizer", "nobody/gone", "owner/name"],
+    "references rows.jsonl --sample -1": ["0 or more", "got -1"],
+    "references rows.jsonl --max-unsound 2": ["from 0 to 1", "got 2"],
+    "references rows.jsonl --max-completion-length 0": ["1 or more", "got 0"],
+    "references rows.jsonl --length-gate-lower nan": ["0 or more", "got nan"],
+    "references rows.jsonl --out folder": ["folder is a folder", "such as"],
+    "references rows.jsonl --out text/new": ["text is a file", "--out"],
+    "references rows.jsonl --out rows.jsonl": ["rows.jsonl is the file to check", "another"],
+    "bench --suite b-capscore --out new": ["--models MODEL", "--captions NAME=PATH"],
+    "bench --captions a=rows.jsonl --suite bleu --out new": ["'bleu'", "b-capscore"],
+    "bench --captions a=rows.jsonl --suite b-capscore --out new": ["--judge MODEL"],
+    f"bench {CAPTIONS} --suite b-capscore --out text": ["text is a file", "--out"],
+    f"bench {CAPTIONS} --suite b-capscore --out new --repeats 0": ["1 or more", "got 0"],
+    f"bench {CAPTIONS} --suite b-capscore --out new --images gone": ["NAME=PATH", "'gone'"],
+    f"bench {CAPTIONS} --suite b-capscore --out new --images bleu=scenes": ["'bleu'", "b-capscore"],
+    f"bench {CAPTIONS} --suite b-capscore --out new --images b-capscore=gone": ["not found: gone"],
+    f"bench {CAPTIONS} --suite b-capscore --out new --data bleu=text": ["'bleu'", "b-capscore"],
+    f"bench {CAPTIONS} --suite b-capscore --out new --baseline gone": ["'gone'", "['a']"],
+    f"bench {CAPTIONS} --suite captionqa --out new": ["--data captionqa=PATH"],
+    "bench --captions a=gone.jsonl --suite b-capscore --out new --judge scenes/oracle": [
+        "not found: gone.jsonl"
+    ],
+    "bench --captions a=text a=text --suite b-capscore --out new": ["'a' twice", "another name"],
+    "bench --captions a=rows.jsonl --suite b-capscore --out new --judge openai/x@": ["no URL"],
+    "bench --captions a=rows.jsonl --suite b-capscore --out new --judge bleu=openai/x": ["'bleu'"],
+    f"bench --models ./gone {IMAGES} --suite b-capscore --out new --judge scenes/oracle": [
+        "not found: ./gone",
+        "owner/name",
+    ],
+    f"bench --models {CAPTIONER} --suite b-capscore --out new --judge scenes/oracle": [
+        "--images b-capscore=FOLDER"
+    ],
+    "agree list.yaml --human-ranking gone.json": ["not found: gone.json"],
+    "agree A=gone.jsonl": ["not found: gone.jsonl"],
+    "agree A=rows.jsonl": ["rows.jsonl:1: not a scored row", "Score the captions"],
+    "agree rows.jsonl": ["one number per model"],
+    "report gone": ["nothing to report at gone", "output_dir"],
+    "report folder --max-rollouts 0": ["1 or more", "got 0"],
+    "report folder --serve --port 99999": ["65535", "got 99999"],
+    "report scenes --out folder": ["folder is a folder", "such as"],
+    "report folder --watch": ["--serve"],
+    "examples --out text": ["text is a file", "--out"],
+    "examples --out text/new": ["text is a file", "--out"],
 }
 
 

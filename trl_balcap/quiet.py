@@ -13,8 +13,12 @@ _MESSAGES = (
     # A TypedDict of litellm that pydantic cannot enforce.
     r"Item '\w+' on TypedDict class '\w+' is using the `ReadOnly` qualifier",
 )
-# DeepSpeed logs on import that there is no GPU, and is imported if installed, whether used or not.
-_DEEPSPEED = "Setting accelerator to CPU"
+_LOGGED = {
+    # On import, if it is installed, whether used or not.
+    "DeepSpeed": ("Setting accelerator to CPU",),
+    # Each retry of an unreachable Hub; the error that follows says it in one line.
+    "huggingface_hub.utils._http": ("thrown while requesting", "Retrying in "),
+}
 
 
 def hush() -> None:
@@ -37,8 +41,9 @@ def hush() -> None:
     """
     for message in _MESSAGES:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("DeepSpeed").addFilter(_can_be_acted_on)
+    for name in _LOGGED:
+        logging.getLogger(name).addFilter(_can_be_acted_on)
 
 
 def _can_be_acted_on(record: logging.LogRecord) -> bool:
-    return _DEEPSPEED not in record.getMessage()
+    return not any(part in record.getMessage() for part in _LOGGED[record.name])

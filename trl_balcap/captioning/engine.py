@@ -117,6 +117,24 @@ def adapter_base(model: str) -> str | None:
     return json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
 
 
+def ask_hub(model: str) -> None:
+    """
+    Ask the Hub once for a model that is not a folder. Engines ask it many times, with retries each,
+    and vLLM has several errors for a missing model.
+
+    Raises:
+        `OSError`: if neither the Hub nor the local cache has the model.
+    """
+    from transformers.utils.hub import cached_file  # slow, and only some engines ask
+
+    if Path(model).exists():
+        return
+    try:
+        cached_file(model, "config.json")
+    except OSError:
+        cached_file(model, "adapter_config.json")  # an adapter has no other
+
+
 def trained_prompt(model: str) -> str | None:
     """
     The prompt that a model was trained with, which [`BalCapTrainer`] saves beside its weights.

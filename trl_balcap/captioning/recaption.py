@@ -13,7 +13,7 @@ from trl_balcap.captioning.engine import user_turn
 from trl_balcap.captioning.pick import Pick, pick_best
 from trl_balcap.captioning.resumed import Agree, opened, write_rows
 from trl_balcap.captioning.run import CaptionRun, ImageRow
-from trl_balcap.data.images import DEFAULT_MAX_PIXELS
+from trl_balcap.data.images import DEFAULT_MAX_PIXELS, bounded_size
 from trl_balcap.data.references import is_refusal
 from trl_balcap.judge import Judge, JudgeError
 from trl_balcap.judge.cost import QuestionCost, estimate_calls_and_cost
@@ -81,6 +81,7 @@ class Recaption:
         for name in ("max_tokens", "samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        bounded_size(1, 1, self.max_pixels)
         if not self.prompt.strip():
             raise ValueError(
                 "The prompt is empty. Pass the text to ask the model, or leave it out."

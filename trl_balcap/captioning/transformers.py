@@ -12,6 +12,7 @@ from trl_balcap.captioning.engine import (
     Generation,
     Placement,
     adapter_base,
+    ask_hub,
     prompt_of,
 )
 
@@ -31,6 +32,7 @@ def transformers_captioner(
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    ask_hub(model)
     device_map = None if placement is None else placement.device_map
     # An adapter's folder loads as its base model with the adapter applied.
     loaded: Any = AutoModelForImageTextToText.from_pretrained(

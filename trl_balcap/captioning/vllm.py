@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
-from transformers.utils.hub import cached_file
 
-from trl_balcap.captioning.engine import Captioner, Generation, Placement, adapter_base, user_turn
+from trl_balcap.captioning.engine import (
+    Captioner,
+    Generation,
+    Placement,
+    adapter_base,
+    ask_hub,
+    user_turn,
+)
 
 __all__ = ["vllm_captioner"]
 
@@ -35,8 +41,7 @@ def vllm_captioner(
             "vLLM is not installed. Run `pip install vllm`, or use --engine transformers."
         )
     base = adapter_base(model)
-    if not Path(base or model).exists():
-        cached_file(base or model, "config.json")  # vLLM has many errors for a missing model
+    ask_hub(base or model)
     from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
     from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
 

@@ -116,6 +116,19 @@ def run(args: argparse.Namespace) -> int:
     if not models:
         raise ValueError("bench needs --models MODEL ... or --captions NAME=PATH ..., or both.")
 
+    known = {model.name for model in models}
+    known |= {name for of_metric in read_folder(args.out).values() for name in of_metric}
+    if args.baseline is not None and args.baseline not in known:
+        raise ValueError(
+            f"--baseline {args.baseline!r} is neither in this run nor in {args.out}, which have "
+            f"{sorted(known)}."
+        )
+    images = pairs_of("--images", args.images)
+    for name, path in images.items():
+        suite_of(name)
+        if not Path(path).exists():
+            raise FileNotFoundError(f"--images {name}: file or folder not found: {path}.")
+
     def agree(plans: "Plans") -> bool:
         table, usd = _plan_table(plans)
         console.print(table)
@@ -130,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
                 list(dict.fromkeys(suite_of(name) for name in args.suite)),
                 lambda metric, cache: _judge(args, metric, cache),
                 out=args.out,
-                images=pairs_of("--images", args.images),
+                images=images,
                 benchmarks=benchmarks,
                 repeats=args.repeats,
                 captioning=_captioning(args),
@@ -151,11 +164,6 @@ def run(args: argparse.Namespace) -> int:
             say(console, f"{one.model}, {one.metric}: {n} of {result.n} without a score: {reason}.")
         unscored |= not result.n_scored
     rows = read_folder(args.out)
-    known = {model for of_metric in rows.values() for model in of_metric}
-    if args.baseline is not None and args.baseline not in known:
-        raise ValueError(
-            f"--baseline {args.baseline!r} is not in {args.out}, which has {sorted(known)}."
-        )
     baseline = args.baseline or _baseline_of(args.out / "table.json") or models[0].name
     counts = read_counts(args.out)
     found = standings(rows, counts=counts, baseline=baseline, seed=args.seed)
@@ -176,12 +184,20 @@ def _models(args: argparse.Namespace) -> "list[BenchModel]":
     models = []
     for given in args.models:
         name, equals, rest = given.partition("=")
-        source, _, url = (rest if equals else given).partition("@")
+        source, url = _with_server("--models", rest if equals else given)
         name = name if equals else source.rstrip("/").rpartition("/")[2]
-        models.append(BenchModel(name, source, url or None))
+        models.append(BenchModel(name, source, url))
     for name, path in pairs_of("--captions", args.captions).items():
         models.append(BenchModel(name, path, is_captions=True))
     return models
+
+
+def _with_server(flag: str, given: str) -> tuple[str, str | None]:
+    """`MODEL` or `MODEL@URL`. An empty URL is mostly a shell variable that is not set."""
+    model, at, url = given.partition("@")
+    if at and not url:
+        raise ValueError(f"{flag} {given!r} has no URL after the @. Write MODEL@URL, or MODEL.")
+    return model, url or None
 
 
 def _captioning(args: argparse.Namespace) -> dict[str, Any]:
@@ -219,8 +235,7 @@ def _judge(args: argparse.Namespace, metric: str, cache: Path) -> "Judge":
                 raise ValueError(
                     f"{flag} {entry!r}: unknown metric {name!r}, must be one of {sorted(METRICS)}."
                 )
-            model, _, url = rest.partition("@")
-            found[name] = (model, url or None)
+            found[name] = _with_server(flag, rest)
         return found.get(metric, found.get(""))
 
     text, vision = of("--judge", args.judge), of("--vision-judge", args.vision_judge)

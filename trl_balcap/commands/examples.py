@@ -7,6 +7,7 @@ from typing import Any
 
 import trl_balcap
 from trl_balcap.commands.showing import make_console, say
+from trl_balcap.data.folders import check_out_folder
 
 __all__ = ["add_parser", "run"]
 
@@ -29,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         `FileExistsError`: if `--out` already contains files.
     """
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+    check_out_folder(args.out)
+    if args.out.exists() and any(args.out.iterdir()):
         raise FileExistsError(
             f"{args.out} already contains files. Choose another folder with --out."
         )

@@ -80,21 +80,35 @@ def run(args: argparse.Namespace) -> int:
     """
     from trl_balcap.captioning.judged import unit_share
     from trl_balcap.captioning.run import list_images
+    from trl_balcap.data.folders import check_out_folder, list_of
     from trl_balcap.data.images import image_problem
     from trl_balcap.data.references import LengthGate, find_problems
 
     console = make_console()
+    if not 0 <= args.max_unsound <= 1:
+        raise ValueError(f"--max-unsound must be from 0 to 1, got {args.max_unsound}.")
+    if args.sample < 0:
+        raise ValueError(f"--sample must be 0 or more, got {args.sample}.")
+    if args.out is not None:
+        check_out_folder(args.out.parent)
+        if args.out.is_dir():
+            raise ValueError(f"{args.out} is a folder. Pass a file, such as {args.out}/kept.jsonl.")
     if args.split and args.judge_cache is None:
         raise ValueError("--split keeps its work in the judge's cache. Pass --cache FOLDER.")
+    gate = LengthGate(args.max_completion_length, args.length_gate_lower)
+    count_tokens = _counter(args.tokenizer)
     rows = list_images(args.file, image_folder=args.image_folder)
+    source = Path(args.file)
+    listed = list_of(source) if source.is_dir() else source
+    if args.out is not None and args.out.exists() and listed and args.out.samefile(listed):
+        raise ValueError(f"--out {args.out} is the file to check. Choose another.")
     references = [row.reference or "" for row in rows]
     if not any(text.strip() for text in references):
         raise ValueError(f"{args.file} has no references. Write some with `trl-balcap recaption`.")
-    gate = LengthGate(args.max_completion_length, args.length_gate_lower)
     found = find_problems(
         references,
         [str(row.path) for row in rows],
-        count_tokens=_counter(args.tokenizer),
+        count_tokens=count_tokens,
         gate=gate,
         bad_images={place for place, row in enumerate(rows) if image_problem(row.path)},
     )
@@ -153,7 +167,14 @@ def _counter(tokenizer: str | None):
         return lambda text: round(len(text.split()) * _TOKENS_PER_WORD)
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(tokenizer)
+    try:
+        loaded = AutoTokenizer.from_pretrained(tokenizer)
+    except (OSError, ValueError) as error:
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise FileNotFoundError(
+            f"--tokenizer: no folder {tokenizer}, and no such model on the Hub ({why}). Pass a "
+            "model's folder or its name on the Hub (owner/name), or leave it out."
+        ) from error
     return lambda text: len(loaded(text, add_special_tokens=False)["input_ids"])
 
 

@@ -53,6 +53,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             "--watch needs --serve: a page on disk cannot ask for new rows. Add --serve."
         )
+    if not 0 <= args.port <= 65535:
+        raise ValueError(f"--port must be from 0 (any free port) to 65535, got {args.port}.")
+    if args.out is not None and Path(args.out).is_dir():
+        raise ValueError(f"{args.out} is a folder. Pass a file, such as {args.out}/report.html.")
     if args.max_rollouts < 1:
         raise ValueError(f"--max-rollouts must be 1 or more, got {args.max_rollouts}.")
 

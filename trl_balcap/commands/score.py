@@ -211,6 +211,8 @@ def pairs_of(flag: str, given: Sequence[str]) -> dict[str, str]:
     for name, equals, value in pairs:
         if not (name and equals and value):
             raise ValueError(f"{flag} takes NAME=PATH, got {name + equals + value!r}.")
+        if sum(name == other for other, _, _ in pairs) > 1:
+            raise ValueError(f"{flag} has {name!r} twice. Use another name for one of them.")
     return {name: value for name, _, value in pairs}
 
 

@@ -153,6 +153,14 @@ class LengthGate:
     max_completion_length: int = 512
     lower: float = 0.5
 
+    def __post_init__(self):
+        if self.max_completion_length < 1:
+            raise ValueError(
+                f"max_completion_length must be 1 or more, got {self.max_completion_length}."
+            )
+        if not self.lower >= 0:
+            raise ValueError(f"The gate's lower bound must be 0 or more, got {self.lower}.")
+
     def closed(self, tokens: int) -> bool:
         """Whether no caption the policy can write is long enough for such a reference."""
         return self.lower * tokens > self.max_completion_length
