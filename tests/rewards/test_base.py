@@ -4,6 +4,7 @@ import asyncio
 import functools
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 from trl.trainer.utils import get_callable_name, is_async_callable
@@ -122,6 +123,7 @@ def test_a_bug_is_handed_on_with_its_traceback():
         pytest.param(Image.new("RGB", (0, 0)), "bad_image", id="no_pixels"),
         pytest.param("/no/such/file.png", "bad_image", id="missing_file"),
         pytest.param(7, "bad_image", id="a_number"),
+        pytest.param(np.zeros((8, 8, 3)), "bad_image", id="an_array"),
     ],
 )
 def test_an_image_that_cannot_be_used_is_that_rows_trouble_alone(image, reason):

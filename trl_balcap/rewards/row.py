@@ -72,7 +72,8 @@ class Row:
         Raises:
             [`RowError`]: if the row lacks a required column.
         """
-        if "image" in needs and (self.image is None or self.image == []):
+        nothing = self.image is None or (isinstance(self.image, list) and not self.image)
+        if "image" in needs and nothing:
             raise RowError("no_image", "the row has no image")
         if "reference" in needs and not self.has_reference:
             raise RowError("no_reference", f"the row's reference is {self.reference!r}")
