@@ -242,7 +242,7 @@ def test_several_judges_make_one_table(tmp_path, capsys):
     assert main([*command, "--out", str(tmp_path), "--price", "1", "2", "--yes"]) == 0
     shown = capsys.readouterr().out
     assert "100.0% (100.0% to" in shown
-    assert "What errors as frequent cost in training" in shown
+    assert "Points of b-CapScore that such errors cost in training" in shown
     found = json.loads((tmp_path / "exam.json").read_text())["judges"]
     assert [judge["judge"] for judge in found] == ["scenes/oracle", noisy]
     assert found[0]["line"] == (

@@ -48,7 +48,7 @@ def test_a_template_is_written_filled_in_and_compared(folder, capsys):
     assert f"<li value='2'>{SQUARE}</li>" in page
     with pytest.raises(SystemExit):
         main(EXAM)
-    assert "labels.csv has no label yet" in capsys.readouterr().err
+    assert "labels.csv has no labels yet" in capsys.readouterr().err
 
     # A person who takes the mood for pointable, and leaves one statement out.
     fill_in(folder / "labels.csv", [("yes", "Yes"), ("no", "y"), ("", ""), ("", "yes")])
@@ -65,7 +65,7 @@ def test_a_template_is_written_filled_in_and_compared(folder, capsys):
 def test_what_cannot_be_used_is_named(folder, capsys):
     with pytest.raises(SystemExit):
         main(EXAM)
-    assert "name captions with --label-captions" in capsys.readouterr().err
+    assert "pass captions with --label-captions" in capsys.readouterr().err
     labels = folder / "labels.csv"
     labels.write_text("image,statement,correct\n")
     with pytest.raises(ValueError, match="no column 'pointable'"):

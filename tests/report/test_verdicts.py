@@ -202,7 +202,7 @@ def test_a_row_that_cannot_be_kept_says_why(tmp_path, bad, message):
 
 
 def test_a_sample_of_nothing_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="max_groups must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="max_groups must be at least 1, got 0"):
         VerdictWriter(tmp_path, max_groups=0)
 
 

@@ -1,4 +1,4 @@
-"""What [`BalCapTrainer`] does beside training: lines on the console, alarms, verdicts kept."""
+"""Callbacks of [`BalCapTrainer`]: lines on the console, alarms, and keeping verdicts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,11 +27,11 @@ def attach_callbacks(
     trainer: Trainer, hooks: Sequence[RewardHooks], facts: Mapping[str, Any]
 ) -> KeepVerdictsCallback | None:
     """
-    Give a trainer its callbacks: the console's in place of transformers' printing, alarms, and what
-    keeps verdicts, where any reward judges and the configuration does not turn it off.
+    Add the callbacks to a trainer: the console instead of transformers' printing, alarms, and
+    keeping verdicts if a reward has a judge and the configuration does not turn it off.
 
     Returns:
-        [`KeepVerdictsCallback`] or `None`: to be handed the rollouts.
+        [`KeepVerdictsCallback`] or `None`: the callback that takes the rollouts.
     """
     args, keeper = trainer.args, None
     if hooks and isinstance(args, BalCapConfig):
@@ -56,7 +56,7 @@ def attach_callbacks(
 
 
 def say(trainer: Trainer, lines: Sequence[str]) -> None:
-    """Print lines where the trainer's console is, above its progress bar."""
+    """Print lines on the trainer's console, above its progress bar."""
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, ConsoleCallback):
             for line in lines:

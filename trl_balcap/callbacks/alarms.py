@@ -15,13 +15,13 @@ logger = logging.getLogger(__name__)
 
 class AlarmCallback(TrainerCallback):
     """
-    Looks at each logged step with the rules of [`report.alarms`], and warns once a rule.
+    Applies the rules of [`report.alarms`] to each logged step, and warns once per rule.
 
     On in [`BalCapTrainer`]; `trainer.remove_callback(AlarmCallback)` turns it off.
 
     Args:
         budgets (`Mapping[str, float]`, *optional*):
-            What judging may cost, by the name of the logged number that it bounds, such as
+            Budgets of the judge, by the name of the logged number that they limit, such as
             `"judge/usd_total"`.
     """
 

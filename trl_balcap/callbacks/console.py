@@ -1,4 +1,4 @@
-"""One line a step on the console, in place of a dict of all metrics; those go to the loggers."""
+"""One line per step on the console instead of a dict of all metrics, which go to the loggers."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,16 @@ _SHORT = {"precision_reward": "P", "recall_reward": "R", "linguistic_reward": "L
 
 def step_line(logs: Mapping[str, Any], step: int, max_steps: int = 0) -> str:
     """
-    What a step logged, in a line that fits 80 columns for the three rewards.
+    The log of a step as one line, which fits 80 columns for the three rewards.
 
     Args:
         logs (`Mapping`):
-            What the trainer logs, of training or (with `eval_` before each name) of an evaluation.
+            The trainer's log, of training or (with `eval_` before each name) of an evaluation.
         step (`int`), max_steps (`int`, *optional*):
-            Where in the run it is.
+            The step, and the number of steps of the run.
 
     Returns:
-        `str`: what is not logged is left out.
+        `str`: the line, without numbers that were not logged.
 
     Example:
 
@@ -62,7 +62,7 @@ def step_line(logs: Mapping[str, Any], step: int, max_steps: int = 0) -> str:
 
 def summary_lines(history: Sequence[Mapping[str, Any]], verdicts: str | None = None) -> list[str]:
     """
-    What a run came to: the rewards of its first and last tenth, what was unscored, what it cost.
+    A summary of a run: rewards of its first and last tenth, unscored completions, and cost.
 
     Args:
         history (`Sequence[Mapping]`):
@@ -71,7 +71,7 @@ def summary_lines(history: Sequence[Mapping[str, Any]], verdicts: str | None = N
             The folder in which verdicts were kept.
 
     Returns:
-        `list[str]`: lines of a table; empty where no step was logged.
+        `list[str]`: lines of a table; empty if no step was logged.
 
     Example:
 
@@ -108,14 +108,14 @@ def summary_lines(history: Sequence[Mapping[str, Any]], verdicts: str | None = N
 
 def completion_lines(logs: Mapping[str, Any], *, count: int = 3, width: int = 80) -> list[str]:
     """
-    The best, the worst and some rollouts between them, wrapped, each under its rewards.
+    The best, the worst and some rollouts in between, wrapped, each below its rewards.
 
     Args:
         logs (`Mapping`):
-            Of the last batch: `completion`, `advantages`, and `rewards` by reward function, as TRL
+            The last batch's `completion`, `advantages`, and `rewards` by reward function, as TRL
             keeps them for its table.
         count (`int`, *optional*, defaults to `3`):
-            How many are shown.
+            Number of rollouts to show.
         width (`int`, *optional*, defaults to `80`):
             Columns.
 
@@ -152,7 +152,7 @@ def completion_lines(logs: Mapping[str, Any], *, count: int = 3, width: int = 80
 
 class ConsoleCallback(ProgressCallback):
     """
-    The progress bar of [`~transformers.Trainer`] with one line a step, and a table at the end.
+    The progress bar of [`~transformers.Trainer`] with one line per step, and a table at the end.
 
     Args:
         bar (`bool`, *optional*, defaults to `True`):

@@ -1,4 +1,4 @@
-"""A sample of what the judge saw, and the log, kept in the run's folder."""
+"""Keeps a sample of verdicts, and the log, in the run's folder."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -23,18 +23,18 @@ class KeepVerdictsCallback(TrainerCallback):
     """
     Writes `output_dir/verdicts`: a bounded sample of judged rollouts, the log, and the settings.
 
-    The main process writes, in a thread of its own: training does not wait for the disk. A disk
-    that cannot be written to ends the keeping with a warning, and not the run.
+    The main process writes in a separate thread, so training does not wait for the disk. If the
+    disk cannot be written to, verdicts are no longer kept, with a warning; the run goes on.
 
     Args:
         folder (`str` or `Path`):
-            Where to.
+            Folder to write to.
         facts (`Mapping`):
-            What there is to know of the run, see [`RunLog.facts`].
+            Facts about the run, see [`RunLog.facts`].
         images (`int`):
-            Images kept of a logged step, with all their rollouts.
+            Images to keep per logged step, with all their rollouts.
         sender ([`VerdictSender`], *optional*):
-            Gets the same rows, to send them whenever the trainer logs.
+            Sends the same rows whenever the trainer logs.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class KeepVerdictsCallback(TrainerCallback):
         self._broken = False
 
     def wants(self, split: str, state: Any) -> bool:
-        """Whether rollouts of this step are to be kept; once a step, the same on all ranks."""
+        """Whether to keep rollouts of this step: once per step, the same on all ranks."""
         step = state.global_step + (split == "train")
         due = split == "eval" or step % max(1, int(state.logging_steps)) == 0 or step == 1
         if not due or (split, step) in self._kept:
@@ -67,7 +67,7 @@ class KeepVerdictsCallback(TrainerCallback):
 
     def sample(self, columns: Mapping[str, list[Any]], **batch: Any) -> list[dict[str, Any]]:
         """
-        Verdict rows of the first groups of a batch, as many as are kept.
+        Verdict rows of the first groups of a batch, as many as `images`.
 
         Args:
             columns (`Mapping[str, list]`):

@@ -1,4 +1,4 @@
-"""The sample of verdicts that is kept, in the loggers that `report_to` names as well."""
+"""Sends the sampled verdicts to the loggers in `report_to` as well."""
 
 import importlib
 import io
@@ -19,8 +19,8 @@ __all__ = ["VerdictSender"]
 
 class VerdictSender:
     """
-    Sends verdict rows as the table `verdicts`: to trackio and wandb as TRL sends its table of
-    completions, with the image in it, to TensorBoard as text and images beside it.
+    Sends verdict rows as the table `verdicts`: to trackio and wandb with the images in it, as TRL
+    does with its table of completions, and to TensorBoard as text with separate images.
 
     Args:
         report_to (`Sequence[str]`):
@@ -41,7 +41,7 @@ class VerdictSender:
             self._waiting += rows
 
     def send(self, step: int) -> None:
-        """Send what was set aside. In the caller's thread: trackio's run belongs to it."""
+        """Send the rows. In the caller's thread, which trackio's run belongs to."""
         rows, self._waiting = self._waiting, []
         if not rows:
             return
@@ -77,7 +77,7 @@ def _log_table(
 
 
 def _pictures(rows: Sequence[Mapping[str, Any]]) -> dict[Any, Image.Image]:
-    """A small picture of each group that shows one."""
+    """A small picture for each group that has an image."""
     found: dict[Any, Image.Image] = {}
     for row in rows:
         if row.get("image") is not None and row.get("group") not in found:

@@ -1,4 +1,4 @@
-"""`trl-balcap exam`: is a judge good enough?"""
+"""`trl-balcap exam`: test whether a judge is good enough."""
 
 import argparse
 import asyncio
@@ -24,10 +24,10 @@ def add_parser(subparsers: Any) -> None:
     """Add `exam` to the command line."""
     parser = subparsers.add_parser(
         "exam",
-        help="is a judge good enough? questions with known answers, and what its errors cost",
-        description="Asks judges questions whose answers are known, shows their marks side by side "
-        "and what such errors cost in training. The cost is shown first; what a stopped exam has "
-        "answered is not asked again.",
+        help="test judges on questions with known answers, and estimate what their errors cost",
+        description="Asks judges questions with known answers, and shows their marks side by side, "
+        "with the cost of such errors in training. The price is shown first. An interrupted exam "
+        "resumes where it stopped.",
     )
     parser.add_argument(
         "--judge", nargs="+", required=True, metavar="MODEL", help="litellm model strings"
@@ -39,40 +39,40 @@ def add_parser(subparsers: Any) -> None:
         "--captions",
         type=int,
         default=200,
-        help="captions with planted faults; fewer cost less, and say less (default: 200)",
+        help="captions with planted faults; fewer are cheaper, with wider intervals (default: 200)",
     )
     parser.add_argument(
         "--photographs",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="whether to ask about photographs too (default: where scikit-image, whose photographs "
-        "they are, is installed; not of a judge that sees drawn scenes only)",
+        help="whether to also ask about photographs (default: if scikit-image, which has them, is "
+        "installed, and the judge is not one for drawn scenes)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
     parser.add_argument(
         "--labels",
         type=Path,
         metavar="CSV",
-        help="your own labels to hold the judges against; where there is no such file, it is "
-        "written as a template from 50 captions of --label-captions",
+        help="your own labels to compare the judges with; if the file does not exist, a template "
+        "is written from 50 captions of --label-captions",
     )
     parser.add_argument(
-        "--label-captions", metavar="JSONL", help='captions with "image" to make a template of'
+        "--label-captions", metavar="JSONL", help='captions with "image" to make the template from'
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask before spending")
+    parser.add_argument("--yes", action="store_true", help="skip the cost confirmation")
     add_judge_flags(parser, without=("model", "cache"))
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """
-    Hold the exam.
+    Run the exam.
 
     Returns:
         `int`: 0; 2 if the cost was declined.
 
     Raises:
-        `ValueError`: if the arguments do not fit together.
+        `ValueError`: if the arguments contradict each other.
     """
     from trl_balcap.evals.asking import cost
     from trl_balcap.exam.bank import Exam, Looking, make_exam
@@ -139,7 +139,7 @@ def _template(args: argparse.Namespace, model: str, console: Console) -> int:
 
     if args.label_captions is None:
         raise ValueError(
-            f"There is no {args.labels}. To write a template for it, name captions with "
+            f"{args.labels} does not exist. To write it as a template, pass captions with "
             "--label-captions FILE."
         )
     question = f"Have {model} split up to 50 captions?"
@@ -155,8 +155,8 @@ def _template(args: argparse.Namespace, model: str, console: Console) -> int:
     page = args.labels.with_suffix(".html")
     say(
         console,
-        f"{args.labels}: {statements} statements to label with yes or no, by the images in {page}. "
-        "Then repeat the command.",
+        f"{args.labels}: {statements} statements to label with yes or no; {page} shows their "
+        "images. Then repeat the command.",
     )
     return 0
 
@@ -166,7 +166,7 @@ def _judge(args: argparse.Namespace, model: str, cache: Path) -> "Judge":
 
 
 def _photographs(asked: bool | None, judge: "Judge", console: Console) -> bool:
-    """Whether a judge is shown photographs: as asked, else where it can be."""
+    """Whether to show a judge photographs: as requested, else if possible."""
     from trl_balcap.exam.bank import photographs
 
     if asked is not None:
@@ -174,7 +174,10 @@ def _photographs(asked: bool | None, judge: "Judge", console: Console) -> bool:
     if all(deployment.model.startswith("scenes/") for deployment in judge.settings.vision):
         return False
     if photographs() is None:
-        say(console, "Photographs are left out: they are in scikit-image, which is not installed.")
+        say(
+            console,
+            "Photographs are left out: they come with scikit-image, which is not installed.",
+        )
         return False
     return True
 

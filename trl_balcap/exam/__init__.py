@@ -1,4 +1,4 @@
-"""A judge sits an exam whose answers are known, before anyone pays for training."""
+"""An exam for judges: questions with known answers, to ask before you pay for training."""
 
 from trl_balcap.exam.bank import Exam as Exam
 from trl_balcap.exam.bank import make_exam as make_exam

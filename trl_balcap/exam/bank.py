@@ -1,10 +1,11 @@
 """
-What is asked, with the answers: drawn scenes with captions in which faults were planted,
-photographs with statements that people have checked, texts that get worse by degrees, and captions
-that were written against the judge.
+The questions of the exam and their answers: drawn scenes with captions that have planted faults,
+photographs with statements checked by people, texts that get worse by degrees, and captions written
+to fool the judge.
 
-Nothing here asks a judge. On drawn scenes the answers are true by construction; they leave out what
-two people could see differently: how large "large" is, and a number that follows from the rest.
+Nothing here asks a judge. On drawn scenes, the answers are true by construction. They leave out
+what two people could see differently: how large "large" is, and a number that follows from the
+rest.
 """
 
 import json
@@ -53,10 +54,10 @@ __all__ = [
 ]
 
 FAULTS = ("none", "wrong", "invent", "vague", "omit", "meta", "repeat", "broken")
-"""Kinds of fault that captions of drawn scenes have, one kind a caption."""
+"""Kinds of fault in captions of drawn scenes; each caption has one kind."""
 
-HOSTILE_CHARACTERS = 4000  # longer ones cost more than they teach
-DEGREES = 4  # of a language fault, from none on
+HOSTILE_CHARACTERS = 4000  # longer ones cost more than they show
+DEGREES = 4  # of a language fault, besides none
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,10 @@ class Looking:
 
     Args:
         image (*any*): The image.
-        statements (`tuple[str, ...]`): What is to be verified.
-        correct (`tuple[bool | None, ...]`): Whether each is right; `None` where it points at
-            nothing, for then people differ.
-        pointable (`tuple[bool | None, ...]`): Whether each points at something; `None` where a
-            person has not said.
+        statements (`tuple[str, ...]`): Statements to verify.
+        correct (`tuple[bool | None, ...]`): Whether each is correct; `None` if it is not pointable,
+            since people then disagree.
+        pointable (`tuple[bool | None, ...]`): Whether each is pointable; `None` if it has no label.
         fault (`str`): The kind of fault, "photograph", or "label".
     """
 
@@ -93,14 +93,14 @@ class Covering:
 
 @dataclass(frozen=True)
 class Splitting:
-    """A caption that consists of these sentences, each about another thing."""
+    """A caption that consists of these sentences, each about a different thing."""
 
     sentences: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Graded:
-    """A text by degrees of one fault of language, the sound one first."""
+    """A text by degrees of one language fault, the flawless text first."""
 
     by_degree: tuple[str, ...]
     fault: str
@@ -108,7 +108,7 @@ class Graded:
 
 @dataclass(frozen=True)
 class Hostile:
-    """A caption written against the judge, and the three rewards that it deserves."""
+    """A caption written to fool the judge, and the three rewards that it deserves."""
 
     caption: str
     image: Any
@@ -123,9 +123,9 @@ class Exam:
 
     Args:
         looking, covering, splitting, graded, hostile (`tuple`):
-            By question: verify, cover, decompose, linguistic, and all four.
+            Items for each question: verify, cover, decompose, linguistic, and all four.
         photographs (`bool`):
-            Whether photographs and statements in free English are among them.
+            Whether they include photographs and statements in free English.
     """
 
     looking: tuple[Looking, ...]
@@ -137,27 +137,28 @@ class Exam:
 
     @property
     def items(self) -> int:
-        """What is asked about: questions of one judge, those that are asked twice not counted."""
+        """Number of items for one judge; those asked about twice count once."""
         parts = (self.looking, self.covering, self.splitting, self.graded, self.hostile)
         return sum(map(len, parts))
 
 
 def make_exam(captions: int = 200, *, photographs: bool = True, seed: int = 0) -> Exam:
     """
-    An exam; the same arguments give the same one.
+    Make an exam; the same arguments give the same exam.
 
     Args:
         captions (`int`, *optional*, defaults to `200`):
-            Captions of drawn scenes with planted faults, each kind of fault as often. There are as
-            many hostile captions, but no more than there are in the bank.
+            Captions of drawn scenes with planted faults, with all kinds of faults equally often.
+            The exam has as many hostile captions, as far as the bank has them.
         photographs (`bool`, *optional*, defaults to `True`):
-            Whether to ask about photographs and in free English, too: left out for a judge that
-            sees drawn scenes only.
+            Whether to also ask about photographs and in free English. Leave them out for a judge
+            that understands only drawn scenes.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the scenes.
 
     Raises:
-        `ValueError`: for fewer captions than kinds of fault, or photographs without scikit-image.
+        `ValueError`: if there are fewer captions than kinds of fault, or photographs are wanted but
+            scikit-image is not installed.
 
     Example:
 
@@ -170,7 +171,7 @@ def make_exam(captions: int = 200, *, photographs: bool = True, seed: int = 0) -
     """
     if captions < len(FAULTS):
         raise ValueError(
-            f"An exam has {len(FAULTS)} captions or more, one of each kind of fault, got "
+            f"An exam needs at least {len(FAULTS)} captions, one for each kind of fault, got "
             f"{captions}."
         )
     rng = random.Random(seed)
@@ -209,7 +210,7 @@ def bank(name: str) -> list[dict[str, Any]]:
 
 
 def photographs() -> Path | None:
-    """The folder of the photographs, in scikit-image's wheel; `None` where that is missing."""
+    """The folder of the photographs in scikit-image; `None` if it is not installed."""
     found = find_spec("skimage")
     if found is None or found.origin is None:
         return None
@@ -220,7 +221,7 @@ def photographs() -> Path | None:
 
 
 def _caption(scene: Scene, fault: str, rng: random.Random) -> tuple[Looking, Covering, Splitting]:
-    """One caption of a scene with faults of one kind, in three questions."""
+    """A caption of a scene with one kind of fault, for three questions."""
     claims = [_claim(thing) for thing in scene.things]
     said: list[Claim] = [CountClaim(len(claims)), *claims]
     place = rng.randint(1, len(claims))  # of one thing among `said`
@@ -245,7 +246,7 @@ def _caption(scene: Scene, fault: str, rng: random.Random) -> tuple[Looking, Cov
         tuple(claim.pointable for claim in said),
         fault,
     )
-    units = tuple(write_sentence(claim, rng) for claim in claims)  # in wordings of their own
+    units = tuple(write_sentence(claim, rng) for claim in claims)  # worded differently
     covered = tuple(any(claim.implies(unit) for claim in said) for unit in claims)
     spoken = list(sentences)
     if fault == "repeat":
@@ -269,7 +270,7 @@ def _invented(scene: Scene, rng: random.Random) -> ThingClaim:
 
 
 def _graded(rng: random.Random) -> Iterator[Graded]:
-    """Captions of one scene, by degrees of each fault of language."""
+    """Captions of one scene, by degrees of each language fault."""
     claims = [_claim(thing) for thing in random_scene(rng, (5, 5)).things]
     sound = [write_sentence(claim, rng) for claim in claims]
     broken = [write_sentence(replace(claim, well_formed=False), rng) for claim in claims]
@@ -279,7 +280,7 @@ def _graded(rng: random.Random) -> Iterator[Graded]:
               for k in range(DEGREES + 1)),
         "repeat",
     )  # fmt: skip
-    # From reading order to its reverse: each degree turns the first k + 1 sentences round.
+    # From reading order to its reverse: degree k reverses the first k + 1 sentences.
     yield Graded(
         tuple(" ".join([*sound[k::-1], *sound[k + 1 :]]) for k in range(len(sound))), "disorder"
     )
@@ -289,12 +290,12 @@ def _graded(rng: random.Random) -> Iterator[Graded]:
 
 
 def _statements(at_once: int = 6) -> list[Looking]:
-    """The bank's statements, a few at a time as a caption has them, of all sorts side by side."""
+    """The bank's statements, as many at a time as a caption has, with all sorts mixed."""
     folder = photographs()
     if folder is None:
         raise ValueError(
-            "The exam's photographs are in scikit-image, which is not installed. Install it, or "
-            "leave them out (--no-photographs)."
+            "The exam's photographs come with scikit-image, which is not installed. Run pip "
+            "install scikit-image, or leave them out (--no-photographs)."
         )
     by_image: dict[str, list[dict[str, Any]]] = {}
     for row in bank("statements"):
@@ -316,11 +317,11 @@ def _statements(at_once: int = 6) -> list[Looking]:
     return found
 
 
-# ---- captions written against the judge ----------------------------------------------------------
+# ---- captions written to fool the judge ----------------------------------------------------------
 
 
 def _hostile(limit: int) -> Iterator[Hostile]:
-    scene = Scene((Thing("red", "circle", "large", "top", "left"),))  # of which the corpus speaks
+    scene = Scene((Thing("red", "circle", "large", "top", "left"),))  # the scene of the corpus
     reference = describe(scene)
     image = draw(scene, large=True)
     units = tuple(f"{sentence}." for sentence in reference.removesuffix(".").split(". "))
@@ -333,5 +334,5 @@ def _hostile(limit: int) -> Iterator[Hostile]:
 
 
 def _sendable(text: str) -> str:
-    """A lone surrogate is no character: what is sent, and judged, in its place."""
+    """Replaces lone surrogates, which cannot be sent."""
     return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)

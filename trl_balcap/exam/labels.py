@@ -1,9 +1,9 @@
 """
-One's own labels: statements about one's own images, told right or wrong by a person, to hold a
-judge's verdicts against.
+Your own labels: statements about your images that you mark as right or wrong, to compare a judge's
+verdicts with.
 
-A template is a table with a statement a row and two columns to fill in, and a page that shows each
-image beside its statements.
+A template is a table with one statement per row and two columns to fill in, and a page that shows
+each image next to its statements.
 """
 
 import asyncio
@@ -29,24 +29,26 @@ async def write_template(
     captions: str | Path, judge: Judge, labels: Path, *, n: int = 50, seed: int = 0
 ) -> tuple[int, list[str]]:
     """
-    Write what is to be labelled: `labels` (CSV), and a page of the same name (HTML) to look at.
+    Write statements to label as a table (`labels`, CSV) and a page with the images (HTML).
 
     Args:
         captions (`str` or `Path`): JSONL with "image" and "caption".
-        judge ([`~judge.Judge`]): Who splits the captions into statements.
+        judge ([`~judge.Judge`]): The judge that splits the captions into statements.
         labels (`Path`): The table to write.
-        n (`int`, *optional*, defaults to `50`): Captions; all where there are fewer.
-        seed (`int`, *optional*, defaults to `0`): Seed of their choice.
+        n (`int`, *optional*, defaults to `50`): Number of captions, or all if there are fewer.
+        seed (`int`, *optional*, defaults to `0`): Seed for choosing them.
 
     Returns:
-        The number of statements, and why captions were left out.
+        `tuple[int, list[str]]`: the number of statements, and why captions were left out.
 
     Raises:
-        `FileExistsError`: if `labels` is there already.
+        `FileExistsError`: if `labels` exists.
         `BadRowsError`: if captions cannot be read.
     """
     if labels.exists():
-        raise FileExistsError(f"{labels} is there already, and labels are not overwritten.")
+        raise FileExistsError(
+            f"{labels} exists. Labels are never overwritten; choose another name."
+        )
     rows = read_captions(captions, need_images=True)
     if len(rows) > n:
         chosen = set(random.Random(seed).sample(range(len(rows)), n))
@@ -83,20 +85,22 @@ async def write_template(
 
 def read_labels(labels: Path) -> list[Looking]:
     """
-    The statements of a table that were labelled, by image; those without any label are left out.
+    Read the labelled statements of a table, by image. Statements without a label are left out.
 
     Args:
-        labels (`Path`): A filled in template.
+        labels (`Path`): A template with labels filled in.
 
     Raises:
-        `ValueError`: if a column is missing, a label is neither yes nor no, or none was given.
+        `ValueError`: if a column is missing, a label is neither yes nor no, or there is no label.
     """
     by_image: dict[str, list[tuple[str, bool | None, bool | None]]] = {}
     with labels.open(encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(file)
         missing = [name for name in COLUMNS[1:] if name not in (table.fieldnames or ())]
         if missing:
-            raise ValueError(f"{labels} has no column {missing[0]!r}; a template has {COLUMNS}.")
+            raise ValueError(
+                f"{labels} has no column {missing[0]!r}. Its columns must be {COLUMNS}."
+            )
         for row in table:
             where = f"{labels}:{table.line_num}"
             given = tuple(_label(row[name], name, where) for name in ("correct", "pointable"))
@@ -104,7 +108,7 @@ def read_labels(labels: Path) -> list[Looking]:
                 statements = by_image.setdefault(row["image"], [])
                 statements.append((row["statement"], given[0], given[1]))
     if not by_image:
-        raise ValueError(f"{labels} has no label yet. Fill in yes or no in the last two columns.")
+        raise ValueError(f"{labels} has no labels yet. Fill in yes or no in the last two columns.")
     return [
         Looking(
             Path(image),
@@ -120,7 +124,7 @@ def read_labels(labels: Path) -> list[Looking]:
 def _label(text: str | None, column: str, where: str) -> bool | None:
     said = (text or "").strip().casefold()
     if said and said not in (*_YES, *_NO):
-        raise ValueError(f"{where}: {column} is yes, no, or left empty; got {text!r}.")
+        raise ValueError(f"{where}: {column} must be yes, no or empty, got {text!r}.")
     return said in _YES if said else None
 
 
@@ -133,7 +137,7 @@ def _picture(image: Path) -> str:
 _HOW = (
     "<style>body{font:16px/1.4 sans-serif;max-width:60em;margin:2em auto}"
     "section{display:flex;gap:2em;margin:2em 0;align-items:start}img{max-width:28em}</style>"
-    "<h1>Statements to label</h1><p>In the table, write yes or no beside each number. "
-    "<b>correct</b>: the image shows that it is so. <b>pointable</b>: one could point to what it "
-    "says; moods, opinions and remarks about the picture are not pointable.</p>"
+    "<h1>Statements to label</h1><p>In the table, write yes or no next to each number. "
+    "<b>correct</b>: the image shows that it is true. <b>pointable</b>: you could point to what it "
+    "describes; moods, opinions and remarks about the picture are not pointable.</p>"
 )

@@ -1,4 +1,4 @@
-"""From a judge's answers to its marks: each a number with an interval over questions."""
+"""A judge's marks, computed from its answers: numbers with an interval over questions."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -35,14 +35,14 @@ class Report:
     A judge's marks.
 
     Args:
-        judge (`str`): Who sat the exam.
-        marks (`tuple[Estimate, ...]`): The numbers, each with its interval and what it rests on.
+        judge (`str`): The judge that sat the exam.
+        marks (`tuple[Estimate, ...]`): The numbers, each with its interval and number of items.
         unreadable (`dict[str, int]`): Questions without an answer, by reason.
-        asked (`int`): Questions.
+        asked (`int`): Number of questions.
         latency (`float` or `None`): Median seconds of an answer.
-        usd_per_1000 (`float` or `None`): Dollars for 1,000 captions of a hundred words and their
-            references, eight captions an image, by estimate; `None` where no price is known.
-        photographs (`bool`): Whether photographs and free English were part of it.
+        usd_per_1000 (`float` or `None`): Estimated dollars for 1,000 captions of a hundred words
+            and their references, with eight captions per image; `None` if no price is known.
+        photographs (`bool`): Whether the exam had photographs and free English.
     """
 
     judge: str
@@ -58,7 +58,7 @@ class Report:
         return next(one for one in self.marks if one.name == name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON has it."""
+        """All fields, ready for JSON."""
         return {**vars(self), "marks": [one._asdict() for one in self.marks]}
 
 
@@ -68,8 +68,8 @@ def mark(exam: Exam, answers: Any, judge: Judge, labels: Sequence[Looking] = ())
 
     Args:
         exam ([`Exam`]): The questions with their answers.
-        answers ([`Answers`]): What the judge said.
-        judge ([`~judge.Judge`]): Who said it, for its price.
+        answers ([`Answers`]): The judge's answers.
+        judge ([`~judge.Judge`]): The judge, for its price.
         labels (`Sequence[Looking]`, *optional*): Statements with a person's labels.
     """
     verdicts = {
@@ -133,10 +133,10 @@ def mark(exam: Exam, answers: Any, judge: Judge, labels: Sequence[Looking] = ())
 
 def balanced_accuracy(sums: np.ndarray) -> np.ndarray:
     """
-    Mean of the shares of true and of false statements that were told right, of sums with shape
-    (..., 4): true ones told right, true ones, false ones told right, false ones.
+    Mean of the accuracies on true and on false statements, from sums with shape (..., 4): true
+    statements judged correctly, true statements, false ones judged correctly, false ones.
 
-    Example: 3 of 4 true ones, 1 of 2 false ones.
+    Example: 3 of 4 true ones and 1 of 2 false ones.
 
     ```python
     >>> balanced_accuracy(np.array([3.0, 4.0, 1.0, 2.0])).item()
@@ -149,15 +149,15 @@ def balanced_accuracy(sums: np.ndarray) -> np.ndarray:
 
 def split_marks(sentences: Sequence[str], assertions: Sequence[str]) -> tuple[int, int, int, int]:
     """
-    How a caption was split, whatever words the judge chose: sentences found again, sentences,
-    assertions that no sentence says, assertions.
+    How well a caption was split, whatever words the judge chose: the number of sentences found, of
+    sentences, of invented assertions, and of assertions.
 
-    What counts are the words for colours, shapes, places and numbers. An assertion belongs to the
-    sentence with which it shares most words; it is invented if it shares none, or names a colour,
-    shape, place or number that this sentence does not. A sentence is found if all of its own are in
-    the assertions that belong to it.
+    Only words for colours, shapes, places and numbers count. An assertion belongs to the sentence
+    with which it shares most words. It is invented if it shares none, or names a colour, shape,
+    place or number that the sentence does not. A sentence is found if all of its words are in the
+    assertions that belong to it.
 
-    Example: the colour of the second is lost, and a circle invented.
+    Example: the colour of the second sentence is lost, and a circle is invented.
 
     ```python
     >>> split_marks(
@@ -210,7 +210,7 @@ def _verdict_counts(
 
 
 def _confusion(truth: Sequence[bool | None], said: Sequence[bool]) -> tuple[int, int, int, int]:
-    """True ones told right, true ones, false ones told right, false ones."""
+    """True ones judged correctly, true ones, false ones judged correctly, false ones."""
     pairs = [(t, s) for t, s in zip(truth, said, strict=True) if t is not None]
     true = [s for t, s in pairs if t]
     false = [s for t, s in pairs if not t]
@@ -218,7 +218,7 @@ def _confusion(truth: Sequence[bool | None], said: Sequence[bool]) -> tuple[int,
 
 
 def _agreement(sums: np.ndarray) -> np.ndarray:
-    """Share of statements of which both say the same."""
+    """Share of statements on which both agree."""
     right = sums[..., 0] + sums[..., 2]
     return ratio(np.stack([right, sums[..., 1] + sums[..., 3]], axis=-1))
 
@@ -241,7 +241,7 @@ def _sums(
 
 
 def _rank_correlation(grades: Sequence[float | None]) -> float | None:
-    """Spearman's of the grades and soundness; 0 where all grades are the same."""
+    """Spearman's correlation of grade and soundness; 0 if all grades are equal."""
     kept = [(-degree, grade) for degree, grade in enumerate(grades) if grade is not None]
     if len(kept) < 3:
         return None

@@ -1,8 +1,8 @@
 """
-What a judge's errors cost: the b-CapScore that training lost under judges that erred as often.
+The cost of a judge's errors: the b-CapScore that training lost under judges that err as often.
 
-`noise.json` has the differences between the full method and the arms with a noisy judge in the
-reproduction on drawn scenes, written by `python -m benchmarks.noise_costs`.
+`noise.json`, written by `python -m benchmarks.noise_costs`, has the differences between the full
+method and the arms with a noisy judge in the reproduction on drawn scenes.
 """
 
 import json
@@ -24,15 +24,15 @@ VERDICTS = ("correct", "pointable", "covered")  # of the three rewards
 @dataclass(frozen=True)
 class Cost:
     """
-    What one kind of error costs.
+    The cost of one kind of error.
 
     Args:
-        kind (`str`): "correct", "pointable", "covered" or "grades"; "all": all of them at once.
-        error (`float` or `None`): The judge's: share of verdicts that are wrong (1 - balanced
-            accuracy), or standard deviation of a grade of 0 to 10 when it is asked again.
-        points (`float` or `None`): Of b-CapScore, 0 to 100, lost; `None` where it was not measured.
-        low, high (`float` or `None`): 95% interval over seeds of the nearest arm that was measured.
-        beyond (`bool`): Whether the error is larger than any that was measured: it costs more.
+        kind (`str`): "correct", "pointable", "covered", "grades", or "all" of them at once.
+        error (`float` or `None`): The judge's share of wrong verdicts (1 - balanced accuracy), or
+            the standard deviation of a grade from 0 to 10 when it is asked again.
+        points (`float` or `None`): Points of b-CapScore (0 to 100) lost; `None` if not measured.
+        low, high (`float` or `None`): 95% interval over seeds of the nearest measured arm.
+        beyond (`bool`): Whether the error is larger than any measured one, so it costs more.
     """
 
     kind: str
@@ -45,8 +45,8 @@ class Cost:
 
 def costs(report: Report) -> tuple[Cost, ...]:
     """
-    What each kind of a judge's errors costs, as if it erred at random and in that kind alone; and
-    what all of them cost together, by the mean error of its verdicts.
+    The cost of each kind of error, as if the judge erred at random and only in that kind, and the
+    cost of all of them together, by the mean error of its verdicts.
 
     Args:
         report ([`Report`]): The judge's marks.
@@ -65,8 +65,8 @@ def costs(report: Report) -> tuple[Cost, ...]:
 
 def cost_of(kind: str, error: float | None, arms: Sequence[dict[str, Any]]) -> Cost:
     """
-    The cost of an error between those that were measured: on the straight line between them, which
-    begins at no error and no cost.
+    The cost of an error, interpolated linearly between the measured ones, starting from no error
+    at no cost.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""A judge sits the exam: every question asked once, some of them twice; its answers as data."""
+"""Asks a judge the questions of the exam, some of them twice, and returns its answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,22 +23,22 @@ _WINDOW = 256  # items under way
 @dataclass
 class Answers:
     """
-    What a judge said, in the order of the exam; `None` where it gave no readable answer.
+    A judge's answers in the order of the exam; `None` if there was no readable answer.
 
     Args:
         looking, covering, splitting, graded, hostile (`list`):
             Verifications, covered units, assertions, and scores by degree; the three rewards of
             each hostile caption.
         labels (`list`):
-            Verifications of what a person has labelled.
+            Verifications of the statements that you labelled.
         again (`dict[str, list]`):
-            By reward, the scores of the first items in both rounds.
+            Scores of the first items in both rounds, by reward.
         unreadable (`dict[str, int]`):
             Questions without an answer, by reason.
         asked (`int`):
-            Questions, both rounds.
+            Questions in both rounds.
         latency (`float` or `None`):
-            Median seconds of an answer; `None` where all came from the cache.
+            Median seconds per answer; `None` if all came from the cache.
     """
 
     looking: list[Any] = field(default_factory=list)
@@ -62,20 +62,20 @@ async def sit_exam(
     on_answer: Callable[[], None] | None = None,
 ) -> Report:
     """
-    Ask a judge all questions of an exam, and mark its answers.
+    Ask a judge all questions of an exam and mark its answers.
 
     Args:
         exam ([`Exam`]):
             The questions.
         judge (`Callable`):
-            Makes the judge, given the folder of its cache. The two rounds of the test-retest share
-            none, and what was answered before a kill is not asked again.
+            Makes a judge, given the folder of its cache. The two rounds of the test-retest have
+            separate caches; answers from before an interruption are not asked for again.
         folder (`Path`):
-            Where the caches go.
+            Folder for the caches.
         labels (`Sequence[Looking]`, *optional*):
-            Statements with a person's labels, see [`read_labels`].
+            Statements with your labels, see [`read_labels`].
         on_answer (`Callable`, *optional*):
-            Called whenever an item is done.
+            Called after each item.
 
     Returns:
         [`Report`]
@@ -159,7 +159,7 @@ class _Sitting:
         return None if grades is None else linguistic_score(*grades)
 
     async def reward(self, item: Hostile) -> tuple[float | None, float | None, float | None]:
-        """The three rewards of a hostile caption, by the questions of training."""
+        """The three rewards of a hostile caption, from the same questions as in training."""
         if is_empty(item.caption):
             return 0.0, 0.0, 0.0
         said, linguistic = await asyncio.gather(
@@ -185,7 +185,7 @@ class _Sitting:
 
 
 def exam_workload(exam: Exam, labels: Sequence[Looking] = ()) -> Workload:
-    """Calls and tokens of one judge's exam, both rounds, by characters and without retries."""
+    """Calls and tokens of one judge's exam with both rounds, without retries."""
     size = {name: len(prompt(name)) for name in ("decompose", "verify", "cover", "linguistic")}
     again = (exam.looking[:AGAIN], exam.covering[:AGAIN], exam.graded[: AGAIN // 4])
     total = Workload()

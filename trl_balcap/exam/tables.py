@@ -1,4 +1,4 @@
-"""Marks of one or several judges as tables of text, one line for the report, and Markdown."""
+"""Marks of one or several judges as tables, as Markdown, and as a line for the report."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,7 +27,7 @@ _NUMBERS = (
 
 
 def exam_grid(reports: Sequence[Report]) -> Grid:
-    """One row a mark, one column a judge, the 95% interval below the value."""
+    """One row per mark and one column per judge, with 95% intervals."""
     rows = [[name, *(_share(report[name]) for report in reports)] for name in _SHARES]
     rows += [[name, *(_number(report[name]) for report in reports)] for name in _NUMBERS]
     labels = [mark.name for mark in reports[0].marks if mark.name.startswith("your labels")]
@@ -49,18 +49,18 @@ def exam_grid(reports: Sequence[Report]) -> Grid:
 
 
 def meaning_grid(reports: Sequence[Report]) -> Grid:
-    """The b-CapScore that each judge's errors cost, by kind of error."""
+    """The b-CapScore lost to each judge's errors, by kind of error."""
     found = [costs(report) for report in reports]
     rows = [[_KINDS[kinds[0].kind], *map(_cost, kinds)] for kinds in zip(*found, strict=True)]
     return Grid(
-        "What errors as frequent cost in training, points of b-CapScore",
+        "Points of b-CapScore that such errors cost in training",
         ("errors in", *(report.judge for report in reports)),
         rows,
     )
 
 
 def exam_markdown(reports: Sequence[Report]) -> str:
-    """Both tables, with what they rest on."""
+    """Both tables, with the number of questions behind them."""
     lines = ["# Exam", ""]
     for grid in (exam_grid(reports), meaning_grid(reports)):
         lines += [f"## {grid.title}", "", *grid_markdown(grid), ""]
@@ -72,14 +72,13 @@ def exam_markdown(reports: Sequence[Report]) -> str:
 
 
 MEANING = (
-    "What errors cost was measured in the reproduction on drawn scenes: judges that erred at "
-    "random, as often, against the exact judge. A judge that errs the same way each time may cost "
-    "more."
+    "Costs were measured in the reproduction on drawn scenes, with judges that err as often, but "
+    "at random, against the exact judge. A judge that always errs the same way may cost more."
 )
 
 
 def exam_dict(report: Report) -> dict[str, Any]:
-    """A judge's marks, the line that sums them up, and what its errors cost, as JSON has it."""
+    """A judge's marks, their summary in one line, and the cost of its errors, ready for JSON."""
     return {
         "line": exam_line(report),
         **report.to_dict(),

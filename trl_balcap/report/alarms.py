@@ -1,8 +1,8 @@
-"""Pathologies of RL under judges, told from what a run logs: pure rules with documented thresholds.
+"""Rules that recognise pathologies of RL under judges in a run's log, with documented thresholds.
 
-Each rule takes the log so far, oldest first, and says what is wrong and what to do, or nothing.
-First and last are means over `WINDOW` logged steps each; a rule is silent until there are two
-windows.
+Each rule is a pure function of the log so far, oldest entry first. It returns what is wrong and
+what to do, or `None`. First and last are means over `WINDOW` logged steps each; no rule warns
+before there are two windows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,21 +12,21 @@ __all__ = ["RULES", "WINDOW", "alarms", "budget_ends_early"]
 
 Log = Sequence[Mapping[str, Any]]
 WINDOW = 10
-"""Logged steps over which a mean is taken."""
+"""Number of logged steps in a mean."""
 FILLED = 0.06
-"""Share of zeros that nothing has earned, from which on they are taken for failures."""
+"""Share of unearned zeros from which on they are taken for failures."""
 
 
 def alarms(history: Log) -> dict[str, str]:
     """
-    What is wrong with a run, by rule.
+    The problems of a run, by rule.
 
     Args:
         history (`Sequence[Mapping]`):
             The trainer's log of training steps, oldest first.
 
     Returns:
-        `dict[str, str]`: the rule's name, and what to tell the user.
+        `dict[str, str]`: a message to the user by the rule's name.
 
     Example:
 
@@ -178,8 +178,7 @@ def zeros_filled_in(history: Log) -> str | None:
 
 
 def judge_noise(history: Log) -> str | None:
-    """A quarter or more of a reward's variance is that between scores of one and the same
-    caption."""
+    """A quarter or more of a reward's variance is between scores of the same caption."""
     for name in _names(history, "rewards/", "/retest_std"):
         noise, spread = (_last(history, f"rewards/{name}/{of}") for of in ("retest_std", "std"))
         if not noise or not spread or _unearned_zeros(history, name) >= FILLED:
@@ -195,13 +194,13 @@ def judge_noise(history: Log) -> str | None:
 
 def budget_ends_early(spent: float, step: int, max_steps: int, budget: float | None) -> str | None:
     """
-    Whether a budget will be spent before the run is done, at the price of its steps so far.
+    Whether the budget will run out before the run ends, at the cost per step so far.
 
     Args:
         spent (`float`), budget (`float`, *optional*):
-            In one unit, dollars or calls.
+            Both in dollars, or both in calls.
         step, max_steps (`int`):
-            Steps done, and to do in all.
+            Steps done, and the number of steps of the run.
 
     Example:
 
@@ -238,7 +237,7 @@ RULES: dict[str, Callable[[Log], str | None]] = {
         judge_noise,
     )
 }
-"""The rules by name; each is a function of the log."""
+"""The rules by name."""
 
 
 def _unearned_zeros(history: Log, name: str) -> float:

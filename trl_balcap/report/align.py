@@ -1,4 +1,4 @@
-"""Which sentence of a caption an assertion came from: the one that shares most of its words."""
+"""Matches each assertion with the sentence of the caption that shares most of its words."""
 
 import itertools
 import math
@@ -47,7 +47,7 @@ LEAST = 0.34  # share of an assertion's words that a sentence of its own has
 
 def sentences(text: str) -> list[str]:
     """
-    Cuts a text into sentences; put together again they are the text, to the last space.
+    Cuts a text into sentences. Joined, they give the exact text again.
 
     Example:
 
@@ -64,15 +64,15 @@ def sentences(text: str) -> list[str]:
 
 def align(assertions: Sequence[str], parts: Sequence[str]) -> list[int | None]:
     """
-    The sentence of each assertion, or `None` where no sentence says it in its own words.
+    The sentence of each assertion, or `None` if no sentence shares enough of its words.
 
-    An assertion's words are weighed by how few sentences have them, `log(1 + S / s)` for a word
-    that `s` of `S` sentences have. The sentence with the greatest share of the weight is the
-    assertion's, if it has at least a third.
+    Words in few sentences weigh more: `log(1 + S / s)` for a word in `s` of `S` sentences. An
+    assertion belongs to the sentence with the largest share of its weight, if that is at least a
+    third.
 
     Args:
         assertions (`Sequence[str]`):
-            What the judge took the caption to say.
+            Assertions that the judge found in the caption.
         parts (`Sequence[str]`):
             The caption's [`sentences`].
 

@@ -1,8 +1,8 @@
 """
-What a run logged and how it was set, beside its verdicts: `log.jsonl` and `run.json`.
+The log and the settings of a run, next to its verdicts: `log.jsonl` and `run.json`.
 
-The Trainer keeps its log in checkpoints alone, which a short or killed run has none of. Here each
-entry is a line of its own as soon as it is logged.
+The Trainer keeps its log only in checkpoints, which a short or killed run does not have. Here, each
+entry is written as a line as soon as it is logged.
 """
 
 import json
@@ -16,11 +16,11 @@ __all__ = ["RunLog", "read_log", "read_run_facts"]
 
 class RunLog:
     """
-    Keeps a run's log, and what there is to know of the run, in its folder of verdicts.
+    Keeps a run's log, and facts about the run, in its folder of verdicts.
 
     Args:
         folder (`str` or `Path`):
-            The folder that the [`VerdictWriter`] of the run fills; made where it is missing.
+            The folder of the run's [`VerdictWriter`]; created if missing.
 
     Example:
 
@@ -46,13 +46,13 @@ class RunLog:
 
     def facts(self, facts: Mapping[str, Any]) -> None:
         """
-        Keep what there is to know of the run, in place of what was kept before.
+        Keep facts about the run, replacing those kept before.
 
         Args:
             facts (`Mapping`):
                 `"settings"` and `"versions"` (mappings), `"warnings"` (a list of texts),
-                `"length_gate"` (its two bounds) and `"title"`, all optional. What JSON does not
-                know is kept as its text.
+                `"length_gate"` (its two bounds) and `"title"`, all optional. Values that JSON does
+                not support are kept as text.
         """
         hidden = self.folder / ".run.json"
         text = json.dumps(facts, indent=2, ensure_ascii=False, default=str)
@@ -65,7 +65,7 @@ class RunLog:
 
         Args:
             logs (`Mapping`):
-                Numbers by name, and the `"step"` that they belong to.
+                Numbers by name, and their `"step"`.
 
         Raises:
             `ValueError`: if there is no step.
@@ -83,20 +83,19 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
     """
     A run's log, by step.
 
-    Where `folder` has no `log.jsonl`, that of the Trainer is read: `trainer_state.json`, from the
-    folder or from its latest checkpoint. A run that was resumed has logged some steps twice; what
-    it logged last counts.
+    If `folder` has no `log.jsonl`, the Trainer's log is read: `trainer_state.json` in the folder or
+    in its latest checkpoint. A resumed run logs some steps twice; the later entry counts.
 
     Args:
         folder (`str` or `Path`):
             A folder of verdicts, or a run's `output_dir`.
 
     Returns:
-        `list[dict]`: entries with their `"step"`; empty where nothing was logged.
+        `list[dict]`: entries with their `"step"`; empty if nothing was logged.
 
     Raises:
-        `ValueError`: if a line is not a log entry. Half a line at the end, left by a killed run, is
-            skipped.
+        `ValueError`: if a line is not a log entry. An incomplete last line, left by a killed run,
+            is skipped.
     """
     folder = Path(folder)
     own = folder / "log.jsonl"
@@ -116,7 +115,7 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def read_run_facts(folder: str | Path) -> dict[str, Any]:
-    """What [`RunLog.facts`] kept in a folder; empty where nothing was kept."""
+    """The facts that [`RunLog.facts`] kept in a folder; empty if there are none."""
     path = Path(folder) / "run.json"
     if not path.is_file():
         return {}

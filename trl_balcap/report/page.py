@@ -1,4 +1,4 @@
-"""One self-contained HTML page: the runs as JSON in it, style and scripts admitted by their
+"""One self-contained HTML page: runs embedded as JSON, style and scripts allowed by their
 hashes."""
 
 import base64
@@ -45,21 +45,20 @@ def report_page(
     live: str | None = None,
 ) -> str:
     """
-    The report as one HTML page that needs nothing else, neither a network nor files beside it.
+    The report as one HTML page that needs no network and no other files.
 
-    Its content-security policy admits the page's own style and scripts by their hashes and pictures
-    that are in the page, and nothing else; text of captions and judges gets in as JSON, and from
-    there as text alone.
+    Its content-security policy allows only the page's own style and scripts, by their hashes, and
+    embedded pictures. Text of captions and judges is embedded as JSON and shown only as text.
 
     Args:
         runs (`Sequence[Run]`):
-            What to show, see [`find_runs`].
+            Runs to show, see [`find_runs`].
         title (`str`, *optional*):
             The page's title; by default the runs' names.
         max_rows (`int`, *optional*, defaults to `2000`):
-            Rollouts to show of each run, whole groups.
+            Maximum number of rollouts to show per run, in whole groups.
         live (`str`, *optional*):
-            The version of the rows, for a page that asks its server whether there are newer ones.
+            The version of the rows, for a page that asks its server for newer ones.
 
     Returns:
         `str`: the page.
@@ -85,17 +84,17 @@ def report_page(
 
 def report_data(runs: Sequence[Run], *, max_rows: int = MAX_ROWS) -> dict[str, Any]:
     """
-    What the page's scripts work on.
+    The data for the page's scripts.
 
     Args:
         runs (`Sequence[Run]`):
-            What to show.
+            Runs to show.
         max_rows (`int`, *optional*, defaults to `2000`):
-            Rollouts to show of each run.
+            Maximum number of rollouts to show per run.
 
     Returns:
         `dict`: `"runs"` (name, charts, facts), `"groups"` (what the rollouts of an image share),
-            `"rows"` (one per caption, with its sentences and which of them each assertion is from),
+            `"rows"` (one per caption, with its sentences and the sentence of each assertion),
             `"images"` (data URLs by digest) and `"rewards"` (their names, in order).
     """
     groups: dict[tuple[Any, ...], int] = {}
@@ -175,13 +174,13 @@ def _row(row: dict[str, Any], group: int) -> dict[str, Any]:
 
 
 def _inert_json(data: dict[str, Any]) -> str:
-    """JSON in which no text can end the script element that holds it."""
+    """JSON whose text cannot close the script element around it."""
     text = json.dumps(_plain(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as short as they are worth; what is no number is missing."""
+    """Rounded numbers; NaN and infinity become missing."""
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Verdict rows of a batch of rollouts: what each reward saw, put beside what was trained on."""
+"""Verdict rows of a batch of rollouts: the verdicts of each reward, and the advantages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,25 +31,24 @@ def rollout_rows(
 
     Args:
         step (`int`), split (`str`):
-            Where in the run the batch belongs; `"train"` or `"eval"`.
+            Step and split of the batch, `"train"` or `"eval"`.
         num_generations (`int`):
-            Rollouts of a prompt, which stand side by side.
+            Rollouts per prompt, which are adjacent.
         completions (`Sequence`):
-            As TRL has them, text or messages.
+            Completions as in TRL, text or messages.
         rewards (`Mapping[str, Sequence[float or None]]`):
-            By reward function, as the advantages see them: behind the gate.
+            Rewards by reward function, as used in the advantages: after the gate.
         observations (`Mapping[str, Sequence[Mapping]]`):
-            By reward function, what it saw, see [`JudgeReward.observations`]; leave out those that
-            tell nothing. Keys that no column has go into `extra`.
+            Observations by reward function, see [`JudgeReward.observations`]. Functions without any
+            can be left out; keys that are not columns go into `extra`.
         advantages (`Sequence[float]`, *optional*):
-            One a completion.
+            One per completion.
         advantage_shares (`Mapping[str, Sequence[float]]`, *optional*):
             What each reward adds to the advantage.
         prompts, images, references, tokens (`Sequence`, *optional*):
-            One entry a completion: what it answers, what it shows, what it is measured by, its
-            length.
+            One entry per completion: its prompt, image, reference, and length in tokens.
         first (`int`, *optional*, defaults to `0`):
-            Number of the batch's first completion among those of the step.
+            Index of the batch's first completion within the step.
 
     Returns:
         `list[dict]`: rows with the columns of [`VERDICT_SCHEMA`].
@@ -113,7 +112,7 @@ def _add(row: dict[str, Any], name: str, trained_on: float | None, seen: Mapping
 
 
 def _prompt_text(prompt: Any) -> str:
-    """The words of a prompt: text, or messages with text and images among their content."""
+    """The text of a prompt, which may be messages with text and images."""
     if isinstance(prompt, str):
         return prompt
     parts = [message.get("content") or "" for message in prompt]

@@ -1,4 +1,4 @@
-"""Verdict rows as a table to read: one line a completion, its verdicts in words."""
+"""Verdict rows as a readable table: one line per completion, with its verdicts in words."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,15 @@ _NUMBERS = ("length_ratio", "gated", "clarity", "fluency", "coherency", "advanta
 
 def sample_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """
-    Columns of a table for people, as loggers take it.
+    Columns of a readable table, for loggers.
 
     Args:
         rows (`Sequence[Mapping]`):
             Verdict rows, see [`VERDICT_SCHEMA`].
 
     Returns:
-        `dict[str, list]`: where a row is from, its texts, assertions and units each on a line
-            behind its verdict, the rewards by name, reasons, and the advantage.
+        `dict[str, list]`: the origin of a row, its texts, its assertions and units (one per line,
+            after the verdict), rewards by name, reasons, and the advantage.
 
     Example:
 
@@ -56,8 +56,7 @@ def sample_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 def sample_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """
-    The same as a table in Markdown. What captions and judges wrote stays text: its markup is
-    escaped.
+    The same table in Markdown. Markup in text of captions and judges is escaped.
 
     Example:
 

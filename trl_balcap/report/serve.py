@@ -1,4 +1,4 @@
-"""The report over HTTP, for a run on another machine or one that is still under way."""
+"""Serves the report over HTTP, for a run on another machine or one in progress."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ __all__ = ["report_server", "runs_version"]
 
 def runs_version(paths: Sequence[str | Path]) -> str:
     """
-    A mark of what lies at the paths, another one as soon as verdicts or log entries are added.
+    A version string that changes when verdicts or log entries are added at the paths.
 
     Args:
         paths (`Sequence[str or Path]`):
-            What the report is made of.
+            Paths of the report.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -34,22 +34,22 @@ def report_server(
     host: str = "127.0.0.1",
 ) -> ThreadingHTTPServer:
     """
-    A server of the report, not yet running: call its `serve_forever`.
+    Make a server for the report. Call its `serve_forever` to run it.
 
-    The page is made when it is asked for, and again only when there is something new.
+    The page is made on request, and again only if there is new data.
 
     Args:
         make_page (`Callable[[str or None], str]`):
-            Makes the page, given the version of its rows, or `None` where it is not to ask for
-            newer.
+            Makes the page, given the version of its rows, or `None` if it should not ask for newer
+            ones.
         paths (`Sequence[str or Path]`):
-            What the report is made of.
+            Paths of the report.
         port (`int`):
-            0 takes a free one.
+            Port to listen on; 0 chooses a free one.
         watch (`bool`, *optional*, defaults to `False`):
-            Whether an open page tells its reader of newer rows.
+            Whether an open page announces newer rows.
         host (`str`, *optional*, defaults to `"127.0.0.1"`):
-            Address to listen at; only this machine can reach the default.
+            Address to listen on. The default is reachable only from this machine.
 
     Returns:
         `ThreadingHTTPServer`.

@@ -1,4 +1,4 @@
-"""A small picture of an image, and the digest that stands for the image in a verdict row."""
+"""Thumbnails of images, and the digests by which verdict rows refer to them."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ _SMALL = 192  # up to here a picture is kept as it is, pixel by pixel
 
 class Thumbnail(NamedTuple):
     """
-    A picture to look at.
+    A thumbnail of an image.
 
     Args:
         data (`bytes`):
@@ -37,8 +37,8 @@ class Thumbnail(NamedTuple):
 
 def image_digest(image: Image.Image) -> str:
     """
-    A digest of an image's pixels as training sees them: upright, RGB, bounded. The same picture has
-    the same digest in a run and in a folder of scores, whatever file it came from.
+    A digest of an image's pixels as used in training: upright, RGB, limited in size. The same
+    picture has the same digest in a run and in a folder of scores, whatever its file.
 
     Example:
 
@@ -81,5 +81,5 @@ def thumbnail(image: Image.Image) -> Thumbnail:
 
 
 def opened(image: Any) -> Image.Image:
-    """The image, or the file at a path, undecoded: the functions above apply [`open_image`]."""
+    """The image, or the file at a path, undecoded; the functions above call [`open_image`]."""
     return image if isinstance(image, Image.Image) else Image.open(image)

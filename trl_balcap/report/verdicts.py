@@ -76,15 +76,15 @@ class VerdictWriter:
     """
     Keeps verdict rows in a folder, one file per call of `write`.
 
-    A run that was killed loses at most the call that was under way. A writer on a folder that holds
-    rows already goes on behind them; where a resumed run writes a step again, its rows take the
-    place of the earlier ones when they are read.
+    A killed run loses at most the call in progress. A writer on a folder with rows adds to them. If
+    a resumed run writes a step again, its rows replace the earlier ones on reading.
 
     Args:
         folder (`str` or `Path`):
-            Where the files go; made where it is missing.
+            Folder for the files; created if missing.
         max_groups (`int`, *optional*):
-            Groups kept of one call, with all their rollouts. By default all are kept.
+            Maximum number of groups to keep per call, with all their rollouts. By default, all are
+            kept.
 
     Raises:
         `ValueError`: if `max_groups` is less than 1.
@@ -115,7 +115,9 @@ class VerdictWriter:
 
     def __init__(self, folder: str | Path, *, max_groups: int | None = None):
         if max_groups is not None and max_groups < 1:
-            raise ValueError(f"max_groups must be 1 or more, got {max_groups}. None keeps all.")
+            raise ValueError(
+                f"max_groups must be at least 1, got {max_groups}. Use None to keep all."
+            )
         self.folder = Path(folder)
         self.max_groups = max_groups
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -125,10 +127,10 @@ class VerdictWriter:
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """
-        Keep rows, in a file of their own: call it with a batch.
+        Write rows to a new file. Call it once per batch.
 
         Raises:
-            `ValueError`: if a row has a field that is no column, no step, or an unknown split.
+            `ValueError`: if a row has a field that is not a column, no step, or an unknown split.
         """
         chosen = _first_groups(rows, self.max_groups)
         if not chosen:
@@ -143,7 +145,7 @@ class VerdictWriter:
                 digests[group] = self._digest(row.get("image"), pictures)
             fields = {**row, "image": digests[group], "extra": _json(row.get("extra"))}
             kept.append(_encodable(fields))
-        if pictures:  # first, so that no row names a picture that is not there
+        if pictures:  # first, so that no row refers to a missing picture
             table = [{"image": name, **p._asdict()} for name, p in pictures.items()]
             self._save("images", pa.Table.from_pylist(table, _THUMBNAILS))
             self._pictured |= pictures.keys()
@@ -154,7 +156,7 @@ class VerdictWriter:
         self._number += 1
 
     def close(self) -> None:
-        """Nothing is pending: every call of `write` has kept its rows. For use with `with`."""
+        """Does nothing, since every call of `write` has written its rows. For use with `with`."""
 
     def __enter__(self) -> "VerdictWriter":
         return self
@@ -172,7 +174,7 @@ class VerdictWriter:
         return digest
 
     def _save(self, kind: str, table: pa.Table) -> None:
-        # The mark keeps two writers on one folder apart, an evaluation's beside a training's.
+        # The mark separates two writers on one folder, such as training and its evaluation.
         path = self.folder / f"{kind}-{self._number:06d}-{uuid.uuid4().hex[:8]}.parquet"
         hidden = path.with_name(f".{path.name}")
         with hidden.open("wb") as file:
@@ -186,13 +188,13 @@ def read_verdicts(paths: str | Path | Sequence[str | Path]) -> list[dict[str, An
     """
     Verdict rows as plain dicts, by step, in the order in which they were written.
 
-    A run that goes on from a checkpoint makes the steps behind it again: of an earlier session's
-    rows those at or behind the first step of a later session are left out. Of two rows with the
-    same split, step and id the later one counts.
+    A run resumed from a checkpoint repeats the steps after it, so rows of an earlier session from
+    the first step of a later session on are left out. Of two rows with the same split, step and id,
+    the later one counts.
 
     Args:
         paths (`str`, `Path` or a sequence of them):
-            Folders that a [`VerdictWriter`] filled, or single files of theirs.
+            Folders of a [`VerdictWriter`], or single files in them.
 
     Returns:
         `list[dict]`: rows with the columns of [`VERDICT_SCHEMA`].
@@ -218,8 +220,8 @@ def read_verdicts(paths: str | Path | Sequence[str | Path]) -> list[dict[str, An
         files = sorted(path.glob("rows-*.parquet")) if path.is_dir() else [path]
         if not files or not files[0].is_file():
             raise FileNotFoundError(
-                f"There are no verdicts at {path}. Give a folder with rows-*.parquet files: "
-                "`verdicts` in a run's output_dir, or in a folder of scores."
+                f"{path} has no verdicts. Pass a folder with rows-*.parquet files: `verdicts` in a "
+                "run's output_dir or in a folder of scores."
             )
         rows += _rows_of(files)
     return rows
@@ -227,11 +229,11 @@ def read_verdicts(paths: str | Path | Sequence[str | Path]) -> list[dict[str, An
 
 def read_thumbnails(paths: str | Path | Sequence[str | Path]) -> dict[str, Thumbnail]:
     """
-    Thumbnails of folders of verdicts by the images' digests; empty where no row had an image.
+    Thumbnails in folders of verdicts, by image digest; empty if no row has an image.
 
     Args:
         paths (`str`, `Path` or a sequence of them):
-            Folders that a [`VerdictWriter`] filled.
+            Folders of a [`VerdictWriter`].
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     found: dict[str, Thumbnail] = {}
