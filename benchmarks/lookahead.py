@@ -151,14 +151,18 @@ def run(rounds: int, steps: int, out: Path) -> tuple[list[Arm], dict[str, float]
         arms += [Arm("TRL's order", 1, share), Arm("one step off", 1, share)]
     latencies: dict[str, float] = {}
     with contextlib.ExitStack() as open_servers:
+        servers: dict[float, ServerHandle] = {}  # by latency
         trainers = []
         for arm in arms:
             server = None
             if arm.share is not None:
                 latency = arm.share * rest / arm.batches / ROUND_TRIPS
                 latencies[f"{arm.share:g} x the rest, {arm.batches} batches"] = latency
-                server = open_servers.enter_context(serve(latency=latency, process=True))
-                psutil.Process(server.pid).cpu_affinity([cores[-1]])
+                if latency not in servers:
+                    server = open_servers.enter_context(serve(latency=latency, process=True))
+                    psutil.Process(server.pid).cpu_affinity([cores[-1]])
+                    servers[latency] = server
+                server = servers[latency]
             trainers.append((arm, server, trainer_of(arm, server, train, steps, out)))
         for _ in range(rounds):
             for arm, server, trainer in trainers:

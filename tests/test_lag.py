@@ -10,6 +10,7 @@ from transformers import AutoModelForImageTextToText, TrainerCallback
 from tests.conftest import scene_dataset
 from tests.test_lookahead import MarkReward, Ordered, build, marked, weights
 from trl_balcap import BalCapConfig, Judge, LinguisticReward, RecallReward
+from trl_balcap.data.completions import completion_text
 from trl_balcap.lookahead import Peekable
 from trl_balcap.scenes.server import serve
 from trl_balcap.scenes.server_faults import ServerFaults
@@ -38,7 +39,7 @@ class Remembering(Ordered):
     def _generate_and_score_completions(self, inputs):
         output = super()._generate_and_score_completions(inputs)
         written = list(self._logs["completion"])[-len(self._rewards_per_func) :]  # of all ranks
-        texts = [completion[0]["content"] for completion in written]
+        texts = [completion_text(completion) for completion in written]
         expected = torch.tensor([marked(text) if text else 0.0 for text in texts])
         torch.testing.assert_close(self._rewards_per_func[:, 0], expected)
         if self.is_training:

@@ -18,10 +18,7 @@ SEAMS = {
     "_generate": ["self", "prompts"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     "_generate_and_score_completions": ["self", "inputs"],
-    "_get_per_token_logps_and_entropies": [
-        *["self", "model", "input_ids", "attention_mask", "logits_to_keep"],
-        *["batch_size", "compute_entropy", "compute_aux_loss"],
-    ],
+    "_get_per_token_logps_and_entropies": ["self", "model"],
     "_save_checkpoint": ["self", "model", "trial"],
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
     "_load_best_model": ["self"],
