@@ -229,7 +229,7 @@ async def score_battles(
         `dict[str, list[dict]]`: scored rows by model.
 
     Raises:
-        [`BadRowsError`], `ValueError`, `JudgeConfigError`, `DeclinedError`: As for
+        [`BadRowsError`], `ValueError`, `JudgeConfigError`, `DeclinedError`: as for
             [`judge_battles`].
     """
     out, folder = Path(out), Path(images).absolute()
