@@ -71,7 +71,7 @@ def test_what_cannot_be_used_is_named(folder, capsys):
     with pytest.raises(ValueError, match="no column 'pointable'"):
         read_labels(labels)
     labels.write_text("number,image,statement,correct,pointable\n1,a.png,A.,maybe,\n")
-    with pytest.raises(ValueError, match=r"labels.csv:2: correct is yes, no, .* got 'maybe'"):
+    with pytest.raises(ValueError, match=r"labels.csv:2: correct must be yes, .* got 'maybe'"):
         read_labels(labels)
 
 

@@ -207,7 +207,7 @@ def test_a_sample_of_nothing_is_refused(tmp_path):
 
 
 def test_a_folder_without_verdicts_says_what_to_give(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no verdicts at .*rows-\*.parquet"):
+    with pytest.raises(FileNotFoundError, match=r"has no verdicts\. .*rows-\*.parquet"):
         read_verdicts(tmp_path)
 
 
