@@ -113,7 +113,7 @@ def reading(source: ImageSource) -> Iterator[None]:
         raise
     except Exception as error:
         path = source.get("path") if isinstance(source, Mapping) else source
-        named = f"the image {fspath(path)}: " if path and isinstance(path, str | PathLike) else ""
+        named = f"the image {fspath(path)}: " if isinstance(path, str | PathLike) and path else ""
         raise ImageError(f"{named}{_said(error)}") from error
 
 
