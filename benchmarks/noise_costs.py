@@ -4,7 +4,7 @@
 
 No training: reads `benchmarks/results/reproduce.jsonl` and writes `trl_balcap/exam/noise.json`, the
 b-CapScore (0 to 100, sampled captions) that the full method lost under each noisy judge, with a 95%
-t interval over seeds. Arms with fewer than two seeds are left out.
+t interval over seeds. Arms with fewer than three seeds are left out.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reproduction.arms import LEVELS, NOISE
-from benchmarks.reproduction.claims import Part, difference
+from benchmarks.reproduction.claims import LEAST_SEEDS, Part, difference
 from benchmarks.reproduction.report import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +31,7 @@ def noise_table(results: Path = RESULTS) -> dict[str, Any]:
             name = level if kind == "all" else f"{kind}_{level}"
             assert name in NOISE
             lost = difference(Part("b_capscore", "full", f"noise_{name}"), found, "sampled")
-            if lost.n < 2:
+            if lost.n < LEAST_SEEDS:
                 continue
             arms.append(
                 {
