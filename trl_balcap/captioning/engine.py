@@ -14,16 +14,12 @@ from huggingface_hub.errors import (
 )
 from PIL.Image import Image
 
-from trl_balcap.judge import JudgeError
 from trl_balcap.judge.images import encode_image
 
 __all__ = ["Captioner", "Generation", "Placement", "adapter_base", "prompt_of", "user_turn"]
 
-Captioner: TypeAlias = Callable[[Sequence[Sequence[Image]]], Sequence[str | JudgeError]]
-"""
-Turns a batch of rows, each with one or more images, into captions, with an error for each missing
-caption.
-"""
+Captioner: TypeAlias = Callable[[Sequence[Sequence[Image]]], Sequence[str]]
+"""Turns a batch of rows, each with one or more images, into captions, on this machine."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Generation:
         temperature (`float`, *optional*, defaults to `0.0`):
             Sampling temperature; 0 is greedy.
         batch_size (`int`, *optional*, defaults to `8`):
-            Images at a time (for the API, concurrent requests).
+            Images at a time; with servers, requests in flight at each.
         seed (`int`, *optional*):
             Sampling seed for engines on this machine. A run from the start then always gives the
             same captions; a resumed run draws new samples.

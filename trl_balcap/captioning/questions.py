@@ -8,8 +8,9 @@ from typing import Any
 
 from PIL import Image
 
-from trl_balcap.captioning.resumed import Agree, opened, write_rows
+from trl_balcap.captioning.resumed import Agree, write_rows
 from trl_balcap.captioning.run import CaptionRun, ImageRow
+from trl_balcap.captioning.window import opened
 from trl_balcap.data.images import DEFAULT_MAX_PIXELS
 from trl_balcap.judge import Judge
 from trl_balcap.judge.choices import Choice
@@ -149,7 +150,7 @@ async def make_questions(
 
 
 async def _questions(row: ImageRow, how: QuestionsRecipe, judge: Judge) -> Mapping[str, Any] | str:
-    image = await opened(row, how.max_pixels)
+    image = await opened(row.path, how.max_pixels)
     if isinstance(image, str):
         return image
     written = await judge.write_questions(image, how.count)

@@ -11,8 +11,9 @@ from typing import Any
 from trl_balcap.captioning.api import check_server
 from trl_balcap.captioning.engine import user_turn
 from trl_balcap.captioning.pick import Pick, pick_best
-from trl_balcap.captioning.resumed import Agree, opened, write_rows
+from trl_balcap.captioning.resumed import Agree, write_rows
 from trl_balcap.captioning.run import CaptionRun, ImageRow
+from trl_balcap.captioning.window import opened
 from trl_balcap.data.images import DEFAULT_MAX_PIXELS, bounded_size
 from trl_balcap.data.references import is_refusal
 from trl_balcap.judge import Judge, JudgeError
@@ -220,7 +221,7 @@ async def _reference(
     row: ImageRow, how: Recaption, writer: Judge, judge: Judge | None
 ) -> Mapping[str, Any] | str:
     """The new columns of the row, or why there are none."""
-    image = await opened(row, how.max_pixels)
+    image = await opened(row.path, how.max_pixels)
     if isinstance(image, str):
         return image
     messages = await asyncio.to_thread(user_turn, how.prompt, image)

@@ -1,25 +1,18 @@
 """Writes a JSONL file row by row, one row per image, and resumes interrupted runs."""
 
-import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from trl_balcap.captioning.run import CaptionRun, ImageRow
+from trl_balcap.captioning.window import append_rows
 from trl_balcap.data.folders import written_path
-from trl_balcap.data.images import ImageError, image_problem, open_image
 from trl_balcap.data.rows import cut_half_row, read_jsonl
-from trl_balcap.judge import JudgeError
 
-__all__ = ["Agree", "opened", "write_rows"]
+__all__ = ["Agree", "write_rows"]
 
 Agree = Callable[[int, int], bool]
 """Called once with the total number of images and the number done; returns `False` to stop."""
-
-_WINDOW = 512  # images at a time, so that a hundred thousand are not in memory at once
 
 
 async def write_rows(
@@ -71,52 +64,13 @@ async def write_rows(
         return CaptionRun(out, 0, len(rows) - len(left), [])
     if left:
         await check()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    skipped: list[str] = []
-    spent: list[JudgeError] = []
-    written = 0
-    window = asyncio.Semaphore(_WINDOW)
-    with out.open("a", encoding="utf-8") as file:
 
-        async def one(row: ImageRow) -> None:
-            nonlocal written
-            async with window:
-                if spent:
-                    return
-                found: Mapping[str, Any] | str
-                try:
-                    found = await make(row)
-                except JudgeError as error:
-                    if error.reason == "over_budget":
-                        spent.append(error)
-                        return
-                    found = f"no {name}: {error}"
-                if isinstance(found, str):
-                    skipped.append(f"{row.path}: {found}")
-                else:
-                    image = {"id": row.id, "image": written_path(row.path, out)}
-                    line = {**image, **found, "made_by": made}
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    file.flush()
-                    written += 1
-                if on_row is not None:
-                    on_row()
+    def line(row: ImageRow, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        image = {"id": row.id, "image": written_path(row.path, out)}
+        return {**image, **found, "made_by": made}
 
-        await asyncio.gather(*map(one, left))
-    if spent:
-        skipped.append(f"{spent[0].message} Rerun to continue from here.")
+    written, skipped = await append_rows(left, out, make, line, name=name, on_row=on_row)
     return CaptionRun(out, written, len(rows) - len(left), skipped)
-
-
-async def opened(row: ImageRow, max_pixels: int) -> Image.Image | str:
-    """The row's image, or what is wrong with it."""
-    problem = image_problem(row.path)
-    if problem is not None:
-        return f"{problem}."
-    try:
-        return await asyncio.to_thread(open_image, row.path, max_pixels)
-    except ImageError as error:  # broken in a way that only decoding reveals
-        return f"{error}."
 
 
 def _ids_there(out: Path, made: Mapping[str, Any]) -> set[str]:

@@ -1,5 +1,6 @@
 """`trl-balcap caption`: captions images into a file, with any image-text-to-text model."""
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,8 +11,10 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from trl_balcap.captioning.api import ServerCaptioner, server_captioner
 from trl_balcap.captioning.engine import Captioner, Generation, Placement, trained_prompt
 from trl_balcap.captioning.listing import ImageRow, list_images
+from trl_balcap.captioning.window import append_rows
 from trl_balcap.data import DEFAULT_PROMPT
 from trl_balcap.data.folders import written_path
 from trl_balcap.data.images import (
@@ -22,7 +25,7 @@ from trl_balcap.data.images import (
     open_image,
 )
 from trl_balcap.data.rows import cut_half_row, read_jsonl
-from trl_balcap.judge import Judge, JudgeError
+from trl_balcap.judge import Judge
 
 __all__ = ["CaptionRun", "Engine", "ImageRow", "caption_images", "captions_left", "list_images"]
 
@@ -56,7 +59,7 @@ def caption_images(
     *,
     prompt: str | None = None,
     engine: Engine = "auto",
-    api_base: str | None = None,
+    api_base: str | Sequence[str] | None = None,
     max_new_tokens: int = 512,
     temperature: float = 0.0,
     batch_size: int = 8,
@@ -89,14 +92,14 @@ def caption_images(
             `"transformers"`, `"vllm"`, or `"api"` for an OpenAI-compatible server or any provider
             of litellm. `"auto"` is `"api"` if `api_base` is given, else `"vllm"` if it is
             installed, else `"transformers"`.
-        api_base (`str`, *optional*):
-            URL of the server.
+        api_base (`str` or `Sequence[str]`, *optional*):
+            URL of the server, or of several servers of the same model that share the work.
         max_new_tokens (`int`, *optional*, defaults to `512`):
             Maximum tokens of a caption; longer ones are cut off there.
         temperature (`float`, *optional*, defaults to `0.0`):
             Sampling temperature; 0 is greedy.
         batch_size (`int`, *optional*, defaults to `8`):
-            Images at a time (for the API, concurrent requests).
+            Images at a time; with servers, requests in flight at each.
         max_pixels (`int`, *optional*, defaults to `401408`):
             Larger images are scaled down, see [`~data.images.bounded_size`].
         seed (`int`, *optional*):
@@ -148,19 +151,35 @@ def caption_images(
     written = 0
     if left:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("a", encoding="utf-8") as file:
-            captioner = _started(start, how, model, max(len(row.paths) for row in left))
-            for batch in _readable_batches(left, batch_size, max_pixels, skipped, on_caption):
-                captions = captioner([images for _, images in batch])
-                for (row, _), caption in zip(batch, captions, strict=True):
-                    if isinstance(caption, JudgeError):
-                        skipped.append(f"{row.path}: no caption: {caption}")
-                    else:
-                        file.write(_line(row, caption, out, made))
+        out.touch()
+        captioner = _started(start, how, model, max(len(row.paths) for row in left))
+
+        def line(row: ImageRow, found: Mapping[str, Any]) -> dict[str, Any]:
+            return _row(row, found, out, made)
+
+        if isinstance(captioner, ServerCaptioner):
+            written, skipped = asyncio.run(
+                append_rows(
+                    left,
+                    out,
+                    lambda row: captioner.caption(row, max_pixels),
+                    line,
+                    name="caption",
+                    width=captioner.width,
+                    on_row=on_caption,
+                )
+            )
+        else:
+            with out.open("a", encoding="utf-8") as file:
+                for batch in _readable_batches(left, batch_size, max_pixels, skipped, on_caption):
+                    captions = captioner([images for _, images in batch])
+                    for (row, _), caption in zip(batch, captions, strict=True):
+                        found = line(row, {"caption": caption})
+                        file.write(json.dumps(found, ensure_ascii=False) + "\n")
                         written += 1
-                    if on_caption is not None:
-                        on_caption()
-                file.flush()
+                        if on_caption is not None:
+                            on_caption()
+                    file.flush()
     return CaptionRun(out, written, len(rows) - len(left), skipped)
 
 
@@ -174,17 +193,19 @@ def captions_left(out: Path, rows: Sequence[ImageRow]) -> list[ImageRow]:
 
 
 def _captioner(
-    model: str, engine: Engine, api_base: str | None, placement: Placement, client: Judge | None
-) -> Callable[[Generation, int], Captioner]:
+    model: str,
+    engine: Engine,
+    api_base: str | Sequence[str] | None,
+    placement: Placement,
+    client: Judge | None,
+) -> Callable[[Generation, int], Captioner | ServerCaptioner]:
     """A function that loads the captioner. Problems with model and engine are reported now."""
     if engine == "api":
-        from trl_balcap.captioning.api import api_captioner
-
         if placement != Placement():
             raise ValueError(
                 f"{model} is on a server, which has its own GPUs: leave {placement} out."
             )
-        return lambda how, most: api_captioner(model, how, api_base, client)
+        return lambda how, most: server_captioner(model, how, api_base, client)
     if api_base is not None:
         raise ValueError(f"api_base {api_base!r} needs engine 'api', not {engine!r}.")
     if (model.startswith((".", "/", "~")) or model.count("/") > 1) and not Path(model).exists():
@@ -210,8 +231,11 @@ def _captioner(
 
 
 def _started(
-    start: Callable[[Generation, int], Captioner], how: Generation, model: str, most_images: int
-) -> Captioner:
+    start: Callable[[Generation, int], Captioner | ServerCaptioner],
+    how: Generation,
+    model: str,
+    most_images: int,
+) -> Captioner | ServerCaptioner:
     """Load the captioner, with a one-line error if neither a folder nor the Hub has `model`."""
     try:
         return start(how, most_images)
@@ -278,13 +302,14 @@ def _captions_there(out: Path, made: Mapping[str, Any], rows: Sequence[ImageRow]
     return done
 
 
-def _line(row: ImageRow, caption: str, out: Path, made: Mapping[str, Any]) -> str:
-    fields = {
+def _row(
+    row: ImageRow, found: Mapping[str, Any], out: Path, made: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
         "id": row.id,
         "image": written_path(row.path, out),
         **({"images": [written_path(path, out) for path in row.paths]} if row.more else {}),
-        "caption": caption,
+        **found,
         **({} if row.reference is None else {"reference": row.reference}),
         **made,
     }
-    return json.dumps(fields, ensure_ascii=False) + "\n"

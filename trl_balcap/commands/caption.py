@@ -53,13 +53,23 @@ def add_parser(subparsers: Any) -> None:
         default="auto",
         help="auto: api with --api-base, else vllm if installed, else transformers",
     )
-    parser.add_argument("--api-base", help="URL of an OpenAI-compatible server")
+    parser.add_argument(
+        "--api-base",
+        action="append",
+        metavar="URL",
+        help="an OpenAI-compatible server; repeat it for several servers of the same model",
+    )
     parser.add_argument(
         "--max-new-tokens", type=int, help=f"default: {MAX_NEW_TOKENS}, or the suite's"
     )
     parser.add_argument("--temperature", type=float, default=0.0, help="default: 0, greedy")
     parser.add_argument("--seed", type=int, help="of the sampling, on this machine")
-    parser.add_argument("--batch-size", type=int, default=8, help="default: 8")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=8,
+        help="images at a time; with --api-base, requests in flight at each server (default: 8)",
+    )
     parser.add_argument(
         "--max-pixels",
         type=int,

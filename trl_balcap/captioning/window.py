@@ -1,0 +1,110 @@
+"""Many images at once, in a sliding window: each result is appended to a file as it comes."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from trl_balcap.captioning.listing import ImageRow
+from trl_balcap.data.images import ImageError, image_problem, open_image
+from trl_balcap.judge import JudgeError
+
+__all__ = ["WINDOW", "append_rows", "opened"]
+
+WINDOW = 512
+"""Most images at a time, so that a hundred thousand are not in memory at once."""
+
+
+async def append_rows(
+    rows: Sequence[ImageRow],
+    out: Path,
+    make: Callable[[ImageRow], Awaitable[Mapping[str, Any] | str]],
+    line: Callable[[ImageRow, Mapping[str, Any]], Mapping[str, Any]],
+    *,
+    name: str,
+    width: int = WINDOW,
+    on_row: Callable[[], None] | None = None,
+) -> tuple[int, list[str]]:
+    """
+    Make new columns for each image and append them as soon as they are done. The next image is
+    begun when any one is done: no image waits for the slowest of a batch.
+
+    Args:
+        rows (`Sequence[ImageRow]`):
+            The images.
+        out (`Path`):
+            Output file.
+        make (`Callable`):
+            Returns the new columns of an image, or why there are none.
+        line (`Callable`):
+            Returns the row to write of an image and its new columns.
+        name (`str`):
+            Name of what is made, such as `"reference"`, for messages.
+        width (`int`, *optional*, defaults to `512`):
+            Images at a time.
+        on_row (`Callable`, *optional*):
+            Called when an image is done or left out.
+
+    Returns:
+        `tuple[int, list[str]]`: number of rows written, and one message per image left out. When
+        the budget is spent, it ends with one message.
+    """
+    skipped: list[str] = []
+    spent: list[JudgeError] = []
+    written = 0
+    left = iter(rows)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("a", encoding="utf-8") as file:
+
+        async def one(row: ImageRow) -> None:
+            nonlocal written
+            found: Mapping[str, Any] | str
+            try:
+                found = await make(row)
+            except JudgeError as error:
+                if error.reason == "over_budget":
+                    spent.append(error)
+                    return
+                found = f"no {name}: {error}"
+            if isinstance(found, str):
+                skipped.append(f"{row.path}: {found}")
+            else:
+                file.write(json.dumps(line(row, found), ensure_ascii=False) + "\n")
+                file.flush()
+                written += 1
+            if on_row is not None:
+                on_row()
+
+        async def hand() -> None:
+            for row in left:
+                if spent:
+                    return
+                await one(row)
+
+        hands = [asyncio.ensure_future(hand()) for _ in range(min(width, len(rows)))]
+        try:
+            await asyncio.gather(*hands)
+        finally:
+            for one_hand in hands:  # none may write into a closed file
+                one_hand.cancel()
+    if spent:
+        skipped.append(f"{spent[0].message} Rerun to continue from here.")
+    return written, skipped
+
+
+async def opened(path: Path, max_pixels: int) -> Image.Image | str:
+    """The image, or what is wrong with it."""
+    return await asyncio.to_thread(_opened, path, max_pixels)
+
+
+def _opened(path: Path, max_pixels: int) -> Image.Image | str:
+    problem = image_problem(path)
+    if problem is not None:
+        return f"{problem}."
+    try:
+        return open_image(path, max_pixels)
+    except ImageError as error:  # broken in a way that only decoding reveals
+        return f"{error}."
