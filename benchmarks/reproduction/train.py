@@ -20,7 +20,8 @@ from transformers import (
     set_seed,
 )
 
-from benchmarks.reproduction.arms import NOISE, Arm
+from benchmarks.reproduction.arms import Arm
+from benchmarks.reproduction.balanced import balanced_rewards, poor_reference
 from benchmarks.reproduction.credit import token_values
 from benchmarks.reproduction.field import field_rewards, fine_tune
 from benchmarks.reproduction.measure import HeldOut, held_out, measure
@@ -30,17 +31,12 @@ from trl_balcap import BalCapConfig, BalCapTrainer
 from trl_balcap.advantages import dead_groups, group_normalize
 from trl_balcap.batch_numbers import retest_std, zeros_among_good
 from trl_balcap.data.completions import completion_text
-from trl_balcap.rewards import AgreedRecallReward, RewardHooks
 from trl_balcap.scenes.captioner import PROMPT
-from trl_balcap.scenes.grammar import Faults, describe, faulty_caption
-from trl_balcap.scenes.oracle import Scores, score
+from trl_balcap.scenes.grammar import describe
 from trl_balcap.scenes.world import Scene, draw, random_scene
 
 __all__ = ["Settings", "base_digest", "train_arm"]
 
-REWARDS = ("precision", "recall", "linguistic")
-POOR = Faults(wrong=0.3, vague=0.2, omit=0.35, invent=0.25, meta=0.2)
-"""The author of the poor references."""
 HORIZONS = (40, 120, 300)
 """Steps after which a longer run is measured on its way."""
 
@@ -169,7 +165,7 @@ def _train(
     if arm.references == "base":
         references = write_captions(model, processor, scenes, settings, seed, do_sample=False)
     else:
-        write = describe if arm.references == "perfect" else _poor_reference
+        write = describe if arm.references == "perfect" else poor_reference
         references = [write(scene, rng) for scene in scenes]
     dataset = Dataset.from_dict(
         {
@@ -208,7 +204,7 @@ def _train(
         )
         trainer = _Watched(
             model,
-            _rewards(arm, seed, scenes)
+            balanced_rewards(arm, seed, scenes)
             if arm.rewards == "balanced"
             else field_rewards(arm.rewards, scenes),
             config,
@@ -296,76 +292,6 @@ class _Progress(TrainerCallback):
         if os.getppid() != self.parent:
             raise SystemExit("the runner has ended")
         self.report(state.global_step)
-
-
-# ---------------------------------------------------------------------------------------------
-# Rewards
-
-
-def _poor_reference(scene: Scene, rng: random.Random) -> str:
-    while not (text := faulty_caption(scene, rng, POOR)):  # a gate needs a length to compare with
-        pass
-    return text
-
-
-def _rewards(arm: Arm, seed: int, scenes: Sequence[Scene]) -> list[Callable[..., Any]]:
-    """The three reward functions of an arm: the exact judge, asked as a plain function."""
-    noise = NOISE[arm.noise] if arm.noise else None
-    dice = random.Random(f"failures {seed}")
-
-    @lru_cache(maxsize=4096)  # three functions ask about the same completions
-    def judged(caption: str, reference: str, row: int, call: int) -> Scores:
-        return score(
-            caption, reference, scenes[row], pointable=arm.pointable, noise=noise, call=call
-        )
-
-    def reward(k: int, name: str) -> Callable[..., list[float | None]]:
-        def rewards(completions, reference, row, trainer_state, **kwargs) -> list[float | None]:
-            values = []
-            for place, (completion, text, index) in enumerate(
-                zip(completions, reference, row, strict=True)
-            ):
-                caption = completion[0]["content"]
-                # A noisy judge errs anew about each completion, equal ones among them.
-                call = trainer_state.global_step * 1000 + place if noise else 0
-                value: float | None = judged(caption, text, index, call)[k]
-                if value is not None:
-                    value *= arm.scales[k]
-                if arm.failures and dice.random() < arm.failures:
-                    value = arm.failed_as
-                values.append(value)
-            return values
-
-        rewards.__name__ = f"{name}_reward"
-        return rewards
-
-    rewards: list[Callable[..., Any]] = [reward(k, name) for k, name in enumerate(REWARDS)]
-    if arm.recall == "agreed":
-        rewards[1] = _agreed_recall(with_reference=arm.references == "base")
-    return [_InBackground(func) for func in rewards] if arm.lag else rewards
-
-
-class _InBackground(RewardHooks):
-    """A reward that the trainer takes for one that judges while it works: `judge_lag` wants one."""
-
-    def __init__(self, func: Callable[..., Any]):
-        self.func, self.__name__ = func, func.__name__  # type: ignore[attr-defined]
-
-    def __call__(self, **columns: Any) -> Any:
-        return self.func(**columns)
-
-
-def _agreed_recall(*, with_reference: bool) -> Callable[..., Any]:
-    """Recall of what most rollouts agree on: the reward itself, with the exact judge."""
-    reward = AgreedRecallReward("scenes/oracle")
-
-    async def recall_reward(
-        prompts: list[Any], completions: list[Any], image: list[Any], **columns: Any
-    ) -> list[float | None]:
-        given = {"reference": columns["reference"]} if with_reference else {}
-        return await reward(prompts, completions, image=image, **given)
-
-    return recall_reward
 
 
 # ---------------------------------------------------------------------------------------------

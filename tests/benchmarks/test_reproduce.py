@@ -19,7 +19,17 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from benchmarks import reproduce
-from benchmarks.reproduction import arms, claims, field, measure, report, sampling, train, variants
+from benchmarks.reproduction import (
+    arms,
+    balanced,
+    claims,
+    field,
+    measure,
+    report,
+    sampling,
+    train,
+    variants,
+)
 from benchmarks.reproduction import credit as credit_of_tokens
 from trl_balcap import FeedQuillReward, GroupReward, Judge, RubricReward, UtilityReward
 from trl_balcap.scenes.answers import asked_about
@@ -249,7 +259,7 @@ def test_every_claim_speaks_of_arms_and_measures_that_exist():
 
 def ask(arm, **changes) -> Any:
     """What an arm's three rewards say about four captions of a red star."""
-    rewards = train._rewards(arms.ARMS[arm], 0, [STAR])
+    rewards = balanced.balanced_rewards(arms.ARMS[arm], 0, [STAR])
     reference = "There is one thing. The top left shows a large red star."
     captions = [
         reference,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_balcap.commands.judging import add_judge_flags, judge_from
-from trl_balcap.commands.showing import confirm, make_console, make_progress, say
+from trl_balcap.commands.showing import Consent, make_console, make_progress, say, spent
 
 __all__ = ["add_parser", "run"]
 
@@ -64,40 +64,29 @@ def run(args: argparse.Namespace) -> int:
     how = QuestionsRecipe(repr(judge), args.count, args.shuffles, args.image_pixels)
     rows = list_images(args.photos, image_folder=args.image_folder)
     console = make_console()
-    declined = False
+
+    def takes(left: int) -> tuple[str, float | None]:
+        cost = questions_cost(left, how, judge)
+        said = f"at most {cost.calls} calls, {cost.calls_with_image} of them with an image"
+        return said, cost.usd
 
     with make_progress(console) as progress:
         bar = progress.add_task("asking", total=len(rows))
-
-        def agree(total: int, there: int) -> bool:
-            nonlocal declined
-            progress.update(bar, completed=there)
-            cost = questions_cost(total - there, how, judge)
-            price = "price unknown" if cost.usd is None else f"about ${cost.usd:.2f}"
-            say(
-                console,
-                f"{total} images, {there} already done: at most {cost.calls} calls, "
-                f"{cost.calls_with_image} of them with an image, {price} (estimate, without "
-                "retries).",
-            )
-            declined = not confirm(
-                "Ask the judge?", usd=cost.usd, yes=args.yes, console=console, progress=progress
-            )
-            return not declined
-
+        agree = Consent(
+            "Ask the judge?", bar, takes, yes=args.yes, console=console, progress=progress
+        )
         done = asyncio.run(
             make_questions(
                 rows, args.out, how, judge, agree=agree, on_row=lambda: progress.advance(bar)
             )
         )
-    if declined:
+    if agree.declined:
         return 2
     for message in done.skipped:
         say(console, f"skipped {message}")
-    spent = "" if judge.stats.unpriced_calls else f" ${judge.stats.usd:.2f} spent."
     say(
         console,
         f"{done.out}: questions about {done.written} images written, {done.kept} already there, "
-        f"{len(rows) - done.written - done.kept} images without any.{spent}",
+        f"{len(rows) - done.written - done.kept} images without any.{spent([judge])}",
     )
     return 0 if done.written + done.kept else 1

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_balcap.commands.judging import add_judge_flags, judge_settings
-from trl_balcap.commands.showing import confirm, make_console, make_progress, say
+from trl_balcap.commands.showing import Consent, make_console, make_progress, say, spent
 
 __all__ = ["add_parser", "run"]
 
@@ -117,28 +117,18 @@ def run(args: argparse.Namespace) -> int:
         writer = Judge(**settings | own)
     assert writer is not None
     console = make_console()
-    declined = False
+
+    def takes(left: int) -> tuple[str, float | None]:
+        cost = recaption_cost(left, how, args.words, writer, judge)
+        asked = f", {cost.judge_calls} questions to {args.judge_model}"
+        said = f"{cost.writer_calls} captions by {args.model}{asked if cost.judge_calls else ''}"
+        return said, cost.usd
 
     with make_progress(console) as progress:
         bar = progress.add_task("recaptioning", total=len(rows))
-
-        def agree(total: int, there: int) -> bool:
-            nonlocal declined
-            progress.update(bar, completed=there)
-            cost = recaption_cost(total - there, how, args.words, writer, judge)
-            price = "price unknown" if cost.usd is None else f"about ${cost.usd:.2f}"
-            asked = f", {cost.judge_calls} questions to {args.judge_model}"
-            say(
-                console,
-                f"{total} images, {there} already done: {cost.writer_calls} captions by "
-                f"{args.model}{asked if cost.judge_calls else ''}, {price} (estimate, without "
-                "retries).",
-            )
-            declined = not confirm(
-                "Ask the model?", usd=cost.usd, yes=args.yes, console=console, progress=progress
-            )
-            return not declined
-
+        agree = Consent(
+            "Ask the model?", bar, takes, yes=args.yes, console=console, progress=progress
+        )
         done = asyncio.run(
             recaption(
                 rows,
@@ -150,16 +140,14 @@ def run(args: argparse.Namespace) -> int:
                 on_row=lambda: progress.advance(bar),
             )
         )
-    if declined:
+    if agree.declined:
         return 2
     for message in done.skipped:
         say(console, f"skipped {message}")
-    engines = {id(engine): engine for engine in (writer, judge) if engine is not None}.values()
-    priced = not any(engine.stats.unpriced_calls for engine in engines)
-    spent = f" ${sum(engine.stats.usd for engine in engines):.2f} spent." if priced else ""
+    paid = [engine for engine in (writer, judge) if engine is not None]
     say(
         console,
         f"{done.out}: {done.written} references written, {done.kept} already there, "
-        f"{len(rows) - done.written - done.kept} images without one.{spent}",
+        f"{len(rows) - done.written - done.kept} images without one.{spent(paid)}",
     )
     return 0 if done.written + done.kept else 1

@@ -1,15 +1,26 @@
 """Output shared by all subcommands: tables, progress bars, and the cost confirmation."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.prompt import Confirm
 from rich.table import Table
 
-__all__ = ["confirm", "make_console", "make_progress", "make_table", "say"]
+if TYPE_CHECKING:  # slow to import, and `--help` needs none
+    from trl_balcap.judge import Judge
+
+__all__ = ["Consent", "confirm", "make_console", "make_progress", "make_table", "say", "spent"]
 
 WIDTH = 80
 
@@ -110,3 +121,55 @@ def confirm(
     if agreed and progress is not None:
         progress.start()
     return agreed
+
+
+class Consent:
+    """
+    Shows what is left to do and what it costs, and asks once: `agree` of the work that resumes.
+
+    Args:
+        bar (`TaskID`):
+            Bar of `progress`, moved to what is already done.
+        describe (`Callable`):
+            From the number of rows left to what they take, in words, and its cost in dollars.
+        question, yes, console, progress:
+            As in [`confirm`].
+
+    Attributes:
+        declined (`bool`): Whether the user said no.
+    """
+
+    def __init__(
+        self,
+        question: str,
+        bar: TaskID,
+        describe: Callable[[int], tuple[str, float | None]],
+        *,
+        yes: bool,
+        console: Console,
+        progress: Progress,
+    ):
+        self.question, self.bar, self.describe = question, bar, describe
+        self.yes, self.console, self.progress = yes, console, progress
+        self.declined = False
+
+    def __call__(self, total: int, done: int) -> bool:
+        self.progress.update(self.bar, completed=done)
+        takes, usd = self.describe(total - done)
+        price = "price unknown" if usd is None else f"about ${usd:.2f}"
+        say(
+            self.console,
+            f"{total} images, {done} already done: {takes}, {price} (estimate, without retries).",
+        )
+        self.declined = not confirm(
+            self.question, usd=usd, yes=self.yes, console=self.console, progress=self.progress
+        )
+        return not self.declined
+
+
+def spent(judges: "Iterable[Judge]") -> str:
+    """What these judges were paid, as the end of a sentence; empty if a price is unknown."""
+    different = {id(judge): judge for judge in judges}.values()
+    if any(judge.stats.unpriced_calls for judge in different):
+        return ""
+    return f" ${sum(judge.stats.usd for judge in different):.2f} spent."

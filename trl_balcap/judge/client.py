@@ -16,7 +16,7 @@ from trl_balcap.judge.litellm_module import litellm_module, unobserved
 from trl_balcap.judge.wire import careful_requests
 
 
-class Choice(NamedTuple):
+class ReplyText(NamedTuple):
     """One text of a judge's reply, and what is wrong with it, if anything."""
 
     text: str
@@ -34,7 +34,7 @@ class Usage(NamedTuple):
 class Reply(NamedTuple):
     """A judge's reply: its choices (one, or as many as requested) and what it used."""
 
-    choices: tuple[Choice, ...]
+    choices: tuple[ReplyText, ...]
     usage: Usage | None
 
 
@@ -128,7 +128,7 @@ def _reply(response: Any) -> Reply:
     prompt = _count(usage, "prompt_tokens")
     completion = _count(usage, "completion_tokens")
     cached = _count(getattr(usage, "prompt_tokens_details", None), "cached_tokens")
-    empty = Choice("", Failure("unreadable", "the reply is empty", again=False, reply=""))
+    empty = ReplyText("", Failure("unreadable", "the reply is empty", again=False, reply=""))
     counted = Usage(prompt, completion, min(cached, prompt)) if prompt else None
     return Reply(choices or (empty,), counted)
 
@@ -137,7 +137,7 @@ def _count(usage: Any, name: str) -> int:
     return max(0, getattr(usage, name, None) or 0)  # below 0, it would give dollars back
 
 
-def _choice(choice: Any) -> Choice:
+def _choice(choice: Any) -> ReplyText:
     text = choice.message.content or ""
     refusal = choice.message.get("refusal")
     failure = None
@@ -148,4 +148,4 @@ def _choice(choice: Any) -> Choice:
         failure = Failure("refused", "the judge refused to answer", again=False, reply=refusal)
     elif not text:
         failure = Failure("unreadable", "the reply is empty", again=False, reply=text)
-    return Choice(text, failure)
+    return ReplyText(text, failure)

@@ -10,7 +10,7 @@ from typing import Any
 from trl_balcap.judge import client
 from trl_balcap.judge.bill import charge
 from trl_balcap.judge.budget import Budget
-from trl_balcap.judge.client import Choice, Reply
+from trl_balcap.judge.client import Reply, ReplyText
 from trl_balcap.judge.collector import fewer_collections
 from trl_balcap.judge.deadline import seconds_left
 from trl_balcap.judge.endpoints import Endpoint, pick
@@ -159,7 +159,7 @@ class Dispatcher:
         return reply
 
 
-def _text(choice: Choice, endpoint: Endpoint, keep_truncated: bool) -> str | JudgeError:
+def _text(choice: ReplyText, endpoint: Endpoint, keep_truncated: bool) -> str | JudgeError:
     failure = choice.failure
     if failure is None or (keep_truncated and failure.reason == "truncated"):
         return choice.text

@@ -1,0 +1,85 @@
+"""The three rewards of the paper as arms train by them: exact or noisy, some of them missing."""
+
+import random
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from benchmarks.reproduction.arms import NOISE, Arm
+from trl_balcap.rewards import AgreedRecallReward, RewardHooks
+from trl_balcap.scenes.grammar import Faults, faulty_caption
+from trl_balcap.scenes.oracle import Scores, score
+from trl_balcap.scenes.world import Scene
+
+__all__ = ["POOR", "balanced_rewards", "poor_reference"]
+
+REWARDS = ("precision", "recall", "linguistic")
+POOR = Faults(wrong=0.3, vague=0.2, omit=0.35, invent=0.25, meta=0.2)
+"""The author of the poor references."""
+
+
+def poor_reference(scene: Scene, rng: random.Random) -> str:
+    """A faulty caption that says something."""
+    while not (text := faulty_caption(scene, rng, POOR)):  # a gate needs a length to compare with
+        pass
+    return text
+
+
+def balanced_rewards(arm: Arm, seed: int, scenes: Sequence[Scene]) -> list[Callable[..., Any]]:
+    """The three reward functions of an arm: the exact judge, asked as a plain function."""
+    noise = NOISE[arm.noise] if arm.noise else None
+    dice = random.Random(f"failures {seed}")
+
+    @lru_cache(maxsize=4096)  # three functions ask about the same completions
+    def judged(caption: str, reference: str, row: int, call: int) -> Scores:
+        return score(
+            caption, reference, scenes[row], pointable=arm.pointable, noise=noise, call=call
+        )
+
+    def reward(k: int, name: str) -> Callable[..., list[float | None]]:
+        def rewards(completions, reference, row, trainer_state, **kwargs) -> list[float | None]:
+            values = []
+            for place, (completion, text, index) in enumerate(
+                zip(completions, reference, row, strict=True)
+            ):
+                caption = completion[0]["content"]
+                # A noisy judge errs anew about each completion, equal ones among them.
+                call = trainer_state.global_step * 1000 + place if noise else 0
+                value: float | None = judged(caption, text, index, call)[k]
+                if value is not None:
+                    value *= arm.scales[k]
+                if arm.failures and dice.random() < arm.failures:
+                    value = arm.failed_as
+                values.append(value)
+            return values
+
+        rewards.__name__ = f"{name}_reward"
+        return rewards
+
+    rewards: list[Callable[..., Any]] = [reward(k, name) for k, name in enumerate(REWARDS)]
+    if arm.recall == "agreed":
+        rewards[1] = _agreed_recall(with_reference=arm.references == "base")
+    return [_InBackground(func) for func in rewards] if arm.lag else rewards
+
+
+class _InBackground(RewardHooks):
+    """A reward that the trainer takes for one that judges while it works: `judge_lag` wants one."""
+
+    def __init__(self, func: Callable[..., Any]):
+        self.func, self.__name__ = func, func.__name__  # type: ignore[attr-defined]
+
+    def __call__(self, **columns: Any) -> Any:
+        return self.func(**columns)
+
+
+def _agreed_recall(*, with_reference: bool) -> Callable[..., Any]:
+    """Recall of what most rollouts agree on: the reward itself, with the exact judge."""
+    reward = AgreedRecallReward("scenes/oracle")
+
+    async def recall_reward(
+        prompts: list[Any], completions: list[Any], image: list[Any], **columns: Any
+    ) -> list[float | None]:
+        given = {"reference": columns["reference"]} if with_reference else {}
+        return await reward(prompts, completions, image=image, **given)
+
+    return recall_reward
