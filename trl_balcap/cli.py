@@ -21,6 +21,7 @@ COMMANDS = (
     "references",
     "make-questions",
     "caption",
+    "merge",
     "score",
     "bench",
     "agree",

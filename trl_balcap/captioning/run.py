@@ -14,6 +14,7 @@ from PIL import Image
 from trl_balcap.captioning.api import ServerCaptioner, server_captioner
 from trl_balcap.captioning.engine import Captioner, Generation, Placement, trained_prompt
 from trl_balcap.captioning.listing import ImageRow, list_images
+from trl_balcap.captioning.shards import begin_shard
 from trl_balcap.captioning.window import append_rows
 from trl_balcap.data import DEFAULT_PROMPT
 from trl_balcap.data.folders import written_path
@@ -65,6 +66,7 @@ def caption_images(
     batch_size: int = 8,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     seed: int | None = None,
+    shard: str | None = None,
     placement: Placement | None = None,
     client: Judge | None = None,
     on_total: Callable[[int, int], None] | None = None,
@@ -104,6 +106,9 @@ def caption_images(
             Larger images are scaled down, see [`~data.images.bounded_size`].
         seed (`int`, *optional*):
             Sampling seed, see [`~captioning.engine.Generation`].
+        shard (`str`, *optional*):
+            Part of the images to caption, such as `"2/8"`: every 8th from the 2nd on. Parts made on
+            several machines are merged by [`~captioning.shards.merge_shards`].
         placement ([`~captioning.engine.Placement`], *optional*):
             Placement of a model that is too large for one GPU.
         client ([`~judge.Judge`], *optional*):
@@ -143,6 +148,8 @@ def caption_images(
         "max_pixels": max_pixels,
         **({} if seed is None else {"seed": seed}),
     }
+    if shard is not None:
+        rows = begin_shard(out, rows, shard, made)
     done = _captions_there(out, made, rows)
     left = [row for row in rows if row.id not in done]
     if on_total is not None:

@@ -71,6 +71,11 @@ def add_parser(subparsers: Any) -> None:
         help="images at a time; with --api-base, requests in flight at each server (default: 8)",
     )
     parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="caption only every N-th image from the I-th on; `trl-balcap merge` joins the files",
+    )
+    parser.add_argument(
         "--max-pixels",
         type=int,
         help=f"larger images are scaled down (default: {MAX_PIXELS}, or the suite's)",
@@ -107,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
             temperature=args.temperature,
             batch_size=args.batch_size,
             seed=args.seed,
+            shard=args.shard,
             placement=placement_from(args),
             on_total=lambda total, there: progress.update(bar, total=total, completed=there),
             on_caption=lambda: progress.advance(bar),

@@ -1,0 +1,11 @@
+"""The rate that the throughput benchmark gives."""
+
+import pytest
+
+from benchmarks.throughput import steady_rate
+
+
+def test_the_rate_leaves_out_a_window_at_either_end():
+    """Two at a time, each pair 0.5 s after the last: four a second, however long the start took."""
+    times = [7.0, 7.0, 7.5, 7.5, 8.0, 8.0, 8.5, 8.5, 9.0, 9.0]
+    assert steady_rate(times, window=2) == pytest.approx((10 - 4) / (9.0 - 7.5))
