@@ -131,6 +131,24 @@ def merge_shards(
             different lists of images, or were made differently.
         [`~data.BadRowsError`]: if captions are missing, there twice, or of another shard. Lists all
             of them.
+
+    Example:
+
+    ```python
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> rows = [ImageRow(name, folder / name) for name in ("a.png", "b.png", "c.png")]
+    >>> files = [folder / "1.jsonl", folder / "2.jsonl"]
+    >>> for number, file in enumerate(files, start=1):
+    ...     with file.open("w") as shard:
+    ...         for row in begin_shard(file, rows, f"{number}/2", {"model": "m"}):
+    ...             line = {"id": row.id, "image": row.id, "caption": "A cup.", "model": "m"}
+    ...             print(json.dumps(line), file=shard)
+    >>> merged = merge_shards(files, folder / "all.jsonl")
+    >>> [row["id"] for _, row in read_jsonl(merged.out)]
+    ['a.png', 'b.png', 'c.png']
+
+    ```
     """
     paths, out = [Path(path) for path in shards], Path(out)
     if out.exists():
