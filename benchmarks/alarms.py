@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reproduction.arms import ARMS
+from benchmarks.reproduction.report import read_results
 from benchmarks.reproduction.runs import read_runs
 from benchmarks.results_file import RESULTS
 from trl_balcap.report.alarms import WINDOW, alarms
 
-__all__ = ["ends", "first_heard", "heard", "judge_table", "logged", "table"]
+__all__ = ["ends", "first_heard", "heard", "judge_table", "logged", "reproduced", "table"]
 
 REWARDS = ("precision", "recall", "linguistic")
 BY_STEPS = ("dead_reward", "precision_traded", "grades_alike")
@@ -111,8 +112,13 @@ def table(found: Mapping[str, Counter[str]]) -> str:
     return "\n".join([*lines, "", f"Silent in all seeds: {', '.join(silent)}."])
 
 
+def reproduced(file: Path) -> list[dict[str, Any]]:
+    """The runs of the reproduction's page, without the longer ones."""
+    return [run for seeds in read_results(file).values() for run in seeds.values()]
+
+
 def main(folder: Path = RESULTS) -> None:
-    print(table(heard(read_runs(folder / "reproduce.jsonl"))), end="\n\n")
+    print(table(heard(reproduced(folder / "reproduce.jsonl"))), end="\n\n")
     print(judge_table(read_runs(folder / "alarms.jsonl")))
 
 

@@ -87,7 +87,7 @@ def test_items_are_seen_before_they_are_taken():
         ({"judge_lag": 2}, "0 or 1, got 2"),
         ({"judge_lag": 1, "num_iterations": 2}, "num_iterations=2"),
         ({"judge_lag": 1, "steps_per_generation": 4}, "steps_per_generation=4 with gradient_acc"),
-        ({"judge_lag": 1, "judge_lookahead": False}, "judge_lookahead=False forbids"),
+        ({"judge_lag": 1, "judge_lookahead": False}, "judge_lag=1 needs judge_lookahead"),
     ],
 )
 def test_settings_that_cannot_be(config, message):

@@ -148,7 +148,7 @@ def test_an_error_on_the_way_is_handed_on():
 
     with pytest.raises(MemoryError):
         ahead.generate_later(batches[0], fails)
-    with pytest.raises(RuntimeError, match="does not support judge_lag=1"):
+    with pytest.raises(RuntimeError, match="to be generated only"):
         ahead.generate_later(batches[0], lambda batch: "scored, where it was to be left")
     assert ahead.keep(batches[0], "a") == "a"  # nobody leaves any more
 

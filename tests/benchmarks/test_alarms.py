@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def heard():
-    return alarms.heard(read_runs(RESULTS / "reproduce.jsonl"))
+    return alarms.heard(alarms.reproduced(RESULTS / "reproduce.jsonl"))
 
 
 def test_the_full_method_is_silent_in_all_seeds(heard):

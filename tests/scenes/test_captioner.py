@@ -220,5 +220,5 @@ def test_scenes_on_disk_are_a_dataset(tmp_path):
         assert image.tobytes() == rows[2]["image"].tobytes()
     dataset = load_captions(tmp_path / "scenes")
     assert list(dataset["reference"]) == [row["reference"] for row in rows]
-    with pytest.raises(FileExistsError, match="does not overwrite"):
+    with pytest.raises(FileExistsError, match="is not overwritten"):
         write_scenes(tmp_path / "scenes", 3)
