@@ -140,6 +140,18 @@ def test_logs_say_which_reward_is_dead(tiny_qwen, scenes, tmp_path):
     assert log["frac_reward_zero_std"] == 0.0
 
 
+def test_a_reward_of_weight_0_keeps_no_group_alive(tiny_qwen, scenes, tmp_path):
+    def constant_reward(completions, **kwargs):
+        return [0.1] * len(completions)
+
+    rewards = [constant_reward, even_reward]
+    for weights, dead in (([1.0, 0.0], 1.0), ([0.0, 1.0], 0.0)):
+        trainer, _ = train(
+            tiny_qwen, scenes, tmp_path / str(dead), rewards, max_steps=1, reward_weights=weights
+        )
+        assert trainer.state.log_history[0]["frac_reward_zero_std"] == dead
+
+
 def test_a_batch_without_spread_moves_nothing(tiny_qwen, scenes, tmp_path):
     def constant_reward(completions, **kwargs):
         return [0.1] * len(completions)

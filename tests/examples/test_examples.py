@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, DatasetDict, Image
 
 from trl_balcap.demo import demo_config, run_demo
 from trl_balcap.scenes.make import write_scenes
@@ -91,6 +92,23 @@ def test_train_qwen_trains_without_references(tiny_qwen, tmp_path, monkeypatch):
     assert asked["linguistic"] > 0
     assert "cover" not in asked
     assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_train_qwen_resumes_and_reads_the_split_of_its_training_data_alone(
+    tiny_qwen, tmp_path, monkeypatch
+):
+    """The eval set is a file, which has no split "extra"; `True` is no folder."""
+    write_scenes(tmp_path / "scenes", 8)
+    captions = tmp_path / "scenes" / "captions.jsonl"
+    pictures = sorted(map(str, (tmp_path / "scenes" / "images").iterdir()))
+    saved = Dataset.from_dict({"image": pictures, "reference": ["There is one thing."] * 8})
+    DatasetDict({"extra": saved.cast_column("image", Image())}).save_to_disk(tmp_path / "saved")
+    words = ["--dataset", str(tmp_path / "saved"), "--dataset_split", "extra"]
+    words += ["--eval_dataset", str(captions), "--output_dir", str(tmp_path / "out")]
+    words += ["--model_name_or_path", str(tiny_qwen), "--dtype", "float32", "--save_steps", "1"]
+    train_qwen(monkeypatch, *words)
+    train_qwen(monkeypatch, *words, "--resume_from_checkpoint", "True")
+    assert (tmp_path / "out" / "checkpoint-2").exists()  # it went on from step 1
 
 
 def test_train_qwen_without_arguments_is_the_demos_training_run(tmp_path, monkeypatch):
