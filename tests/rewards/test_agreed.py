@@ -80,9 +80,9 @@ def test_what_the_base_captioned_is_loaded_as_its_references(tmp_path):
     IMAGE.save(tmp_path / "a.png")
     row = {"id": "a.png", "image": "a.png", "caption": f"{STAR} {TWO}", "model": "m", "prompt": "?"}
     (tmp_path / "base.jsonl").write_text(json.dumps(row) + "\n")
-    [loaded] = load_captions(tmp_path / "base.jsonl")
+    loaded: Any = load_captions(tmp_path / "base.jsonl")[0]
     assert (loaded["reference"], loaded["prompt"][0]["content"]) == (row["caption"], "?")
-    columns = {"image": [loaded["image"]] * 4, "reference": [loaded["reference"]] * 4}
+    columns: Any = {"image": [loaded["image"]] * 4, "reference": [loaded["reference"]] * 4}
     assert score(GROUP, **columns)[0] == [1.0, 1.0, 1.0, 0.0]
 
 
