@@ -1,4 +1,4 @@
-"""The whole path on the embedded default: drawn scenes, the exact judge, a tiny captioner."""
+"""The full pipeline on the built-in default: drawn scenes, the exact judge, a tiny captioner."""
 
 from trl_balcap.demo.recipe import demo_config as demo_config
 from trl_balcap.demo.recipe import demo_scenes as demo_scenes

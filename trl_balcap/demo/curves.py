@@ -1,4 +1,4 @@
-"""Reward curves of a run, from the trainer's log."""
+"""Plots the reward curves of a run from the trainer's log."""
 
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,19 @@ def plot_reward_curves(
     log_history: list[dict[str, Any]], path: str | Path, *, window: int = 10
 ) -> None:
     """
-    Draw each reward's mean over steps, and the mean length ratio where it was logged.
+    Plot each reward's mean over steps, and the mean length ratio if it was logged.
 
     Args:
         log_history (`list[dict]`):
             `trainer.state.log_history`.
         path (`str` or `Path`):
-            PNG to write.
+            Output PNG.
         window (`int`, *optional*, defaults to `10`):
             Steps in the moving mean, drawn over the faint raw values; fewer at the start, and at
-            most a fifth of the run, so that a short run's last point is its last value.
+            most a fifth of the run, so that the last point of a short run is its last value.
 
     Raises:
-        `ValueError`: where the log has no reward.
+        `ValueError`: if the log has no reward.
     """
     steps = [log for log in log_history if any(key.startswith("rewards/") for key in log)]
     if not steps:
@@ -43,7 +43,7 @@ def plot_reward_curves(
         if key.startswith("rewards/") and key.endswith("/mean")
     ]
     has_ratio = "length_gate/ratio" in steps[0]
-    # Figure and not pyplot, which would choose a backend for the whole process.
+    # Figure rather than pyplot, which would choose a backend for the whole process.
     figure = Figure(figsize=(5.5 * (1 + has_ratio), 3.6), layout="tight")
     axes = figure.subplots(1, 1 + has_ratio, squeeze=False)
     for name in names:
@@ -71,6 +71,6 @@ def _curve(
     sums = np.concatenate([[0.0], np.cumsum(y)])
     last = np.arange(1, len(y) + 1)
     first = np.maximum(last - window, 0)
-    smooth = (sums[last] - sums[first]) / (last - first)  # over fewer steps where a run begins
-    marker = "o" if len(y) < 5 else None  # a line of one point is not seen
+    smooth = (sums[last] - sums[first]) / (last - first)  # over fewer steps at the start
+    marker = "o" if len(y) < 5 else None  # a line with one point is invisible
     axis.plot(x, smooth, color=raw.get_color(), linewidth=2, marker=marker, label=label)

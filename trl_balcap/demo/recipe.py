@@ -1,4 +1,4 @@
-"""The demo's recipe: which scenes, which settings."""
+"""The demo's recipe: its scenes and settings."""
 
 import warnings
 from pathlib import Path
@@ -17,13 +17,13 @@ TRAIN_SCENES = 1000
 
 def demo_config(output_dir: str | Path, *, seed: int = 0, max_steps: int = 120) -> BalCapConfig:
     """
-    The demo's recipe: 8 scenes x 8 captions a step, minutes on two CPU cores.
+    The demo's recipe: 8 scenes x 8 captions per step, which takes minutes on two CPU cores.
 
     Args:
         output_dir (`str` or `Path`):
-            Where checkpoints go.
+            Where to save checkpoints.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of data order and sampling.
+            Seed for data order and sampling.
         max_steps (`int`, *optional*, defaults to `120`):
             Optimizer steps.
 
@@ -39,7 +39,7 @@ def demo_config(output_dir: str | Path, *, seed: int = 0, max_steps: int = 120) 
     ```
     """
     with warnings.catch_warnings():
-        # transformers 5.23 renames gradient_checkpointing, releases before do not know the new
+        # transformers 5.23 renames gradient_checkpointing; earlier releases do not know the new
         # name.
         warnings.simplefilter("ignore", FutureWarning)
         return BalCapConfig(
@@ -65,22 +65,22 @@ def demo_config(output_dir: str | Path, *, seed: int = 0, max_steps: int = 120) 
 
 def demo_scenes(output_dir: str | Path, *, rows: int = TRAIN_SCENES, seed: int = 0) -> Dataset:
     """
-    The demo's training data: scenes drawn into `output_dir/scenes/train`, loaded as a user's are.
+    The demo's training data: scenes drawn into `output_dir/scenes/train`, loaded like user data.
 
     Args:
         output_dir (`str` or `Path`):
-            The run folder. Scenes that an earlier run of the same seed drew there are taken again.
+            The run folder. Scenes drawn there by an earlier run with the same seed are reused.
         rows (`int`, *optional*, defaults to `1000`):
             Number of scenes.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of the scenes.
+            Seed for the scenes.
 
     Returns:
-        `Dataset`: columns `prompt`, `image`, `reference`.
+        `Dataset`: With columns `prompt`, `image` and `reference`.
     """
     folder = Path(output_dir) / "scenes" / f"train_{rows}_{seed}"
     captions = folder / "captions.jsonl"
-    # Written last, so where it exists the images do too.
+    # Written last, so if it exists, the images do too.
     return load_captions(
         captions if captions.exists() else write_scenes(folder, rows, seed=seed), prompt=PROMPT
     )

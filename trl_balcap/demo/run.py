@@ -1,7 +1,7 @@
-"""The whole path on the embedded default: drawn scenes, the exact judge, a tiny captioner.
+"""The full pipeline on the built-in default: drawn scenes, the exact judge, a tiny captioner.
 
-`trl-balcap demo` trains it with [`BalCapTrainer`] and prints its captions' scores before and after.
-`examples/train_qwen.py` without arguments is the same training run.
+`trl-balcap demo` trains the captioner with [`BalCapTrainer`] and prints its captions' scores before
+and after. `examples/train_qwen.py` without arguments is the same training run.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from trl_balcap.trainer import BalCapTrainer
 __all__ = ["HeldOutScores", "evaluate_captioner", "run_demo"]
 
 HELD_OUT_SCENES = 128
-HELD_OUT_SEED = 1_000_000  # far from any seed that training scenes are drawn with
+HELD_OUT_SEED = 1_000_000  # far from any seed used for training scenes
 
 CARD = {
     "name": "trl-balcap-demo-captioner",
@@ -44,11 +44,11 @@ CARD = {
     "dataset": "drawn scenes with their exact descriptions",
     "license": "apache-2.0",
 }
-"""What the card of the demo's checkpoint says of it."""
+"""What the model card says about the demo's checkpoint."""
 
 
 class HeldOutScores(NamedTuple):
-    """Captions of held-out images and what the judge makes of them."""
+    """Captions of held-out images and the judge's scores for them."""
 
     captions: list[str]
     precision: list[float | None]
@@ -56,7 +56,7 @@ class HeldOutScores(NamedTuple):
     linguistic: list[float | None]
     length_ratio: list[float]
     observations: dict[str, list[dict[str, Any]]]
-    """What each reward saw of each caption, by the reward's name."""
+    """What each reward saw of each caption, keyed by reward name."""
 
     @property
     def scores(self) -> CorpusScores:
@@ -77,7 +77,7 @@ def evaluate_captioner(
     seed: int = 0,
 ) -> HeldOutScores:
     """
-    Caption a dataset and have the three rewards judge the captions, without a length gate.
+    Caption a dataset and score the captions with the three rewards, without a length gate.
 
     Args:
         model (`PreTrainedModel`), processor (`ProcessorMixin`):
@@ -85,11 +85,11 @@ def evaluate_captioner(
         dataset (`Dataset`):
             With columns `image` and `reference`.
         judge ([`Judge`]):
-            Who judges.
+            The judge.
         temperature (`float`, *optional*, defaults to `0.0`):
-            0 is greedy.
+            Sampling temperature; 0 is greedy.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of the sampling.
+            Seed for sampling.
 
     Returns:
         [`HeldOutScores`].
@@ -139,9 +139,9 @@ def run_demo(
 
     Args:
         output_dir (`str` or `Path`):
-            The run folder. Gets `scenes/`, `before/` (the captioner as it comes), `checkpoint/`
-            (as it was trained), `captions_before_after.jsonl`, `reward_curves.png`, `table.json`
-            and `report.html`, the page that shows all captions with their verdicts.
+            The run folder. It will contain `scenes/`, `before/` (the captioner as shipped),
+            `checkpoint/` (after training), `captions_before_after.jsonl`, `reward_curves.png`,
+            `table.json` and `report.html`, which shows all captions with their verdicts.
         seed (`int`, *optional*, defaults to `0`):
             The same seed gives the same table.
         max_steps (`int`, *optional*, defaults to `120`):
@@ -149,15 +149,15 @@ def run_demo(
         callbacks (`Sequence[TrainerCallback]`, *optional*):
             Callbacks for the trainer.
         on_evaluated (`Callable`, *optional*):
-            Called with `"before"` and `"after"` when the captions of one way of decoding are
-            scored.
+            Called with `"before"` or `"after"` each time the captions of one decoding method have
+            been scored.
 
     Returns:
         `dict`: `"sampled"` and `"greedy"`, each with the [`HeldOutScores`] before and after.
 
     Raises:
-        `FileExistsError`: where `output_dir` holds a run already.
-        `ValueError`: for fewer steps than one.
+        `FileExistsError`: if `output_dir` already contains files.
+        `ValueError`: if `max_steps` is less than one.
     """
     if max_steps < 1:
         raise ValueError(f"The demo trains for 1 step or more, got {max_steps}.")
@@ -177,8 +177,7 @@ def run_demo(
     temperatures = {"sampled": 1.0, "greedy": 0.0}
 
     with warnings.catch_warnings(), _one_thread():
-        # TRL asks transformers by a name that transformers is about to drop; not the reader's
-        # doing.
+        # TRL uses a name that transformers is about to drop; users can do nothing about it.
         warnings.filterwarnings(
             "ignore", message=".is_gradient_checkpointing", category=FutureWarning
         )
@@ -210,9 +209,9 @@ def run_demo(
         before = evaluate("before")
         trainer.train()
         trainer.save_model(str(output_dir / "checkpoint"))
-        (output_dir / "trainer" / "README.md").unlink()  # the card is beside the weights
+        (output_dir / "trainer" / "README.md").unlink()  # the card is next to the weights
         after = evaluate("after")
-        trainer.save_state()  # the log, which the report shows
+        trainer.save_state()  # saves the log, which the report shows
 
     results = {name: (before[name], after[name]) for name in temperatures}
     _write_captions(output_dir / "captions_before_after.jsonl", held_out, results)
@@ -231,7 +230,7 @@ def run_demo(
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums in the same order on every machine: more threads are other roundings, other captions."""
+    """Add in the same order on every machine: other thread counts round and caption differently."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

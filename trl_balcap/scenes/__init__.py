@@ -1,1 +1,1 @@
-"""The embedded default: a drawn world, its exact judge and a tiny captioner."""
+"""The built-in default: a drawn world, its exact judge and a tiny captioner."""

@@ -1,8 +1,8 @@
 """
-The exact judge's answers to the questions of the other rewards: multiple choice, criteria, ranks.
+The exact judge's answers to the other rewards' questions: multiple choice, criteria, ranks.
 
-Each is a rule about what the sentences claim, so a sentence outside the grammar says nothing, meets
-no criterion, and only worsens a rank.
+Each answer follows a rule about what the sentences claim, so a sentence outside the grammar says
+nothing, meets no criterion, and can only worsen a rank.
 """
 
 import random
@@ -28,12 +28,12 @@ __all__ = [
 ]
 
 SAYS = "It says: "
-"""Start of the exact judge's criteria, followed by the sentence that a caption must say."""
+"""Prefix of the exact judge's criteria; the sentence that a caption must contain follows it."""
 
 
 def asked_about(scene: Scene, count: int) -> list[dict[str, Any]]:
     """
-    The first `count` multiple-choice questions about a scene, always the same.
+    The first `count` multiple-choice questions about a scene, the same on every call.
 
     Example:
 
@@ -57,7 +57,7 @@ def asked_about(scene: Scene, count: int) -> list[dict[str, Any]]:
 
 def chosen(question: str, options: Sequence[str], caption: str) -> int:
     """
-    Number of the option that a caption gives, from 1; 0 if it gives none or several.
+    Number of the option that a caption supports, from 1; 0 if it supports none or several.
 
     Example:
 
@@ -79,7 +79,7 @@ def chosen(question: str, options: Sequence[str], caption: str) -> int:
 
 def guessed(question: str, options: Sequence[str]) -> int:
     """
-    Number of the option that the question's own words give away, from 1; 0 if there is none.
+    Number of the option that the question's own wording gives away, from 1; 0 if none is.
 
     Example:
 
@@ -96,8 +96,8 @@ def guessed(question: str, options: Sequence[str]) -> int:
 
 def criteria_of(references: Sequence[str], scene: Scene) -> list[dict[str, Any]]:
     """
-    A criterion for each thing that some reference says and the scene shows, with weight 3 if all
-    references say it, 2 if more than half do, else 1.
+    A criterion for each fact that at least one reference states and the scene shows. The weight is
+    3 if all references state it, 2 if more than half do, and 1 otherwise.
 
     Example:
 
@@ -127,7 +127,7 @@ def criteria_of(references: Sequence[str], scene: Scene) -> list[dict[str, Any]]
 
 def criteria_met(text: str, criteria: Sequence[str]) -> list[bool]:
     """
-    Whether a caption says what each criterion asks for, and nothing else about that cell.
+    Whether a caption says what each criterion asks for and nothing different about that cell.
 
     Example:
 
@@ -152,7 +152,7 @@ def criteria_met(text: str, criteria: Sequence[str]) -> list[bool]:
 
 def places(texts: Sequence[str], scene: Scene) -> list[int]:
     """
-    The rank of each caption, by the F1 of what it says correctly, then by how it reads.
+    The rank of each caption, by the F1 of what it gets right, then by how well it reads.
 
     Example:
 

@@ -2,9 +2,9 @@
 The published benchmarks on drawn scenes: their data, and the exact judge's answers to their
 questions.
 
-The judge knows the questions of DCScore, CaptionQA and CapArena-Auto in this package's words, so
-that every metric runs without a key and without a download. It answers from what it is sent: the
-texts, and the pixels of the image.
+The judge recognises the questions of DCScore, CaptionQA and CapArena-Auto as this package words
+them, so every metric runs without an API key or a download. It answers only from what it is sent:
+the text and the pixels of the image.
 """
 
 import json
@@ -52,10 +52,10 @@ def benchmark_answer(text: str, look: Callable[[], Scene]) -> str | None:
         text (`str`):
             The user's turn.
         look (`Callable`):
-            Gives the scene of the image that came along.
+            Returns the scene in the image sent with the text.
 
     Returns:
-        `str` or `None`: The reply; `None` where the text is no such question.
+        `str` or `None`: The reply; `None` if the text is not such a question.
 
     Example:
 
@@ -91,8 +91,8 @@ def benchmark_answer(text: str, look: Callable[[], Scene]) -> str | None:
 
 def scene_questions(scene: Scene, rng: random.Random) -> list[dict[str, Any]]:
     """
-    Multiple-choice questions about a scene, in CaptionQA's form: colour and shape of each thing,
-    and their number.
+    Multiple-choice questions about a scene, in CaptionQA's format: the colour and shape of each
+    thing, and the number of things.
     """
     questions: list[dict[str, Any]] = []
 
@@ -112,20 +112,20 @@ def scene_questions(scene: Scene, rng: random.Random) -> list[dict[str, Any]]:
 
 def write_benchmarks(folder: str | Path, n: int, seed: int = 0) -> dict[str, Path]:
     """
-    Write scenes with the data of each benchmark in its published form, and captions of two
+    Write scenes with each benchmark's data in its published format, and captions from two
     captioners, "good" and "poor".
 
     Args:
-        folder (`str` or `Path`): Folder to write; made if missing.
+        folder (`str` or `Path`): Output folder; created if missing.
         n (`int`): Number of scenes.
         seed (`int`, *optional*, defaults to `0`): The same seed gives the same files.
 
     Returns:
-        `dict[str, Path]`: "dcscore", "captionqa" and "caparena": the data; "good" and "poor":
-        captions.
+        `dict[str, Path]`: The data under "dcscore", "captionqa" and "caparena"; the captions under
+        "good" and "poor".
 
     Raises:
-        `FileExistsError`: if the folder holds scenes already.
+        `FileExistsError`: if the folder already contains scenes.
     """
     folder = Path(folder)
     listed = write_scenes(folder, n, seed)
@@ -144,7 +144,7 @@ def write_benchmarks(folder: str | Path, n: int, seed: int = 0) -> dict[str, Pat
                 "oracle_facts": decompose(row["reference"]),
             }
         )
-        identity = Path(name).stem  # as CaptionQA's "nat_001" is of nat_001.jpg
+        identity = Path(name).stem  # like CaptionQA's "nat_001" for nat_001.jpg
         about = {"id": identity, "questions": scene_questions(scene, rng), "domain": "natural"}
         questions.append(about)
         asked += [
@@ -186,7 +186,7 @@ def _scene_of(reference: str) -> Scene:
 
 
 def _extracted(caption: str) -> list[dict[str, Any]]:
-    """Facts of a caption; commentary is not relevant."""
+    """The facts in a caption; commentary is marked as not relevant."""
     return [
         {"fact": fact, "relevance": int(not isinstance(parse_sentence(fact), MetaClaim))}
         for fact in decompose(caption)
@@ -194,7 +194,7 @@ def _extracted(caption: str) -> list[dict[str, Any]]:
 
 
 def _matched(facts: list[dict[str, Any]], oracle: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each fact with the annotated fact about the same place or number, right or wrong."""
+    """Each fact with the annotated fact about the same place or the count, right or wrong."""
     subjects = {_subject(entry["fact"]): entry["id"] for entry in reversed(oracle)}
     return [
         {"fact": e["fact"], "matched_oracle_id": subjects.get(_subject(e["fact"]), "None")}
@@ -210,7 +210,7 @@ def _subject(fact: str) -> object:
 
 
 def _letter(text: str) -> str:
-    """The option that the caption names; "cannot answer" where it tells nothing."""
+    """The option that the caption names; "cannot answer" if it names none."""
     blocks = text.split("\n\n")
     options = {line[3:]: line[0] for line in blocks[-2].splitlines()[1:]}
     question = blocks[-3].removeprefix("Question:\n")
@@ -222,7 +222,7 @@ def _letter(text: str) -> str:
 
 def values_told(question: str, caption: str) -> list[str]:
     """
-    Each value that a caption tells to a question of [`scene_questions`], in its order.
+    Each value that a caption gives for a question from [`scene_questions`], in caption order.
 
     Example:
 
@@ -260,7 +260,7 @@ def _key(question: dict[str, Any]) -> str:
 
 
 def _boxed(text: str) -> str:
-    """The option that the caption names, or Z, which is none, in the form that Prism reads."""
+    """The option that the caption names, or Z for none, in the format that Prism reads."""
     caption, _, asked = text.removeprefix(_PRISM[0]).partition(_PRISM[1])
     question, *options = asked.splitlines()
     letters = {option[3:]: option[0] for option in options}
@@ -269,7 +269,7 @@ def _boxed(text: str) -> str:
 
 
 def _better(first: str, second: str, scene: Scene) -> str:
-    """The caption with the higher F1 of right assertions and facts of the scene."""
+    """The caption whose correct assertions have the higher F1 against the scene's facts."""
     scores = [caption_f1(caption, scene) for caption in (first, second)]
     reason = f"the first says {scores[0]:.2f} of the image, the second {scores[1]:.2f}."
     if scores[0] == scores[1]:
@@ -279,7 +279,7 @@ def _better(first: str, second: str, scene: Scene) -> str:
 
 
 def caption_f1(caption: str, scene: Scene) -> float:
-    """F1 of a caption's right assertions and the facts of the scene."""
+    """F1 of a caption's correct assertions against the scene's facts."""
     said, wanted = decompose(caption), decompose(describe(scene))
     if not said or not wanted:
         return 0.0
@@ -289,7 +289,7 @@ def caption_f1(caption: str, scene: Scene) -> float:
 
 
 def _listed(text: str) -> list[dict[str, Any]]:
-    """Entries of the list that the prompts of DCScore hold, one an own line."""
+    """Entries of the list in a DCScore prompt, one per line."""
     lines = re.findall(r"^  (\{.*\}),$", text, flags=re.MULTILINE)
     return [json.loads(line) for line in lines]
 

@@ -1,8 +1,8 @@
 """Train the shipped captioner from scratch: `trl-balcap scenes captioner --out DIR`.
 
-First it learns perfect captions. Then it is weakened on purpose, on captions by an author who
-overlooks, confuses and rambles (`weak_caption`), so that reinforcement learning has something to
-mend. Several of the author's faults depend on the scene and happen more often than not; therefore
+It first learns perfect captions. It is then weakened on purpose, on captions by an author who
+overlooks and confuses things and rambles (`weak_caption`), so that reinforcement learning has
+something to fix. Several of these faults depend on the scene and happen more often than not, so
 greedy decoding shows them too.
 """
 
@@ -40,12 +40,12 @@ WEAK_FAULTS = Faults(
     short=0.10,
     long=0.10,
 )
-"""Faults of the weak author that depend on nothing."""
+"""The weak author's faults that do not depend on the scene."""
 
 _CONFUSED = 0.55  # chance that purple is called blue, and a triangle a star
-_OVERLOOKED = 0.55  # chance that the things in the bottom row are overlooked
-_CARELESS = 0.55  # chance that a thing in the right column is noted as in a list, without a verb
-_COUNT_AGAIN = 0.55  # chance that the count is said again after the first thing, if that is large
+_OVERLOOKED = 0.55  # chance that things in the bottom row are overlooked
+_CARELESS = 0.55  # chance that a thing in the right column is listed without a verb
+_COUNT_AGAIN = 0.55  # chance that the count is repeated after the first thing, if it is large
 _REMARK = 0.55  # chance that the caption ends with a favourite remark
 
 
@@ -54,7 +54,7 @@ def weak_caption(scene: Scene, rng: random.Random) -> str:
 
     Args:
         scene (`Scene`): What to describe.
-        rng (`random.Random`): Source of chance; the same state gives the same caption.
+        rng (`random.Random`): Source of randomness; the same state gives the same caption.
 
     Returns:
         `str`: The caption.
@@ -104,20 +104,20 @@ def train_on(
     pool: int = 1,
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Teach a captioner to write as `write` writes: AdamW, warm-up, cosine, cross-entropy on the
-    caption alone.
+    """Teach a captioner to write like `write`: AdamW, warm-up, cosine decay, and cross-entropy on
+    the caption only.
 
     Args:
-        write (`Callable`): `write(scene, rng)` gives the caption to learn.
+        write (`Callable`): `write(scene, rng)` returns the caption to learn.
         model, processor: The captioner, changed in place.
         steps (`int`): Optimiser steps.
         learning_rate (`float`): Peak learning rate.
-        seed (`int`): Seed of scenes and captions.
+        seed (`int`): Seed for scenes and captions.
         batch_size (`int`, *optional*, defaults to `32`): Scenes per step.
         pool (`int`, *optional*, defaults to `1`):
-            Batches drawn at a time and sorted by length, which saves padding where lengths differ
-            much.
-        report (`Callable`, *optional*): Takes a line of progress, twenty times in all.
+            Batches drawn at a time and sorted by length, which saves padding when lengths vary a
+            lot.
+        report (`Callable`, *optional*): Called with a line of progress, twenty times in total.
     """
     rng = random.Random(seed)
     messages = [
@@ -153,7 +153,7 @@ def train_on(
         )
         lengths = [len(ids) for ids in processor.tokenizer(list(captions))["input_ids"]]
         labels = torch.full_like(batch["input_ids"], -100)  # (B, T)
-        for row, length in enumerate(lengths):  # padding is on the left: captions end together
+        for row, length in enumerate(lengths):  # padding is on the left, so captions end together
             labels[row, -length:] = batch["input_ids"][row, -length:]
         loss = model(**batch, labels=labels).loss
         optimizer.zero_grad()
@@ -169,7 +169,7 @@ def train_on(
 def _pool_of_batches(
     write: Callable[[Scene, random.Random], str], rng: random.Random, batch_size: int, pool: int
 ) -> list[list[tuple[Scene, str]]]:
-    """`pool` batches in random order, each of captions that are about as long."""
+    """`pool` batches in random order, each of captions of similar length."""
     scenes = [random_scene(rng) for _ in range(pool * batch_size)]
     pairs = [(scene, write(scene, rng) + "<|im_end|>") for scene in scenes]
     pairs.sort(key=lambda pair: len(pair[1]))
@@ -187,14 +187,14 @@ def build_captioner(
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
     """
-    Build the captioner and write it in half precision: about ten minutes on one core.
+    Build the captioner and save it in half precision. This takes about ten minutes on one core.
 
     Args:
-        out (`str` or `Path`): Folder to write.
-        seed (`int`, *optional*, defaults to `0`): Seed of weights, scenes and captions.
+        out (`str` or `Path`): Output folder.
+        seed (`int`, *optional*, defaults to `0`): Seed for weights, scenes and captions.
         clean_steps (`int`, *optional*, defaults to `700`): Steps on perfect captions.
         weak_steps (`int`, *optional*, defaults to `600`): Steps on captions by the weak author.
-        report (`Callable`, *optional*): Takes a line of progress.
+        report (`Callable`, *optional*): Called with each line of progress.
     """
     build_qwen(Path(out), seed=seed, hidden_size=128, num_layers=3)
     processor = AutoProcessor.from_pretrained(out)
@@ -214,6 +214,6 @@ def build_captioner(
             report=report,
         )
     model.save_pretrained(out)
-    # Loaded in half precision, so that every part of the configuration says so too.
+    # Load in half precision so that every part of the configuration records it too.
     halved = AutoModelForImageTextToText.from_pretrained(out, dtype="bfloat16")
     halved.save_pretrained(out)

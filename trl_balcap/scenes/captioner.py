@@ -1,8 +1,8 @@
 """The tiny captioners: real architectures and real processors, small enough for two CPU cores.
 
 `captioner_path` is the shipped Qwen2.5-VL checkpoint, weak on purpose (see `build_captioner`).
-`build_qwen` and `build_llava` write checkpoints of random weights. All of them load with
-`AutoProcessor.from_pretrained` and `AutoModelForImageTextToText.from_pretrained`, and nothing else.
+`build_qwen` and `build_llava` write checkpoints with random weights. All of them load with just
+`AutoProcessor.from_pretrained` and `AutoModelForImageTextToText.from_pretrained`.
 """
 
 import random
@@ -35,10 +35,10 @@ from trl_balcap.scenes.world import CANVAS, random_scene
 __all__ = ["MAX_NEW_TOKENS", "PROMPT", "build_llava", "build_qwen", "captioner_path"]
 
 PROMPT = "Describe the image in detail."
-"""The one instruction that the captioners know."""
+"""The only instruction that the captioners know."""
 
 MAX_NEW_TOKENS = 100
-"""Room for twice the tokens of the longest reference, and the end token."""
+"""Enough for twice the tokens of the longest reference, plus the end token."""
 
 _PATCH = 14
 _CHAT_TEMPLATE = (
@@ -55,12 +55,12 @@ _CHAT_TEMPLATE = (
 def captioner_path() -> Path:
     """Folder of the shipped captioner.
 
-    On held-out scenes it has precision 0.55, recall 0.44 and linguistic quality 0.87 sampled at
-    temperature 1, and 0.63, 0.59 and 0.85 greedy (docs/scenes.md). 120 steps of training lift all
-    of them above 0.89.
+    On held-out scenes, it reaches precision 0.55, recall 0.44 and linguistic quality 0.87 when
+    sampled at temperature 1, and 0.63, 0.59 and 0.85 with greedy decoding (docs/scenes.md). 120
+    training steps raise all of them above 0.89.
 
     Returns:
-        `pathlib.Path`: A checkpoint folder, as `from_pretrained` wants it.
+        `pathlib.Path`: A checkpoint folder for `from_pretrained`.
 
     Example:
 
@@ -74,8 +74,8 @@ def captioner_path() -> Path:
 
 
 def _tokenizer(special_tokens: list[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE in which every word of the grammar is one token, and any text can be
-    written."""
+    """Byte-level BPE in which every word of the grammar is one token and any text can be
+    encoded."""
     rng = random.Random(0)
     faults = Faults(wrong=0.3, vague=0.3, meta=0.3, broken=0.5)
     captions = [faulty_caption(random_scene(rng, (1, 9)), rng, faults) for _ in range(1000)]
@@ -100,7 +100,7 @@ def _tokenizer(special_tokens: list[str]) -> PreTrainedTokenizerFast:
 
 
 def _end_and_padding(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    # Left out, a configuration class fills in the token numbers of a large vocabulary.
+    # If these are left out, configuration classes fill in the token ids of a large vocabulary.
     return {
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
@@ -113,17 +113,17 @@ def _generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
     return GenerationConfig(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        # A sampled image token has no image, and the trainer's next forward pass fails on it.
+        # A sampled image token has no image, so the trainer's next forward pass would fail on it.
         suppress_tokens=[token for token in tokenizer.all_special_ids if token not in ends],
         max_new_tokens=MAX_NEW_TOKENS,
     )
 
 
 def _enlarge_init(model: PreTrainedModel, factor: float) -> None:
-    """Multiply every weight matrix but the embeddings.
+    """Multiply every weight matrix except the embeddings.
 
-    transformers draws them with a deviation of 0.02, made for widths of thousands. At width 128
-    that is four times too small for the model to learn colours and shapes within minutes.
+    transformers draws them with a standard deviation of 0.02, which suits widths in the thousands.
+    At width 128, that is four times too small to learn colours and shapes within minutes.
     """
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -140,20 +140,19 @@ def build_qwen(
     num_vision_layers: int = 2,
     init_factor: float = 3.0,
 ) -> Path:
-    """Write a Qwen2.5-VL checkpoint of random weights, in which one visual token is one cell of the
-    board.
+    """Write a Qwen2.5-VL checkpoint with random weights, in which each visual token is one cell of
+    the board.
 
     Args:
-        path (`str` or `Path`): Folder to write; made if missing.
+        path (`str` or `Path`): Output folder; created if missing.
         seed (`int`, *optional*, defaults to `0`): The same seed gives the same weights.
         hidden_size (`int`, *optional*, defaults to `32`):
-            Width of language model and vision tower; a multiple of 32, so that four heads have an
-            even half.
+            Width of the language model and the vision tower; a multiple of 32, so that half the
+            width of each of the four heads is even.
         num_layers (`int`, *optional*, defaults to `2`): Layers of the language model.
         num_vision_layers (`int`, *optional*, defaults to `2`): Layers of the vision tower.
         init_factor (`float`, *optional*, defaults to `3.0`):
-            What the initial weight matrices are multiplied by; three makes training from scratch
-            work.
+            Factor applied to the initial weight matrices; three makes training from scratch work.
 
     Returns:
         `Path`: The folder.
@@ -229,19 +228,20 @@ def build_qwen(
 
 
 def build_llava(path: str | Path, *, seed: int = 0, hidden_size: int = 32) -> Path:
-    """Write a LLaVA-1.5 checkpoint of random weights, with the same tokenizer and 36 visual tokens.
+    """Write a LLaVA-1.5 checkpoint with random weights, the same tokenizer and 36 visual tokens.
 
     Args:
-        path (`str` or `Path`): Folder to write; made if missing.
+        path (`str` or `Path`): Output folder; created if missing.
         seed (`int`, *optional*, defaults to `0`): The same seed gives the same weights.
-        hidden_size (`int`, *optional*, defaults to `32`): Width of language model and vision tower.
+        hidden_size (`int`, *optional*, defaults to `32`):
+            Width of the language model and the vision tower.
 
     Returns:
         `Path`: The folder.
     """
     path = Path(path)
     tokenizer = _tokenizer(["<image>"])
-    # The tower's last layer stays unused: LLaVA reads the one before (vision_feature_layer=-2).
+    # LLaVA reads the tower's second-to-last layer (vision_feature_layer=-2); the last is unused.
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=hidden_size,

@@ -1,6 +1,6 @@
-"""A judge's side of the OpenAI chat-completions format: one handler, its faults and its counters.
+"""The judge's side of the OpenAI chat-completions format: a handler, its faults and its counters.
 
-It does next to nothing besides answering, so that what a benchmark measures is the client.
+It does almost nothing except answer, so that a benchmark measures the client.
 """
 
 import asyncio
@@ -57,11 +57,11 @@ class ChatServer:
             "in_flight": self.in_flight,
             "max_in_flight": self.max_in_flight,
             "faults": dict(self.faults_met),
-            "open_connections": len(self.http.connections) - 1,  # the one that asks for the stats
+            "open_connections": len(self.http.connections) - 1,  # minus the stats request's own
         }
 
     async def start(self, host: str, port: int) -> int:
-        # handler_cancellation: a client that gave up leaves no stalled handler behind.
+        # handler_cancellation: a client that gives up leaves no stalled handler behind.
         self.http = web.Server(
             self.handle,
             request_factory=self._request,  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ class ChatServer:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path.endswith("/chat/completions") and request.method == "POST":
-            # Counted from the first byte on, so that max_in_flight is what the client keeps open.
+            # Count from the first byte, so that max_in_flight is what the client keeps open.
             self.in_flight += 1
             self.max_in_flight = max(self.max_in_flight, self.in_flight)
             try:
@@ -127,7 +127,7 @@ class ChatServer:
             return self._meet("over_capacity", self._too_many_requests())
         fault, variant = None, 0
         if self.throws_dice:
-            # A question that is asked again has another ticket, and is the same question.
+            # A repeated question has a new ticket but is still the same question.
             ticket = oracle.ticket_of(messages)
             asked = body.replace(ticket.encode(), b"") if ticket else body
             key = hashlib.blake2b(asked, digest_size=16).digest()
@@ -182,7 +182,7 @@ class ChatServer:
 def _completion(
     model: str, message: dict[str, Any], finish_reason: str, prompt_characters: int
 ) -> web.Response:
-    prompt_tokens = prompt_characters // 4  # four characters a token: an estimate
+    prompt_tokens = prompt_characters // 4  # an estimate: four characters per token
     completion_tokens = len(message["content"] or "") // 4 + 1
     text = (
         f'{{"id":"chatcmpl-scenes","object":"chat.completion","created":{int(time.time())},'
@@ -209,4 +209,4 @@ def _reset(request: web.BaseRequest) -> web.Response:
         connection = request.transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         request.transport.abort()
-    return web.Response()  # goes nowhere: the connection is closed
+    return web.Response()  # never sent: the connection is closed

@@ -1,8 +1,8 @@
-"""The language of scenes: captions out of scenes, perfect and faulty ones.
+"""The language of scenes: perfect and faulty captions.
 
 A perfect caption starts with a count and then names each thing once, in raster order, position
 first: "There are two things. At the top left there is a large red circle. The middle right shows a
-small blue star." `faulty_caption` spoils such a caption in the ways in which captioners fail.
+small blue star." `faulty_caption` spoils such a caption in the ways that real captioners fail.
 `parsing` is the inverse of both.
 """
 
@@ -39,7 +39,7 @@ META_SENTENCES = (
     "The composition is balanced and lively.",
     "It tells a quiet story.",
 )
-"""Commentary about the picture: nobody would call it false, and nobody could point to it."""
+"""Commentary about the picture: nobody would call it false, but nobody could point to it."""
 
 TRUISMS = (
     "Something can be seen in the image.",
@@ -47,7 +47,7 @@ TRUISMS = (
     "The image shows at least one thing.",
     "There is something to see in the image.",
 )
-"""Commentary that is true of every picture: a judge that denies it is not reading."""
+"""Commentary that is true of every picture: a judge that rejects it is not reading."""
 
 TEMPLATES = (
     "At the {place} there is a {thing}.",
@@ -64,11 +64,11 @@ BROKEN_TEMPLATES = (
 
 @dataclass(frozen=True)
 class ThingClaim:
-    """There is such a thing at this place. An attribute that the sentence leaves open is `None`.
+    """A claim that there is such a thing at this place. Unspecified attributes are `None`.
 
     Args:
-        row (`str`), column (`str`): Where.
-        colour, shape, size (`str` or `None`): What; `None` where the sentence does not say.
+        row (`str`), column (`str`): Where it is.
+        colour, shape, size (`str` or `None`): What it is; `None` if the sentence does not say.
         well_formed (`bool`, *optional*, defaults to `True`): Whether the sentence is grammatical
             English.
     """
@@ -89,13 +89,13 @@ class ThingClaim:
 
     @property
     def thing(self) -> Thing | None:
-        """The thing claimed, or `None` where an attribute was left open."""
+        """The claimed thing, or `None` if an attribute is unspecified."""
         if self.colour is None or self.shape is None or self.size is None:
             return None
         return Thing(self.colour, self.shape, self.size, self.row, self.column)
 
     def holds_in(self, scene: Scene) -> bool:
-        """Whether the scene has a thing there that agrees with everything the claim says."""
+        """Whether the scene has a thing there that matches everything the claim says."""
         there = scene.at(self.row, self.column)
         return there is not None and all(
             said is None or said == seen
@@ -107,8 +107,8 @@ class ThingClaim:
         )
 
     def implies(self, other: "Claim") -> bool:
-        """Whether this claim being true makes `other` true: the same place, and at least as much
-        said."""
+        """Whether `other` is true whenever this claim is: it is about the same place and says no
+        more."""
         return (
             isinstance(other, ThingClaim)
             and other.cell == self.cell
@@ -125,7 +125,7 @@ class ThingClaim:
 
 @dataclass(frozen=True)
 class CountClaim:
-    """There are this many things in the picture."""
+    """A claim that there are this many things in the picture."""
 
     count: int
     well_formed: bool = True
@@ -133,7 +133,7 @@ class CountClaim:
     pointable = True
 
     def holds_in(self, scene: Scene) -> bool:
-        """Whether the scene has exactly so many things."""
+        """Whether the scene has exactly this many things."""
         return len(scene.things) == self.count
 
     def implies(self, other: "Claim") -> bool:
@@ -143,7 +143,7 @@ class CountClaim:
 
 @dataclass(frozen=True)
 class MetaClaim:
-    """Commentary: never false, never pointable."""
+    """Commentary: never false and never pointable."""
 
     text: str
 
@@ -160,7 +160,7 @@ class MetaClaim:
 
 
 Claim = ThingClaim | CountClaim | MetaClaim
-"""What one sentence says."""
+"""What a single sentence claims."""
 
 
 @dataclass(frozen=True)
@@ -168,22 +168,21 @@ class Faults:
     """How often `faulty_caption` goes wrong; every field is a probability between 0 and 1.
 
     Args:
-        wrong (`float`): Per thing, one of colour, shape and size is replaced; per count, the number
-            is.
-        vague (`float`): Per thing, one or two of colour, shape and size are left open ("a red
-            thing").
-        omit (`float`): Per thing and per count, it is left out.
-        invent (`float`): Per caption, a thing is named in a cell that is empty.
-        meta (`float`): Per sentence, commentary follows it.
-        repeat (`float`): Per thing, its sentence is said twice.
-        broken (`float`): Per thing and per count, the sentence is bad grammar (its meaning stays
-            clear).
-        disorder (`float`): Per caption, the sentences come in random order.
-        short (`float`): Per caption, it stops after the first or the second sentence.
-        long (`float`): Per caption, three to five sentences of commentary and repetition are added.
+        wrong (`float`): Per thing, replace one of colour, shape and size; per count, replace the
+            number.
+        vague (`float`): Per thing, leave out one or two of colour, shape and size ("a red thing").
+        omit (`float`): Per thing and per count, leave out the sentence.
+        invent (`float`): Per caption, name a thing in an empty cell.
+        meta (`float`): Per sentence, add commentary after it.
+        repeat (`float`): Per thing, repeat its sentence.
+        broken (`float`): Per thing and per count, make the sentence ungrammatical (its meaning
+            stays clear).
+        disorder (`float`): Per caption, put the sentences in random order.
+        short (`float`): Per caption, stop after the first or the second sentence.
+        long (`float`): Per caption, add three to five sentences of commentary and repetition.
 
     Raises:
-        `ValueError`: if a field is outside 0 and 1.
+        `ValueError`: if a field is not between 0 and 1.
     """
 
     wrong: float = 0.0
@@ -208,15 +207,15 @@ class Faults:
 
 
 def write_sentence(claim: Claim, rng: random.Random | None = None) -> str:
-    """Put a claim into words: `parse_sentence` reads the claim back.
+    """Put a claim into words that `parse_sentence` can read back.
 
     Args:
         claim (`ThingClaim`, `CountClaim` or `MetaClaim`): What to say.
         rng (`random.Random`, *optional*):
-            Chooses among the ways to say it. Without it the first one is taken.
+            Chooses among the ways to say it. Without it, the first one is used.
 
     Returns:
-        `str`: One sentence; in bad grammar where the claim is not `well_formed`.
+        `str`: One sentence, ungrammatical if the claim is not `well_formed`.
 
     Example:
 
@@ -257,12 +256,12 @@ def describe(scene: Scene, rng: random.Random | None = None, *, count: bool = Tr
     Args:
         scene (`Scene`): What to describe.
         rng (`random.Random`, *optional*):
-            Chooses one of the three templates for each thing. Without it the first one is used
-            throughout.
-        count (`bool`, *optional*, defaults to `True`): Start with the number of things.
+            Chooses one of the three templates for each thing. Without it, the first one is always
+            used.
+        count (`bool`, *optional*, defaults to `True`): Whether to start with the number of things.
 
     Returns:
-        `str`: One sentence per thing in raster order, after the count.
+        `str`: The count, then one sentence per thing in raster order.
 
     Example:
 
@@ -278,7 +277,7 @@ def describe(scene: Scene, rng: random.Random | None = None, *, count: bool = Tr
 
 
 def _spoil(claim: ThingClaim, rng: random.Random, faults: Faults) -> ThingClaim:
-    """The claim with a wrong attribute, with some left open, both, or as it was."""
+    """The claim with a wrong attribute, with some attributes left out, with both, or unchanged."""
     if rng.random() < faults.wrong:
         name = rng.choice(("colour", "shape", "size"))
         values = {"colour": tuple(COLOURS), "shape": SHAPES, "size": SIZES}[name]
@@ -291,11 +290,11 @@ def _spoil(claim: ThingClaim, rng: random.Random, faults: Faults) -> ThingClaim:
 
 
 def faulty_caption(scene: Scene, rng: random.Random, faults: Faults) -> str:
-    """A caption of a scene that fails as captioners fail, as often as `faults` says.
+    """A caption of a scene with the faults of real captioners, as often as `faults` specifies.
 
     Args:
         scene (`Scene`): What to describe.
-        rng (`random.Random`): Source of chance; the same state gives the same caption.
+        rng (`random.Random`): Source of randomness; the same state gives the same caption.
         faults (`Faults`): How often each fault happens. `Faults()` gives a perfect caption.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Scenes as a captioning dataset: in memory, or in a folder as users have theirs."""
+"""Scenes as a captioning dataset: in memory, or in a folder like a user's own data."""
 
 import json
 import random
@@ -17,7 +17,7 @@ def scene_rows(n: int, seed: int = 0) -> list[dict[str, Any]]:
     Args:
         n (`int`): Number of scenes.
         seed (`int`, *optional*, defaults to `0`):
-            The same seed gives the same rows, and the first rows do not depend on `n`.
+            The same seed gives the same rows; increasing `n` only appends rows.
 
     Returns:
         `list[dict]`: Rows with `image` (`PIL.Image.Image`) and `reference` (`str`).
@@ -45,10 +45,10 @@ def scene_rows(n: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def write_scenes(folder: str | Path, n: int, seed: int = 0) -> Path:
-    """Write scenes as PNG files with a `captions.jsonl` beside them.
+    """Write scenes as PNG files, along with a `captions.jsonl`.
 
     Args:
-        folder (`str` or `Path`): Folder to write; made if missing.
+        folder (`str` or `Path`): Output folder; created if missing.
         n (`int`): Number of scenes.
         seed (`int`, *optional*, defaults to `0`): The same seed gives the same files.
 
@@ -57,7 +57,7 @@ def write_scenes(folder: str | Path, n: int, seed: int = 0) -> Path:
         "..."}`.
 
     Raises:
-        `FileExistsError`: if the folder holds a `captions.jsonl` already.
+        `FileExistsError`: if the folder already contains a `captions.jsonl`.
     """
     folder = Path(folder)
     captions = folder / "captions.jsonl"

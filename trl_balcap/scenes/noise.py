@@ -1,4 +1,4 @@
-"""A judge that errs: the exact judge's replies with errors of a known kind and rate in them."""
+"""A judge that makes mistakes: the exact judge's replies with errors of known kind and rate."""
 
 import json
 import random
@@ -16,27 +16,27 @@ VERDICTS = ("correct", "pointable", "covered", "met", "choice")
 @dataclass(frozen=True)
 class Noise:
     r"""
-    Errors of a noisy judge, deterministic by seed, question and call.
+    Errors of a noisy judge, determined by the seed, the question and the call.
 
     Args:
         linguistic (`float`, *optional*, defaults to `0.0`):
-            Standard deviation of the normal noise on clarity, fluency and coherency each, in points
-            of 0 to 10; the sum is clipped to that range. A mean of three has `linguistic` /
-            $\sqrt{3}$.
+            Standard deviation of the normal noise added to each of clarity, fluency and coherency,
+            in points from 0 to 10; the result is clipped to that range. The mean of the three has a
+            standard deviation of `linguistic` / $\sqrt{3}$.
         flip (`float`, *optional*, defaults to `0.0`):
-            Probability that one `correct`, `pointable`, `covered` or `met` is turned round, or that
-            a `choice` is any of the options.
+            Probability that a `correct`, `pointable`, `covered` or `met` is inverted, or that a
+            `choice` is drawn at random from the options.
         turned (`tuple[str, ...]`, *optional*, defaults to all of these):
-            Which of these verdicts `flip` turns.
+            Which of these verdicts `flip` affects.
         every_call (`bool`, *optional*, defaults to `False`):
-            Whether [`Oracle`] errs anew in every call. `False`: the same question always gets the
-            same reply, as from a judge at temperature 0.
+            Whether [`Oracle`] draws new errors on every call. `False`: the same question always
+            gets the same reply, as from a judge at temperature 0.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of the errors.
+            Seed for the errors.
 
     Raises:
-        `ValueError`: for a negative `linguistic`, a `flip` outside 0 and 1, or a verdict that
-            there is none of.
+        `ValueError`: for a negative `linguistic`, a `flip` not between 0 and 1, or an unknown
+            verdict.
 
     Example:
 
@@ -72,13 +72,13 @@ class Noise:
         call: int = 0,
     ) -> dict[str, Any]:
         """
-        The reply with this judge's errors in it; `reply` itself stays as it is.
+        The reply with this judge's errors; `reply` itself is not changed.
 
         Args:
             question (`dict`): What was asked.
             reply (`dict`): The exact answer.
-            scene ([`Scene`], *optional*): What was seen, for the questions of `LOOKING`.
-            call (`int`, *optional*, defaults to `0`): Another number, other errors.
+            scene ([`Scene`], *optional*): What was seen, for the questions in `LOOKING`.
+            call (`int`, *optional*, defaults to `0`): A different number gives different errors.
         """
         if not self.linguistic and not self.flip:
             return reply

@@ -1,9 +1,9 @@
-r"""The exact judge of scenes: every question answered from what a judge is sent, and nothing else.
+r"""The exact judge of scenes: it answers every question only from what a judge is sent.
 
-It reads the question's JSON and looks at the pixels of the image, by the rules in `rules`.
+It reads the question's JSON and the pixels of the image, and applies the rules in `rules`.
 
-The policy is an adversary. Captions that order the judge about, close its JSON or imitate verdicts
-are sentences outside the grammar, and such a sentence scores nothing in any question.
+The policy is an adversary. Captions that give the judge orders, close its JSON or imitate verdicts
+are sentences outside the grammar, and such sentences score nothing on any question.
 """
 
 import base64
@@ -36,7 +36,7 @@ __all__ = [
 
 
 class QuestionError(ValueError):
-    """The messages hold no question that the exact judge knows; the message says what is wrong."""
+    """The messages contain no question the exact judge knows; the error says what is wrong."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -49,18 +49,18 @@ def answer(question: dict[str, Any], image: Image.Image | Scene | None = None) -
 
     Args:
         question (`dict`):
-            The user's JSON: `{"question": "decompose", "text": ...}` and so on for `verify`,
-            `cover`, `linguistic`, `look`, `read`, `parse`, `preflight`, and those of
+            The user's JSON: `{"question": "decompose", "text": ...}`, and likewise for `verify`,
+            `cover`, `linguistic`, `look`, `read`, `parse`, `preflight`, and the questions of
             [`~scenes.answers`]: `ask`, `quiz`, `choose`, `rubric`, `meet`, `rank`. Its `ticket`, if
             it has one, is the reply's last key.
         image (`PIL.Image.Image` or [`Scene`], *optional*):
-            What is looked at, where the question is about an image.
+            The image, if the question is about one.
 
     Returns:
         `dict`: The reply's JSON.
 
     Raises:
-        `QuestionError`: for an unknown question, a missing or misshapen key, an image that is
+        `QuestionError`: for an unknown question, a missing or malformed key, or an image that is
             missing or shows no scene.
 
     Example:
@@ -185,11 +185,11 @@ def _seen(image: Image.Image | Scene | None) -> Scene:
 
 
 # ---------------------------------------------------------------------------------------------
-# Scores without any judge call
+# Scores without a judge call
 
 
 class Scores(NamedTuple):
-    """The three rewards of one caption. `recall` is `None` where the reference has no unit."""
+    """The three rewards of one caption. `recall` is `None` if the reference has no units."""
 
     precision: float
     recall: float | None
@@ -206,26 +206,26 @@ def score(
     call: int = 0,
 ) -> Scores:
     r"""
-    The three rewards of one caption, equal to what the rewards compute out of the judge's replies.
+    The three rewards of one caption, equal to what the rewards compute from the judge's replies.
 
     $r_P = \mathrm{TP} / N$, $r_R = \mathrm{covered} / M$,
     $r_L = \mathrm{mean}(\mathrm{clarity}, \mathrm{fluency}, \mathrm{coherency}) / 10$ (BalCapRL).
 
     Args:
-        caption (`str`): The caption to score. A blank one scores 0 three times.
+        caption (`str`): The caption to score. A blank one scores 0 on all three.
         reference (`str`): The reference caption.
         image (`PIL.Image.Image` or [`Scene`]): What the caption is about.
         pointable (`bool`, *optional*, defaults to `True`):
-            Whether a true positive must be pointable too. `False` is the paper's ablation: being
-            verifiable is enough, and commentary counts.
-        noise ([`Noise`], *optional*): Scores by a noisy judge.
-        call (`int`, *optional*, defaults to `0`): Which of the noisy judge's opinions.
+            Whether a true positive must also be pointable. `False` is the paper's ablation: being
+            verifiable is enough, so commentary counts.
+        noise ([`Noise`], *optional*): Scores as a noisy judge would.
+        call (`int`, *optional*, defaults to `0`): Which of the noisy judge's calls to use.
 
     Returns:
         [`Scores`]: Each between 0 and 1.
 
-    Example: the commentary is one assertion in three, and the count is not in the reference's units
-    that were covered.
+    Example: one of the two assertions is commentary, and the caption does not cover the count in
+    the reference.
 
     ```python
     >>> from trl_balcap.scenes.oracle import score
@@ -275,10 +275,10 @@ def _number(texts: Iterable[str]) -> list[dict[str, Any]]:
 
 class Oracle:
     r"""
-    The exact judge as a chat model: messages in, the reply's text out.
+    The exact judge as a chat model: takes messages, returns the text of the reply.
 
     Args:
-        noise ([`Noise`], *optional*): Makes it a noisy judge.
+        noise ([`Noise`], *optional*): Makes the judge noisy.
 
     Example:
 
@@ -298,13 +298,13 @@ class Oracle:
     def __call__(self, messages: Sequence[dict[str, Any]]) -> str:
         """
         Raises:
-            `QuestionError`: where the messages hold no question that can be answered.
+            `QuestionError`: if the messages contain no question that can be answered.
         """
         reply = _of_benchmark(messages)
         if reply is not None:
             return reply
         question, urls = _read_messages(messages)
-        # Only questions about the image look: a preflight may come with a blank one.
+        # Only questions about the image look at it: a preflight may send a blank image.
         scene = None
         if urls and question.get("question") in LOOKING:
             if len(urls) > 1:
@@ -316,7 +316,7 @@ class Oracle:
 
 
 def _of_benchmark(messages: Sequence[dict[str, Any]]) -> str | None:
-    """The reply to a published benchmark's question; `None` where the last message asks none."""
+    """The reply to a published benchmark's question; `None` if the last message asks none."""
     content = messages[-1].get("content") if messages else None
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     texts = [part.get("text") for part in parts if part.get("type") == "text"]
@@ -331,7 +331,7 @@ def _of_benchmark(messages: Sequence[dict[str, Any]]) -> str | None:
 
 
 def question_name(messages: Sequence[dict[str, Any]]) -> str:
-    """Name of the question that the messages ask, for counting; `"other"` where they ask none."""
+    """Name of the question that the messages ask, for counting; `"other"` if they ask none."""
     try:
         return str(_read_messages(messages)[0]["question"])
     except QuestionError:
@@ -339,7 +339,7 @@ def question_name(messages: Sequence[dict[str, Any]]) -> str:
 
 
 def ticket_of(messages: Sequence[dict[str, Any]]) -> str:
-    """The ticket that the messages carry, `""` where they carry none: each request has another."""
+    """The ticket in the messages, or `""` if there is none; each request has a new one."""
     try:
         return str(_read_messages(messages)[0].get("ticket", ""))
     except QuestionError:
@@ -347,7 +347,7 @@ def ticket_of(messages: Sequence[dict[str, Any]]) -> str:
 
 
 def _read_messages(messages: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
-    """The question's JSON and the images' addresses in the last user message that asks one."""
+    """The question's JSON and the image URLs in the last user message that asks a question."""
     for message in reversed(messages):
         if message.get("role") != "user":
             continue
@@ -377,7 +377,7 @@ def _object(text: Any) -> dict[str, Any] | None:
 
 @functools.lru_cache(maxsize=512)
 def _scene_at(url: str) -> Scene:
-    """What a data URL shows. Cached, since one image is asked about once per caption of a group."""
+    """The scene in a data URL. Cached, since every caption of a group asks about the same image."""
     header, comma, data = url.partition(",")
     if not (comma and header.startswith("data:image/") and header.endswith(";base64")):
         raise QuestionError(f"the image must be a base64 data URL, got {url[:40]!r}.")

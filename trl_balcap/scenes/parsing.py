@@ -1,4 +1,4 @@
-"""The grammar of scenes read back: which claim a sentence makes, `None` for text outside it."""
+"""Parses the grammar of scenes: which claim a sentence makes, or `None` for text outside it."""
 
 import re
 from dataclasses import replace
@@ -45,10 +45,10 @@ _COUNT_CLAIMS = {
 
 
 def split_sentences(text: str) -> list[str]:
-    """Cut a text into sentences: after a full stop, question or exclamation mark and white space,
-    and at line ends.
+    """Split a text into sentences: at line ends, and after a full stop, question mark or
+    exclamation mark that is followed by white space.
 
-    Joined by single spaces the sentences give the text again, up to white space.
+    Joining the sentences with single spaces gives the text back, up to white space.
 
     Args:
         text (`str`): Any text.
@@ -71,15 +71,15 @@ def split_sentences(text: str) -> list[str]:
 def parse_sentence(sentence: str) -> Claim | None:
     """What one sentence claims: the exact inverse of the grammar.
 
-    Letter case and spelling must be the grammar's. Bad grammar that `faulty_caption` writes, and a
-    missing full stop, are understood and marked `well_formed=False`.
+    Letter case and spelling must match the grammar. The bad grammar that `faulty_caption` writes
+    and a missing full stop are understood and marked `well_formed=False`.
 
     Args:
         sentence (`str`): Any text.
 
     Returns:
-        `ThingClaim`, `CountClaim`, `MetaClaim` or `None`: `None` for everything that is not of the
-        grammar.
+        `ThingClaim`, `CountClaim`, `MetaClaim` or `None`: The claim, or `None` for anything outside
+        the grammar.
 
     Example:
 

@@ -1,7 +1,7 @@
 """The exact judge as a litellm provider: the model string `scenes/oracle` works like any other.
 
-Nothing is faked on the way: litellm routes, and the provider gets the messages that a hosted model
-would get.
+Nothing in between is mocked: litellm does the routing, and the provider gets the same messages as a
+hosted model.
 """
 
 import os
@@ -9,7 +9,7 @@ import re
 import threading
 from typing import Any
 
-# litellm fetches its price table from the network on import unless told not to.
+# Without this, litellm fetches its price table from the network on import.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 import litellm
@@ -27,7 +27,7 @@ _NOISY = re.compile(
     r"oracle\+linguistic=(?P<linguistic>[\d.]+),flip=(?P<flip>[\d.]+)(?:,seed=(?P<seed>\d+))?"
 )
 _CHARACTERS_PER_TOKEN = 4  # an estimate; there is no tokenizer
-_TOKENS_PER_IMAGE = 9  # one a cell
+_TOKENS_PER_IMAGE = 9  # one per cell
 _registering = threading.Lock()
 
 
@@ -36,11 +36,11 @@ class ScenesProvider(CustomLLM):
     Models of the provider `scenes`:
 
     - `scenes/oracle`, the exact judge;
-    - `scenes/oracle+linguistic=0.5,flip=0.1` (and `,seed=3`), a noisy judge that errs anew in every
-      call, see [`Noise`].
+    - `scenes/oracle+linguistic=0.5,flip=0.1` (optionally with `,seed=3`), a noisy judge that draws
+      new errors on every call; see [`Noise`].
 
     Raises:
-        `litellm.NotFoundError`: for another model name.
+        `litellm.NotFoundError`: for any other model name.
         `litellm.BadRequestError`: for messages without a question that the judge knows.
     """
 
@@ -100,7 +100,7 @@ def _tokens(messages: list[dict[str, Any]]) -> int:
 
 def register() -> None:
     r"""
-    Make litellm know the provider `scenes`. Calling it again changes nothing.
+    Register the provider `scenes` with litellm. Calling it again has no effect.
 
     Example:
 

@@ -1,14 +1,14 @@
-"""How the exact judge reads text: assertions out of a text, verdicts on them, grades of its
+"""How the exact judge reads text: its assertions, the verdicts on them, and grades for its
 language.
 
 Its rules:
 
-- **decompose**: one assertion per thing that the text says. Sentences that claim the same are one
-  assertion, and sentences about one place are joined where they agree ("a red thing", "a circle":
-  a red circle), so that saying a sure thing twice, or in slices, gains nothing. Commentary and text
-  outside the grammar stay assertions, and neither is ever a true positive.
-- **verify**: a claim about a thing or a number is correct iff the scene has it. Commentary is
-  correct and not pointable. Text outside the grammar is neither.
+- **decompose**: one assertion per claim in the text. Sentences that make the same claim are one
+  assertion, and sentences about the same place are joined if they agree ("a red thing", "a circle":
+  a red circle), so repeating a safe claim or splitting it up gains nothing. Commentary and text
+  outside the grammar remain assertions, but neither is ever a true positive.
+- **verify**: a claim about a thing or a number is correct iff it holds in the scene. Commentary is
+  correct but not pointable. Text outside the grammar is neither.
 - **cover**: a unit is covered iff one assertion implies it.
 - **linguistic**: see [`linguistic`].
 """
@@ -26,7 +26,7 @@ from trl_balcap.scenes.world import Scene
 __all__ = ["Linguistic", "covered", "decompose", "linguistic", "verdict"]
 
 _LONGEST_SENTENCE = 100  # characters; the grammar's sentences are shorter
-_UNFINISHED = 0.75  # factor on coherency, for a text without a final full stop
+_UNFINISHED = 0.75  # factor on coherency for a text without a final full stop
 
 
 @functools.lru_cache(maxsize=16384)
@@ -35,12 +35,12 @@ def _parsed(sentence: str) -> Claim | None:
 
 
 def _claim(sentence: str) -> Claim | None:
-    """What a sentence claims; long ones stay out of the cache."""
+    """What a sentence claims; long sentences are not cached."""
     return _parsed(sentence) if len(sentence) <= _LONGEST_SENTENCE else None
 
 
 def _joined(one: ThingClaim, other: ThingClaim) -> ThingClaim | None:
-    """Both claims in one, or `None` where they are about different places or contradict."""
+    """Both claims as one, or `None` if they are about different places or contradict each other."""
     if one.cell != other.cell:
         return None
     values = {}
@@ -66,7 +66,7 @@ def decompose(text: str) -> list[str]:
 
     Returns:
         `list[str]`: One sentence per assertion, in the text's words and order. A joined assertion
-        stands where its first part stood.
+        takes the position of its first part.
 
     Example:
 
@@ -84,7 +84,7 @@ def decompose(text: str) -> list[str]:
     """
     assertions: list[str] = []
     counts: set[int] = set()
-    places: dict[int, list[tuple[int, ThingClaim]]] = {}  # cell -> where its assertions stand
+    places: dict[int, list[tuple[int, ThingClaim]]] = {}  # cell -> positions of its assertions
     for sentence in split_sentences(text):
         claim = _claim(sentence)
         if isinstance(claim, ThingClaim):
@@ -120,7 +120,7 @@ def verdict(text: str, scene: Scene) -> tuple[bool, bool]:
 
 
 def covered(assertions: Iterable[str], units: Iterable[str]) -> list[bool]:
-    """Whether some assertion implies each unit. Text outside the grammar implies nothing."""
+    """For each unit, whether an assertion implies it. Text outside the grammar implies nothing."""
     claims = [claim for claim in map(_claim, assertions) if claim is not None]
     wanted = map(_claim, units)
     return [unit is not None and any(claim.implies(unit) for claim in claims) for unit in wanted]
@@ -131,7 +131,7 @@ def covered(assertions: Iterable[str], units: Iterable[str]) -> list[bool]:
 
 
 class Linguistic(NamedTuple):
-    """The three views of the language, each between 0 and 10."""
+    """The three grades for language, each between 0 and 10."""
 
     clarity: float
     fluency: float
@@ -140,16 +140,17 @@ class Linguistic(NamedTuple):
 
 def linguistic(text: str) -> Linguistic:
     r"""
-    How well a text reads: a deterministic rule over grammar, repetition and order.
+    How well a text reads: a deterministic rule based on grammar, repetition and order.
 
     - `fluency`: 10 x the share of sentences that are well-formed.
-    - `clarity`: 10 x the mean over sentences of 1 for saying something new, 0 for a second sentence
-      about the same place, a second count or the same commentary again, and 0 for text outside the
-      grammar. Commentary reads well, as it does to real judges: only pointability keeps it out.
-    - `coherency`: 10 x the share of steps that are in order, over consecutive sentences without the
-      commentary: a step to a place that is not earlier in reading order, from a count that is
-      first, to a count that is last. A single sentence is in order. A step from or to text outside
-      the grammar is not. Without a final full stop the text broke off: x 3/4.
+    - `clarity`: 10 x the mean over sentences, where a sentence that says something new counts as 1.
+      A second sentence about the same place, a second count, repeated commentary and text outside
+      the grammar count as 0. Commentary reads well, as it does to real judges: only pointability
+      keeps it out.
+    - `coherency`: 10 x the share of steps between consecutive sentences, ignoring commentary, that
+      are in order: to a place that is not earlier in reading order, from a count that comes first,
+      or to a count that comes last. A single sentence is in order. A step from or to text outside
+      the grammar is not. A text without a final full stop is cut off: x 3/4.
 
     Args:
         text (`str`): A caption.
@@ -157,7 +158,7 @@ def linguistic(text: str) -> Linguistic:
     Returns:
         [`Linguistic`]: All 0 for an empty text.
 
-    Example: two sentences of which the second lacks its verb, out of order, and broken off.
+    Example: among others, texts with a missing verb, out of order, and cut off.
 
     ```python
     >>> from trl_balcap.scenes.rules import linguistic

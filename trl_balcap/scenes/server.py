@@ -28,8 +28,8 @@ class ServerHandle:
     A running server.
 
     Attributes:
-        url (`str`): The `api_base` to give to a client, `http://host:port/v1`.
-        pid (`int`, *optional*): Its process, where it has one of its own.
+        url (`str`): The `api_base` for the client, `http://host:port/v1`.
+        pid (`int`, *optional*): The server's process id, if it has its own process.
     """
 
     url: str
@@ -37,11 +37,11 @@ class ServerHandle:
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start or the last reset: `calls` per question, `total`, `in_flight`,
-        `max_in_flight`, `faults` that were met, `open_connections`."""
+        `max_in_flight`, `faults` that occurred, and `open_connections`."""
         return self._ask("GET")
 
     def reset_stats(self) -> None:
-        """Set the counters to 0, between two runs of a benchmark."""
+        """Reset the counters to 0, for example between two benchmark runs."""
         self._ask("DELETE")
 
     def _ask(self, method: str) -> dict[str, Any]:
@@ -65,36 +65,37 @@ def serve(
     process: bool = False,
 ) -> Iterator[ServerHandle]:
     r"""
-    A judge over HTTP for as long as the `with` block lasts.
+    Run a judge over HTTP for the duration of the `with` block.
 
     Args:
         answer (`Callable`, *optional*):
-            Scripted mode: gets the messages, returns the reply's text. The exact judge by default.
+            Scripted mode: takes the messages and returns the text of the reply. Defaults to the
+            exact judge.
         models (`Sequence[str]`, *optional*):
-            Model names that exist; others are answered 404. Defaults to `oracle` and
-            `scenes/oracle`, and to any name in scripted mode.
+            Model names that exist; others get a 404. Defaults to `oracle` and `scenes/oracle`, and
+            to any name in scripted mode.
         latency (`float`, *optional*, defaults to `0.0`):
             Seconds that every answer takes.
         api_key (`str`, *optional*):
-            The only key that is let in; others are answered 401. `None` lets everyone in.
+            The only key that is accepted; others get a 401. `None` accepts any request.
         faults ([`ServerFaults`], *optional*):
             What goes wrong, and how often.
         noise ([`Noise`], *optional*):
-            Makes the exact judge a noisy one.
+            Makes the exact judge noisy.
         host (`str`, *optional*, defaults to `"127.0.0.1"`):
             Address to listen on.
         port (`int`, *optional*, defaults to `0`):
             Port to listen on; 0 picks a free one.
         process (`bool`, *optional*, defaults to `False`):
-            Serve from a process of its own in place of a thread, so that the client's CPU time is
-            measured alone. Not in scripted mode.
+            Whether to serve from a separate process instead of a thread, so that the client's CPU
+            time can be measured alone. Not available in scripted mode.
 
     Yields:
         [`ServerHandle`]: with `url` and `stats()`.
 
     Raises:
         `ValueError`: for `process=True` with `answer`, which cannot be sent to another process.
-        `RuntimeError`: where the server's process ends before it listens.
+        `RuntimeError`: if the server's process exits before it starts listening.
 
     Example:
 
@@ -156,8 +157,8 @@ def _chat_server(
 
 @contextlib.contextmanager
 def _in_process(settings: dict[str, Any]) -> Iterator[ServerHandle]:
-    # The settings go through stdin, where no list of processes shows the key. The child ends when
-    # its stdin closes, so it cannot outlive a parent that is killed.
+    # The settings go through stdin, so that the key does not show up in process listings. The child
+    # exits when its stdin closes, so it cannot outlive a parent that is killed.
     with subprocess.Popen(
         [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
@@ -195,13 +196,13 @@ def serve_forever(
     Args:
         models, latency, api_key, faults, noise, host, port: As in [`serve`].
         on_listening (`Callable`, *optional*):
-            Gets the address as soon as requests are answered.
+            Called with the address once the server accepts requests.
         until (`Callable`, *optional*):
-            Called in a thread; the server stops when it returns. By default it never does.
+            Called in a thread; the server stops when it returns. By default, it never returns.
 
     Raises:
-        `ValueError`: for a port that cannot be, or a negative latency.
-        `OSError`: where the port is taken.
+        `ValueError`: for an invalid port or a negative latency.
+        `OSError`: if the port is in use.
     """
     if not 0 <= port <= 65535:
         raise ValueError(f"port must be from 0 (any free port) to 65535, got {port}.")
@@ -221,7 +222,7 @@ def serve_forever(
 
 
 def _child() -> None:
-    """The process that `serve(process=True)` starts: settings in stdin's first line."""
+    """The process that `serve(process=True)` starts; the first line of stdin holds its settings."""
     settings = json.loads(sys.stdin.readline())
     faults, noise = ServerFaults(**settings.pop("faults")), Noise(**settings.pop("noise"))
 

@@ -1,7 +1,7 @@
 """What can go wrong with a judge behind HTTP, at rates that a test chooses.
 
-The dice are a hash of the seed, the request's body and how often that body came before: the same
-requests meet the same faults in any order and at any concurrency, and a retry throws anew.
+The dice are a hash of the seed, the request body and how often that body was sent before: the same
+requests get the same faults in any order and at any concurrency, and a retry rolls again.
 """
 
 import hashlib
@@ -29,48 +29,48 @@ _RATES = (
 @dataclass(frozen=True)
 class ServerFaults:
     r"""
-    Share of requests that meet each fault. At most one fault meets a request.
+    Share of requests that get each fault. A request gets at most one fault.
 
     Args:
         server_error (`float`, *optional*, defaults to `0.0`):
-            Status 500 or 503, half each.
+            Status 500 or 503, half of the time each.
         rate_limited (`float`, *optional*, defaults to `0.0`):
             Status 429 with a `Retry-After` header of `retry_after` seconds.
         stall (`float`, *optional*, defaults to `0.0`):
             The answer comes `stall_seconds` late.
         reset (`float`, *optional*, defaults to `0.0`):
-            The connection is reset (TCP RST) in place of an answer.
+            The connection is reset (TCP RST) instead of answered.
         truncated (`float`, *optional*, defaults to `0.0`):
-            The reply is cut in the middle, with `finish_reason="length"`.
+            The reply is cut off in the middle, with `finish_reason="length"`.
         malformed (`float`, *optional*, defaults to `0.0`):
-            `finish_reason="stop"`, but no JSON object can be read: cut short, prose, or an empty
-            list.
+            `finish_reason="stop"`, but the reply contains no readable JSON object: it is cut short,
+            prose, or an empty list.
         wrong_counts (`float`, *optional*, defaults to `0.0`):
-            A verdict is missing or there twice. Replies without verdicts get values of the wrong
-            kind or range.
+            A verdict is missing or appears twice. Replies without verdicts get values of the wrong
+            type or out of range.
         invented_ids (`float`, *optional*, defaults to `0.0`):
-            A verdict has an id that was never asked about. Replies without ids as above.
+            A verdict has an id that was never asked about. Replies without ids are changed as
+            above.
         refused (`float`, *optional*, defaults to `0.0`):
-            A refusal: as text, in the message's `refusal` field, or
+            A refusal: as text, in the message's `refusal` field, or as
             `finish_reason="content_filter"`.
         fenced (`float`, *optional*, defaults to `0.0`):
-            Not a failure: the right reply, with prose and a Markdown fence around it.
+            Not a failure: the correct reply, wrapped in prose and a Markdown fence.
         retry_after (`float`, *optional*, defaults to `1.0`):
             Seconds in the `Retry-After` header.
         stall_seconds (`float`, *optional*, defaults to `3600.0`):
             How long a stall lasts.
         capacity (`int`, *optional*):
-            Requests that may be in flight at once; one more is answered 429. `None` for no limit.
+            Requests that may be in flight at once; any more get a 429. `None` for no limit.
         dead_after (`int`, *optional*):
-            From this many questions on, every request is answered 503: a judge that died for good.
+            After this many questions, every request gets a 503: a judge that died for good.
         every_attempt (`bool`, *optional*, defaults to `True`):
-            Whether a retry throws the dice again. `False`: a question that fails once fails
-            always.
+            Whether a retry rolls the dice again. `False`: a question that fails once always fails.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of the dice.
+            Seed for the dice.
 
     Raises:
-        `ValueError`: where a rate is negative or the rates add up to more than 1.
+        `ValueError`: if a rate is negative or the rates add up to more than 1.
 
     Example:
 
@@ -120,11 +120,11 @@ class ServerFaults:
 
     def pick(self, body: bytes, attempt: int) -> tuple[str | None, int]:
         """
-        The fault that this request meets, and a number that picks among the fault's variants.
+        The fault that this request gets, and a number that picks among the fault's variants.
 
         Args:
             body (`bytes`): Body of the request.
-            attempt (`int`): How often the same body came before.
+            attempt (`int`): How often the same body was sent before.
         """
         if not self.every_attempt:
             attempt = 0
@@ -138,7 +138,7 @@ class ServerFaults:
 
 
 def spoil_text(content: str, variant: int) -> str:
-    """A reply out of which no JSON object can be read.
+    """A reply that contains no readable JSON object.
 
     Example:
 
@@ -156,9 +156,9 @@ def spoil_ids(content: str, fault: str, variant: int) -> str:
     A well-formed reply that does not fit its question.
 
     Args:
-        content (`str`): The right reply, a JSON object.
+        content (`str`): The correct reply, a JSON object.
         fault (`str`): `"wrong_counts"` or `"invented_ids"`.
-        variant (`int`): Even: the last verdict is missing; odd: it is there twice.
+        variant (`int`): If even, the last verdict is missing; if odd, it appears twice.
 
     Example:
 

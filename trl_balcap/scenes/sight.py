@@ -1,8 +1,8 @@
-"""Reading a scene back from its pixels, so that the exact judge sees what a judge would see.
+"""Reads a scene back from its pixels, so that the exact judge sees what any judge would see.
 
-Every cell is compared with everything that could stand in it, 48 things or nothing, and the nearest
-picture wins. That makes the reading exact on what `draw` drew and steady under what happens to
-images on their way to a judge: PNG, JPEG and resizing.
+Every cell is compared with everything it could contain, 48 things or nothing, and the nearest
+picture wins. This makes reading exact on the output of `draw`, and robust to what happens to images
+on their way to a judge: PNG, JPEG and resizing.
 """
 
 import functools
@@ -26,11 +26,11 @@ from trl_balcap.scenes.world import (
 
 __all__ = ["read_scene"]
 
-_SHRINK = 2  # half the canvas' pixels each way tell all candidates apart, in a quarter of the time
+_SHRINK = 2  # half the pixels each way still separate all candidates, in a quarter of the time
 _SIDE = CELL // _SHRINK
-# Root of the mean squared difference in a cell, in grey levels of 255. Measured after resizing by
-# 0.7 and JPEG of quality 80: at most 9 in empty cells and 21 in others. Blank white has 15, a scene
-# that is shifted by one pixel 32.
+# Root mean squared difference in a cell, in grey levels out of 255. Measured after resizing by 0.7
+# and JPEG at quality 80: at most 9 in empty cells and 21 in others. Blank white gives 15, and a
+# scene shifted by one pixel gives 32.
 _LARGEST_ERROR_EMPTY = 12.0
 _LARGEST_ERROR = 29.0
 _KEPT = 512
@@ -42,15 +42,15 @@ def read_scene(image: Image.Image) -> Scene:
 
     Args:
         image (`PIL.Image.Image`):
-            What [`draw`] drew, possibly encoded as PNG or JPEG (quality 80 or more) and resized by
-            a factor between 0.7 and 4, smaller only with a filter that averages (all but NEAREST).
+            The output of [`draw`], possibly encoded as PNG or JPEG (quality 80 or more) and resized
+            by a factor between 0.7 and 4. Shrinking needs a filter that averages (all but NEAREST).
 
     Returns:
         [`Scene`]: The things seen, in raster order.
 
     Raises:
-        `ValueError`: where the image shows no scene; names the size, or the worst cell and how far
-            it is from everything that could stand there.
+        `ValueError`: if the image shows no scene; names the size, or the worst cell and how far it
+            is from everything it could contain.
 
     Example:
 
@@ -107,7 +107,7 @@ _THINGS = tuple(itertools.product(COLOURS, SHAPES, SIZES))
 
 @functools.cache
 def _candidates() -> tuple[np.ndarray, np.ndarray]:
-    """Pictures of each cell, empty and with each of `_THINGS`, and their squared lengths."""
+    """Pictures of each cell, empty and with each of `_THINGS`, and their squared norms."""
     boards = [draw(Scene(()))]
     for colour, shape, size in _THINGS:
         cells = itertools.product(ROWS, COLUMNS)
@@ -117,7 +117,7 @@ def _candidates() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cells(canvas: Image.Image) -> np.ndarray:
-    """Pixels of the nine cells, (9, D), centred around 0 to keep float32 exact enough."""
+    """Pixels of the nine cells, (9, D), centred around 0 so that float32 is exact enough."""
     small = np.asarray(canvas.reduce(_SHRINK), dtype=np.float32) - 128.0
     grid = small.reshape(3, _SIDE, 3, _SIDE, 3).transpose(0, 2, 1, 3, 4)
     return np.ascontiguousarray(grid).reshape(9, -1)

@@ -1,8 +1,8 @@
 """The drawn world: a 3x3 board with a few coloured shapes on it.
 
-A scene holds at most one thing per cell. The canvas has 84x84 pixels, so a cell of 28 pixels is
-exactly one visual token of a Qwen2.5-VL model with patches of 14 pixels merged 2x2. Every cell has
-a pale tint of its own, which tells a tiny model where it is looking.
+A scene has at most one thing per cell. The canvas is 84x84 pixels, so a cell of 28 pixels is
+exactly one visual token of a Qwen2.5-VL model with 14-pixel patches merged 2x2. Every cell has its
+own pale tint, which shows a tiny model where it is looking.
 """
 
 import itertools
@@ -41,7 +41,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "purple": (150, 50, 180),
     "black": (25, 25, 25),
 }
-"""Names of the colours a thing can have, and their RGB values."""
+"""The colours a thing can have, and their RGB values."""
 
 SHAPES = ("circle", "square", "triangle", "star")
 SIZES = ("small", "large")
@@ -49,14 +49,14 @@ ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "centre", "right")
 
 RADII = {"small": 7, "large": 13}
-"""Half the side of the box that a thing fills, in pixels."""
+"""Half the side of a thing's bounding box, in pixels."""
 
 _TINTS = (
     ((255, 238, 238), (255, 248, 232), (250, 255, 235)),
     ((236, 255, 238), (233, 255, 252), (235, 246, 255)),
     ((238, 238, 255), (248, 236, 255), (255, 236, 248)),
 )
-_SCALE = 4  # drawn four times as large, then averaged down: smooth edges
+_SCALE = 4  # drawn four times as large, then averaged down for smooth edges
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Thing:
         column (`str`): One of `COLUMNS`.
 
     Raises:
-        `ValueError`: if a value is not among those allowed.
+        `ValueError`: if a value is not allowed.
 
     Example:
 
@@ -110,7 +110,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Things on the board, at most one per cell, kept in raster order.
+    """The things on the board, at most one per cell, in raster order.
 
     Args:
         things (`tuple[Thing, ...]`): The things, in any order; they are stored in raster order.
@@ -142,7 +142,7 @@ class Scene:
         object.__setattr__(self, "things", things)
 
     def at(self, row: str, column: str) -> Thing | None:
-        """The thing in one cell, or `None` where the cell is empty."""
+        """The thing in a cell, or `None` if the cell is empty."""
         for thing in self.things:
             if (thing.row, thing.column) == (row, column):
                 return thing
@@ -150,12 +150,12 @@ class Scene:
 
 
 def random_scene(rng: random.Random, n_things: tuple[int, int] = (2, 4)) -> Scene:
-    """Draw a scene at random: every number of things, cell and attribute is equally likely.
+    """Sample a random scene: every number of things, cell and attribute is equally likely.
 
     Args:
-        rng (`random.Random`): Source of chance; the same state gives the same scene.
+        rng (`random.Random`): Source of randomness; the same state gives the same scene.
         n_things (`tuple[int, int]`, *optional*, defaults to `(2, 4)`):
-            Fewest and most things, both included; between 0 and 9.
+            Minimum and maximum number of things, both inclusive; between 0 and 9.
 
     Returns:
         `Scene`: The scene.
@@ -194,13 +194,13 @@ def random_scene(rng: random.Random, n_things: tuple[int, int] = (2, 4)) -> Scen
 
 
 def cell_tint(row: str, column: str) -> tuple[int, int, int]:
-    """RGB value of one empty cell of the board."""
+    """RGB value of an empty cell."""
     return _TINTS[ROWS.index(row)][COLUMNS.index(column)]
 
 
 def _outline(shape: str, centre: tuple[float, float], radius: float) -> list[tuple[float, float]]:
     """Corners of a triangle or a five-pointed star that fills a box of side `2 * radius`."""
-    # Unit outlines, y downwards. The inner corners of the star lie at 0.45 of the outer ones.
+    # Unit outlines, y downwards. The star's inner corners are at 0.45 of the outer radius.
     triangle = [(0.0, -1.0), (1.0, 1.0), (-1.0, 1.0)]
     star = [
         (0.0, -1.0),
@@ -224,11 +224,11 @@ def draw(scene: Scene, *, large: bool = False) -> Image.Image:
     Args:
         scene (`Scene`): What to draw.
         large (`bool`, *optional*, defaults to `False`):
-            Four times as wide and high, a size that large vision models see well.
+            Whether to draw four times as wide and high, a size that large vision models see well.
 
     Returns:
-        `PIL.Image.Image`: RGB picture of `CANVAS` x `CANVAS` pixels. The same scene gives the same
-        pixels.
+        `PIL.Image.Image`: RGB image of `CANVAS` x `CANVAS` pixels, unless `large`. The same scene
+        gives the same pixels.
 
     Example:
 
