@@ -18,18 +18,17 @@ logger = logging.getLogger(__name__)
 
 class AheadTrainer(CaptionerTrainer):
     """
-    The only changes w.r.t. [`~trl.GRPOTrainer`] are when a batch is generated and when its judging
-    starts.
+    Differs from [`~trl.GRPOTrainer`] only in when a batch is generated and when its judging starts.
 
     Judging starts as soon as completions exist. With `judge_lookahead`, the later generation
     batches of an update are generated while the judge reads the first one. With `judge_lag=1`, so
-    are those of the next update, by the policy before this update: TRL computes their
+    are those of the next update, by the policy before this update. TRL computes their
     log-probabilities right away, as it does when generation and updates are not aligned, and gets
     the same values back when it trains on them. So its importance ratio compares the policy being
     trained with the policy that generated them.
     """
 
-    _hooks: Sequence[RewardHooks] = ()  # of the reward functions that have them
+    _hooks: Sequence[RewardHooks] = ()  # of the reward functions that define them
     _inputs: list[dict[str, Any]]  # rows of the current batch, on this rank
     _looks_ahead = False
     _batches: Peekable | None = None  # of the current epoch
@@ -38,7 +37,7 @@ class AheadTrainer(CaptionerTrainer):
     _replay: Any = None  # log-probabilities that TRL asks for next, if already known
 
     def _prepare_ahead(self) -> None:
-        """Call this once the reward functions are final."""
+        """Set up lookahead. Call this once the reward functions are final."""
         self._hooks = [hooks for f in self.reward_funcs if (hooks := reward_hooks(f)) is not None]
         self._lookahead = LookAhead()
         # Environments are reset for a batch and then give its rewards, so they cannot serve two.
@@ -98,7 +97,7 @@ class AheadTrainer(CaptionerTrainer):
         for hooks in self._hooks:
             hooks.before_generation(**columns)
         output = super()._generate(prompts)
-        # Indices, not unpacking: the tuple's length varies with the TRL release, these two do not.
+        # Indices, not unpacking: the tuple's length depends on the TRL release, the indices do not.
         completion_ids, completions = output[1], output[3]
         for reward_func in self.reward_funcs:
             start_early(
@@ -154,7 +153,7 @@ class AheadTrainer(CaptionerTrainer):
     @contextmanager
     def _off_policy(self) -> Iterator[None]:
         """TRL computes old log-probabilities if generation and updates are not aligned. Here they
-        are not, and `num_iterations` makes TRL notice."""
+        are not, and setting `num_iterations` makes TRL compute them."""
         mine = self.num_iterations
         self.num_iterations = self.args.gradient_accumulation_steps + 1
         try:
@@ -164,7 +163,7 @@ class AheadTrainer(CaptionerTrainer):
 
     @contextmanager
     def _logged_later(self, inputs: list[dict[str, Any]]) -> Iterator[None]:
-        """Moves what TRL logs for a batch to the step that trains on it."""
+        """Move what TRL logs for a batch to the step that trains on it."""
         shown, seen = self._metrics["train"], self.state.num_input_tokens_seen
         self._metrics["train"] = defaultdict(list)
         try:
@@ -176,7 +175,7 @@ class AheadTrainer(CaptionerTrainer):
             self._metrics["train"], self.state.num_input_tokens_seen = shown, seen
 
     def _train_on(self, written: Written) -> Any:
-        """The output of TRL's `_generate` for a batch whose turn has come."""
+        """The output of TRL's `_generate` for the batch to train on now."""
         if written.logps is not None:
             self._replay = written.logps
             metrics = self._metrics["train"]

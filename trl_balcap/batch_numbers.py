@@ -1,8 +1,8 @@
-"""The numbers that are logged of a batch of rewards: pure tensor maths, nothing is asked.
+"""Metrics of a batch of rewards, computed with tensor operations only, without asking the judge.
 
-Some of them tell of the judge behind the rewards. Rewards that err show it where they can be
-compared: equal captions of one image deserve equal scores, and a caption that all other rewards
-call good has rarely earned a plain 0.
+Some of them measure the judge behind the rewards. Errors show where rewards can be compared: equal
+captions of one image deserve equal scores, and a caption that all other rewards rate as good rarely
+deserves exactly 0.
 """
 
 import math
@@ -26,22 +26,22 @@ def batch_numbers(
     num_generations: int,
 ) -> dict[str, float]:
     """
-    What [`BalCapTrainer`] logs of a batch besides TRL's metrics. What the batch does not tell is
-    left out.
+    Metrics that [`BalCapTrainer`] logs for a batch in addition to TRL's. Those that the batch does
+    not determine are omitted.
 
     Args:
         rewards_per_func (`torch.Tensor`):
-            Rewards of shape `(B, K)`, of all ranks, NaN where missing.
+            Rewards of all ranks, of shape `(B, K)`, NaN where missing.
         names (`Sequence[str]`):
             Names of the K reward functions.
         dead (`torch.Tensor`):
-            Which groups teach nothing of which reward, `(P, K)`, see [`dead_groups`].
+            Which groups give no signal for which reward, `(P, K)`. See [`dead_groups`].
         weighted (`torch.Tensor`):
             Each reward's weighted share of the advantage before the batch step, `(B, K)`.
         texts (`Sequence[str]`):
-            The B completions, those of one prompt side by side.
+            The B completions, with those of one prompt next to each other.
         num_generations (`int`):
-            Rollouts of a prompt.
+            Number of rollouts per prompt.
 
     Example:
 
@@ -72,22 +72,22 @@ def batch_numbers(
 
 def retest_std(rewards_per_func: Tensor, texts: Sequence[str], num_generations: int) -> Tensor:
     r"""
-    How far apart a reward scores equal captions of one image: the judge's test-retest spread.
+    How much the scores of equal captions of one image differ: the judge's test-retest spread.
 
-    Over the sets $S$ of equal captions of a prompt, the pooled standard deviation
+    This is the pooled standard deviation over the sets $S$ of equal captions of a prompt:
 
     $$s_k = \sqrt{\sum_S \sum_{i \in S} (r_{k,i} - \bar r_{k,S})^2 \Big/ \sum_S (|S| - 1)}$$
 
-    0 for a judge that says the same of the same caption, and for one that is asked about equal
-    captions only once, as the rewards of this package ask theirs.
+    It is 0 for a judge that always scores the same caption the same, and for one that is asked only
+    once about equal captions, as the rewards of this package do.
 
     Args:
         rewards_per_func (`torch.Tensor`):
-            Rewards of shape `(B, K)`, NaN where missing: those do not count.
+            Rewards of shape `(B, K)`. Missing ones are NaN and do not count.
         texts (`Sequence[str]`):
-            The B completions, those of one prompt side by side.
+            The B completions, with those of one prompt next to each other.
         num_generations (`int`):
-            Rollouts of a prompt.
+            Number of rollouts per prompt.
 
     Returns:
         `torch.Tensor`: float64 of shape `(K,)`, NaN where no two equal captions have a score.
@@ -118,23 +118,24 @@ def retest_std(rewards_per_func: Tensor, texts: Sequence[str], num_generations: 
 
 def zeros_among_good(rewards_per_func: Tensor, num_generations: int) -> Tensor:
     """
-    Share of plain zeros that a reward gives to captions that are good by every other reward: above
-    0, and no worse than their group's median.
+    Share of zeros that a reward gives to captions that are good by every other reward: above 0, and
+    no worse than their group's median.
 
-    A judge's 0 stands mostly beside other low scores. A failure that was filled with 0 stands
-    anywhere, so that this share is the share of failures.
+    A genuine 0 mostly comes with other low scores. A failure that was replaced by 0 comes with any
+    scores, so this share is the share of failures.
 
     Args:
         rewards_per_func (`torch.Tensor`):
-            Rewards of shape `(B, K)`, NaN where missing: a caption without one of its rewards does
-            not count.
+            Rewards of shape `(B, K)`, NaN where missing. A caption that lacks a reward does not
+            count.
         num_generations (`int`):
-            Rollouts of a prompt.
+            Number of rollouts per prompt.
 
     Returns:
-        `torch.Tensor`: float64 of shape `(K,)`, NaN where no caption is good, or K is 1.
+        `torch.Tensor`: float64 of shape `(K,)`, NaN where no caption is good or if K is 1.
 
-    Example: by the second reward, all but the last caption are good. The first gives one of them 0.
+    Example: by the second reward, all captions except the last are good. The first reward gives one
+    of them 0.
 
     ```python
     >>> rewards = torch.tensor([[0.5, 0.9], [0.0, 0.9], [0.7, 0.9], [0.0, 0.1]])

@@ -1,4 +1,4 @@
-"""The length gate: which completions keep a reward, by their length, relative or in tokens.
+"""The length gate: which completions keep a reward, by relative length or by tokens.
 
 [`gate_reward`] applies the two formulas to any reward function of any TRL trainer.
 """
@@ -40,9 +40,9 @@ def gate_reward(
     """
     Put a reward function behind a length gate, for any TRL trainer that calls reward functions.
 
-    The length of a completion is its number of tokens without special ones (no EOS, no padding);
-    the reference is counted with the same tokenizer, without special tokens. Behind a closed gate
-    the reward function is not called at all, so a judge costs nothing there. Each gated reward has
+    The length of a completion is its number of tokens without special ones (no EOS, no padding).
+    The reference is counted with the same tokenizer, also without special tokens. Behind a closed
+    gate the reward function is not called, so a judge costs nothing there. Each gated reward has
     its own gate. A row without a reference has no length ratio, so its reward is `None`.
 
     Logged through TRL's `log_metric`, if the trainer passes it: `length_gate/ratio` (mean rho),
@@ -62,11 +62,11 @@ def gate_reward(
         kind (`str`, *optional*, defaults to `"mask"`):
             `"mask"` for [`length_gate`], `"linear"` for [`linear_length_penalty`].
         tokens (`tuple[int, int]`, *optional*):
-            Smallest and largest number of tokens that keeps the reward. Replaces `lower` and
+            Smallest and largest number of tokens that keep the reward. Replaces `lower` and
             `upper`. No references are needed, and no ratio is logged.
         end_token_ids (`Iterable[int]`, *optional*):
-            Additional tokens that end a completion but are not special tokens of the tokenizer;
-            they are not counted.
+            Additional tokens that end a completion but are not special tokens of the tokenizer.
+            They are not counted.
 
     Returns:
         `Callable`: picklable if `reward_func` is, async if it is. It needs the `reference` column,
@@ -107,13 +107,13 @@ def gate_reward(
 
 class LengthMeter:
     """
-    Lengths of completions in tokens, special ones left out, and beside their references.
+    Measures completions in tokens, without special ones, and relative to their references.
 
     Args:
         processing_class (`PreTrainedTokenizerBase` or `ProcessorMixin`):
             The trainer's processor or tokenizer.
         end_token_ids (`Iterable[int]`, *optional*):
-            Further tokens that do not count, see [`gate_reward`].
+            Additional tokens that are not counted, see [`gate_reward`].
     """
 
     def __init__(self, processing_class: Any, end_token_ids: Iterable[int] = ()):
@@ -121,7 +121,7 @@ class LengthMeter:
         self.not_counted = _special_ids(self.tokenizer) | set(end_token_ids)
 
     def tokens(self, completion_ids: Iterable[list[int]]) -> list[int]:
-        """Tokens of each completion."""
+        """Number of tokens of each completion."""
         return [sum(token not in self.not_counted for token in ids) for ids in completion_ids]
 
     def ratios(self, completion_ids: Iterable[list[int]], references: Iterable[Any]) -> Tensor:
@@ -168,7 +168,7 @@ class _Gate(RewardHooks):
         self.reward_func = reward_func
         self.meter = LengthMeter(processing_class, end_token_ids)
         self.lower, self.upper, self.kind = lower, upper, kind
-        self.is_ratio = tokens is None  # what lower and upper bound; tokens otherwise
+        self.is_ratio = tokens is None  # `lower` and `upper` bound the ratio, otherwise the tokens
         self.hooks = reward_hooks(reward_func) or RewardHooks()
         self.__name__ = reward_name(reward_func)
         self.needs = tuple(dict.fromkeys((*self.hooks.needs, *["reference"] * self.is_ratio)))
@@ -221,7 +221,7 @@ class _Gate(RewardHooks):
     ) -> Tensor:
         """
         The length that the gate checks, float64 of shape `(B,)`: rho of each completion, NaN if the
-        reference has no tokens; or, for bounds in tokens, its number of tokens.
+        reference has no tokens. With bounds in tokens, the number of tokens.
         """
         token_ids: list[list[int]] = completion_ids or []
         if completion_ids is None:  # trainers that only pass texts
@@ -321,7 +321,7 @@ class _AsyncGatedReward(_Gate):
         return self.after(await self.reward_func(**inner) if rows else [], rows, lengths)
 
 
-@lru_cache(maxsize=65536)  # a reference recurs for every rollout of every epoch
+@lru_cache(maxsize=65536)  # a reference recurs in every rollout and epoch
 def _token_count(tokenizer: Any, text: str) -> int:
     return len(tokenizer([text], add_special_tokens=False)["input_ids"][0])
 

@@ -1,4 +1,4 @@
-"""Callbacks of [`BalCapTrainer`]: lines on the console, alarms, and keeping verdicts."""
+"""Callbacks of [`BalCapTrainer`]: console lines, alarms, and a sample of verdicts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,11 +27,11 @@ def attach_callbacks(
     trainer: Trainer, hooks: Sequence[RewardHooks], facts: Mapping[str, Any]
 ) -> KeepVerdictsCallback | None:
     """
-    Add the callbacks to a trainer: the console instead of transformers' printing, alarms, and
-    keeping verdicts if a reward has a judge and the configuration does not turn it off.
+    Add the callbacks to a trainer: the console (which replaces transformers' printing), alarms, and
+    verdict keeping, if a reward has a judge and the configuration does not turn it off.
 
     Returns:
-        [`KeepVerdictsCallback`] or `None`: the callback that takes the rollouts.
+        [`KeepVerdictsCallback`] or `None`: the callback that receives the rollouts.
     """
     args, keeper = trainer.args, None
     if hooks and isinstance(args, BalCapConfig):

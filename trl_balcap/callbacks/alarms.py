@@ -17,11 +17,11 @@ class AlarmCallback(TrainerCallback):
     """
     Applies the rules of [`report.alarms`] to each logged step, and warns once per rule.
 
-    On in [`BalCapTrainer`]; `trainer.remove_callback(AlarmCallback)` turns it off.
+    Enabled in [`BalCapTrainer`]; `trainer.remove_callback(AlarmCallback)` disables it.
 
     Args:
         budgets (`Mapping[str, float]`, *optional*):
-            Budgets of the judge, by the name of the logged number that they limit, such as
+            The judge's budgets, by the name of the logged metric that they limit, such as
             `"judge/usd_total"`.
     """
 

@@ -1,4 +1,4 @@
-"""One line per step on the console instead of a dict of all metrics, which go to the loggers."""
+"""Prints one line per step instead of a dict of all metrics; the loggers still get them all."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,16 @@ _SHORT = {"precision_reward": "P", "recall_reward": "R", "linguistic_reward": "L
 
 def step_line(logs: Mapping[str, Any], step: int, max_steps: int = 0) -> str:
     """
-    The log of a step as one line, which fits 80 columns for the three rewards.
+    The log of a step as one line, which fits in 80 columns with the three rewards.
 
     Args:
         logs (`Mapping`):
-            The trainer's log, of training or (with `eval_` before each name) of an evaluation.
+            The trainer's log of training or, with names prefixed with `eval_`, of an evaluation.
         step (`int`), max_steps (`int`, *optional*):
             The step, and the number of steps of the run.
 
     Returns:
-        `str`: the line, without numbers that were not logged.
+        `str`: the line, without metrics that were not logged.
 
     Example:
 
@@ -68,7 +68,7 @@ def summary_lines(history: Sequence[Mapping[str, Any]], verdicts: str | None = N
         history (`Sequence[Mapping]`):
             The trainer's `state.log_history`.
         verdicts (`str`, *optional*):
-            The folder in which verdicts were kept.
+            Folder with the kept verdicts.
 
     Returns:
         `list[str]`: lines of a table; empty if no step was logged.
@@ -108,16 +108,16 @@ def summary_lines(history: Sequence[Mapping[str, Any]], verdicts: str | None = N
 
 def completion_lines(logs: Mapping[str, Any], *, count: int = 3, width: int = 80) -> list[str]:
     """
-    The best, the worst and some rollouts in between, wrapped, each below its rewards.
+    The best, the worst and some rollouts in between, wrapped, each with its rewards above.
 
     Args:
         logs (`Mapping`):
             The last batch's `completion`, `advantages`, and `rewards` by reward function, as TRL
-            keeps them for its table.
+            stores them for its table.
         count (`int`, *optional*, defaults to `3`):
             Number of rollouts to show.
         width (`int`, *optional*, defaults to `80`):
-            Columns.
+            Number of columns.
 
     Example:
 
@@ -156,9 +156,9 @@ class ConsoleCallback(ProgressCallback):
 
     Args:
         bar (`bool`, *optional*, defaults to `True`):
-            Whether there is a progress bar; `disable_tqdm` turns it off.
+            Whether to show a progress bar; `disable_tqdm` turns it off.
         verdicts (`str`, *optional*):
-            Folder to name at the end.
+            Folder to print at the end.
     """
 
     def __init__(self, *, bar: bool = True, verdicts: str | None = None):
@@ -168,7 +168,7 @@ class ConsoleCallback(ProgressCallback):
 
     @classmethod
     def in_place_of(cls, callbacks: Sequence[TrainerCallback], **options: Any) -> Any:
-        """The callback for a trainer that prints by itself; `None` where a notebook shows a
+        """The callback for a trainer that prints its own log; `None` in a notebook, which shows a
         table."""
         printing = {type(callback) for callback in callbacks}
         if ProgressCallback in printing:
@@ -199,7 +199,7 @@ class ConsoleCallback(ProgressCallback):
                 self.say(line)
 
     def say(self, line: str) -> None:
-        """Print a line, above the progress bar where there is one."""
+        """Print a line, above the progress bar if there is one."""
         if self.bar and self.training_bar is not None:
             self.training_bar.write(line)
         else:

@@ -1,4 +1,4 @@
-"""Keeps a sample of verdicts, and the log, in the run's folder."""
+"""Keeps a sample of the verdicts, and the log, in the run's folder."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 class KeepVerdictsCallback(TrainerCallback):
     """
-    Writes `output_dir/verdicts`: a bounded sample of judged rollouts, the log, and the settings.
+    Writes a bounded sample of judged rollouts, the log and the settings to `output_dir/verdicts`.
 
-    The main process writes in a separate thread, so training does not wait for the disk. If the
-    disk cannot be written to, verdicts are no longer kept, with a warning; the run goes on.
+    The main process writes in a separate thread, so training does not wait for the disk. If writing
+    fails, it warns and stops keeping verdicts, and the run continues.
 
     Args:
         folder (`str` or `Path`):
@@ -32,7 +32,7 @@ class KeepVerdictsCallback(TrainerCallback):
         facts (`Mapping`):
             Facts about the run, see [`RunLog.facts`].
         images (`int`):
-            Images to keep per logged step, with all their rollouts.
+            Number of images to keep per logged step, with all their rollouts.
         sender ([`VerdictSender`], *optional*):
             Sends the same rows whenever the trainer logs.
     """
@@ -57,7 +57,7 @@ class KeepVerdictsCallback(TrainerCallback):
         self._broken = False
 
     def wants(self, split: str, state: Any) -> bool:
-        """Whether to keep rollouts of this step: once per step, the same on all ranks."""
+        """Whether to keep rollouts of this step: once per step, and the same on all ranks."""
         step = state.global_step + (split == "train")
         due = split == "eval" or step % max(1, int(state.logging_steps)) == 0 or step == 1
         if not due or (split, step) in self._kept:
@@ -86,13 +86,13 @@ class KeepVerdictsCallback(TrainerCallback):
         kept = [row for row in rows if int(row["group"]) < self.images]
         pictured: set[str] = set()
         for row in kept:
-            if row["group"] in pictured:  # one image a group is enough to send to the main process
+            if row["group"] in pictured:  # the main process needs only one image per group
                 row["image"] = None
             pictured.add(row["group"])
         return kept
 
     def keep(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep rows, in the background; called on the main process."""
+        """Write rows in the background. Called on the main process."""
         self._submit(self._write, list(rows))
         if self.sender is not None:
             self.sender.take(rows)
@@ -142,7 +142,7 @@ class KeepVerdictsCallback(TrainerCallback):
 
 
 def by_name(values: torch.Tensor, names: Sequence[str]) -> dict[str, list[Any]]:
-    """Columns of a `(B, K)` tensor by their K names, NaN as `None`."""
+    """Columns of a `(B, K)` tensor by their K names, with NaN as `None`."""
     return {
         name: [None if value != value else value for value in column.tolist()]
         for name, column in zip(names, values.T, strict=True)

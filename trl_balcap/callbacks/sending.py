@@ -1,4 +1,4 @@
-"""Sends the sampled verdicts to the loggers in `report_to` as well."""
+"""Also sends the sampled verdicts to the loggers in `report_to`."""
 
 import importlib
 import io
@@ -19,14 +19,14 @@ __all__ = ["VerdictSender"]
 
 class VerdictSender:
     """
-    Sends verdict rows as the table `verdicts`: to trackio and wandb with the images in it, as TRL
-    does with its table of completions, and to TensorBoard as text with separate images.
+    Sends verdict rows as a table named `verdicts`: to trackio and wandb with embedded images, like
+    TRL's table of completions, and to TensorBoard as text with separate images.
 
     Args:
         report_to (`Sequence[str]`):
             The loggers' names, as in the trainer's configuration.
         callbacks (`Sequence[TrainerCallback]`):
-            The trainer's callbacks: the writer of TensorBoard is looked up in them when there is
+            The trainer's callbacks. TensorBoard's writer is looked up in them when there is
             something to send.
     """
 
@@ -41,7 +41,7 @@ class VerdictSender:
             self._waiting += rows
 
     def send(self, step: int) -> None:
-        """Send the rows. In the caller's thread, which trackio's run belongs to."""
+        """Send the rows, in the caller's thread, since that is where trackio's run lives."""
         rows, self._waiting = self._waiting, []
         if not rows:
             return
@@ -67,7 +67,7 @@ class VerdictSender:
 def _log_table(
     backend: Any, rows: Sequence[Mapping[str, Any]], pictures: Mapping[Any, Image.Image]
 ) -> None:
-    if backend.__name__ == "wandb" and backend.run is None:  # as TRL asks: turned off by the user
+    if backend.__name__ == "wandb" and backend.run is None:  # as TRL checks: turned off by the user
         return
     shown = {group: backend.Image(picture) for group, picture in pictures.items()}
     table = pandas.DataFrame(sample_table(rows))

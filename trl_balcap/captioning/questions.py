@@ -31,7 +31,7 @@ __all__ = ["QuestionsCost", "QuestionsRecipe", "make_questions", "questions_cost
 @dataclass(frozen=True)
 class QuestionsRecipe:
     """
-    How to make questions.
+    Settings for making questions.
 
     Args:
         judge (`str`):
@@ -39,9 +39,9 @@ class QuestionsRecipe:
         count (`int`, *optional*, defaults to `5`):
             Questions per image, before filtering. CapRL asks for five.
         shuffles (`int`, *optional*, defaults to `4`):
-            Number of option orders in which each is answered, with and without the image.
+            Number of option orders in which each question is answered, with and without the image.
         max_pixels (`int`, *optional*, defaults to `401408`):
-            Maximum size of an image, as the policy will see it.
+            Maximum size of an image, as seen by the policy.
 
     Raises:
         `ValueError`: if a number is below 1.
@@ -60,7 +60,7 @@ class QuestionsRecipe:
 
 @dataclass(frozen=True)
 class QuestionsCost:
-    """Upper estimate for making questions: calls with and without the image, dollars if known."""
+    """Upper bound for making questions: calls with and without the image, and dollars if known."""
 
     calls: int
     calls_with_image: int
@@ -69,7 +69,7 @@ class QuestionsCost:
 
 def questions_cost(n_images: int, how: QuestionsRecipe, judge: Judge) -> QuestionsCost:
     """
-    Estimate what questions cost, since each one is also answered with the image.
+    Estimate the cost of making questions, including answering each one with the image.
 
     Args:
         n_images (`int`): Images to ask about.
@@ -110,9 +110,9 @@ async def make_questions(
     on_row: Callable[[], None] | None = None,
 ) -> CaptionRun:
     """
-    Write questions about each image into a JSONL file. Each row is written as soon as it is done,
+    Write questions about each image to a JSONL file. Each row is written as soon as it is done,
     with "id", "image", "questions" (for [`~rewards.UtilityReward`]), "left_out" (numbers of
-    rejected questions, by reason), "made_by" (how), and the image's "reference", if any.
+    rejected questions, by reason), "made_by" (the settings), and the image's "reference", if any.
 
     A question is kept if it is answered correctly with the image in every order of its options, and
     without the image in at most half of them. A question that can be guessed says nothing about a
@@ -126,7 +126,8 @@ async def make_questions(
         how ([`QuestionsRecipe`]):
             Numbers of questions and orders.
         judge ([`~judge.Judge`]):
-            The judge that writes and answers; its vision model looks, its text model guesses.
+            The judge that writes and answers the questions. Its vision model sees the image, its
+            text model guesses without it.
         agree, on_row (`Callable`, *optional*):
             As in [`~captioning.recaption.recaption`].
 

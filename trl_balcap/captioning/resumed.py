@@ -30,7 +30,7 @@ async def write_rows(
     Make new columns for each image that has none yet, and append each row as soon as it is done,
     with "id", "image" and "made_by".
 
-    Failed images are left out and reported. When the budget is spent the run ends, and another run
+    Failed images are skipped and reported. When the budget is spent, the run ends, and another run
     can do the rest.
 
     Args:
@@ -39,15 +39,15 @@ async def write_rows(
         out (`str` or `Path`):
             Output file.
         made (`Mapping[str, Any]`):
-            How the columns are made; a file made differently is rejected.
+            Settings used to make the columns. A file made with others is rejected.
         make (`Callable`):
-            Returns the new columns of an image, or why there are none.
+            Returns the new columns of an image, or the reason why there are none.
         check (`Callable`):
             Called before the first image; raises if nothing would work.
         name (`str`):
             Name of what is made, such as `"reference"`, for messages.
         agree, on_row (`Callable`, *optional*):
-            See `Agree`; called when an image is done or left out.
+            See `Agree`; called when an image is done or skipped.
 
     Returns:
         [`~captioning.run.CaptionRun`]

@@ -1,4 +1,4 @@
-"""Captions made in shards by several machines, and their merger into one file."""
+"""Captions made in shards on several machines, and merged into one file."""
 
 import hashlib
 import json
@@ -18,11 +18,11 @@ __all__ = ["Merged", "begin_shard", "merge_shards", "shard_place"]
 @dataclass(frozen=True)
 class _Shard:
     """
-    What a shard is to have, in a file beside its captions.
+    The expected content of a shard, stored in a file next to its captions.
 
     Args:
-        number, of (`int`): Its place from 1, and the number of shards.
-        listed (`str`): Digest of the ids of all images, of which this shard has a part.
+        number, of (`int`): Its number, starting at 1, and the number of shards.
+        listed (`str`): Digest of the ids of all images, not only of this shard's.
         ids (`list[str]`): Ids of its images, in order.
         made (`dict`): How the captions are made.
     """
@@ -37,12 +37,12 @@ class _Shard:
 @dataclass(frozen=True)
 class Merged:
     """
-    What merging did.
+    Result of merging shards.
 
     Args:
         out (`Path`): The merged file.
         written (`int`): Number of captions in it.
-        missing (`list[str]`): Ids of images without a caption, which were allowed.
+        missing (`list[str]`): Ids of images without a caption, if these were allowed.
     """
 
     out: Path
@@ -52,7 +52,7 @@ class Merged:
 
 def shard_place(shard: str) -> tuple[int, int]:
     """
-    The place of a shard, from 1, and the number of shards.
+    The number of a shard, starting at 1, and the number of shards.
 
     Raises:
         `ValueError`: if there is no such shard.
@@ -79,11 +79,11 @@ def begin_shard(
     out: Path, rows: Sequence[ImageRow], shard: str, made: Mapping[str, Any]
 ) -> list[ImageRow]:
     """
-    The rows of a shard: of N shards, the I-th has every N-th row from the I-th on. Writes beside
-    `out` which those are, for [`merge_shards`].
+    The rows of a shard: of N shards, the I-th has every N-th row, starting at the I-th. Also writes
+    a note next to `out` that lists them, for [`merge_shards`].
 
     Raises:
-        `ValueError`: if there is no such shard, or `out` is of another shard, list or settings.
+        `ValueError`: if there is no such shard, or `out` has another shard, list or settings.
     """
     number, of = shard_place(shard)
     if of > len(rows):
@@ -120,17 +120,17 @@ def merge_shards(
         out (`str` or `Path`):
             Output file, which must not exist.
         allow_missing (`bool`, *optional*, defaults to `False`):
-            Whether images may be without a caption, such as unreadable ones.
+            Whether to allow images without a caption, such as unreadable ones.
 
     Returns:
         [`Merged`]
 
     Raises:
-        `FileNotFoundError`: if a file, or the note beside it, does not exist.
-        `ValueError`: if `out` exists; if a shard is missing or there twice; if the shards are of
-            different lists of images, or were made differently.
-        [`~data.BadRowsError`]: if captions are missing, there twice, or of another shard. Lists all
-            of them.
+        `FileNotFoundError`: if a file, or the note next to it, does not exist.
+        `ValueError`: if `out` exists, if a shard is missing or given twice, or if the shards have
+            different lists of images or settings.
+        [`~data.BadRowsError`]: if captions are missing, duplicated, or from another shard. Lists
+            all of them.
 
     Example:
 
@@ -197,7 +197,7 @@ def merge_shards(
 
 
 def _check_notes(notes: Mapping[Path, _Shard]) -> None:
-    """All shards of one list, each once, made alike."""
+    """Check that all shards of one list are given once, with the same settings."""
     if not notes:
         raise ValueError("There are no shards to merge.")
     first_path, first = next(iter(notes.items()))
@@ -223,12 +223,12 @@ def _check_notes(notes: Mapping[Path, _Shard]) -> None:
 
 
 def _interleaved(parts: Sequence[Sequence[str]]) -> list[str]:
-    """The whole list of ids, from the parts that [`begin_shard`] has dealt out in turn."""
+    """The complete list of ids, from the parts that [`begin_shard`] dealt out in turn."""
     return [part[place] for place in range(len(parts[0])) for part in parts if place < len(part)]
 
 
 def _moved(row: Mapping[str, Any], source: Path, out: Path) -> dict[str, Any]:
-    """The row with image paths that are right in `out`."""
+    """The row with image paths that are valid in `out`."""
 
     def path(written: str) -> str:
         return written_path(source.parent / written, out)

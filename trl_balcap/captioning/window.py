@@ -1,4 +1,4 @@
-"""Many images at once, in a sliding window: each result is appended to a file as it comes."""
+"""Processes images in a sliding window, and appends each result to a file when it is ready."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from trl_balcap.judge import JudgeError
 __all__ = ["WINDOW", "append_rows", "opened"]
 
 WINDOW = 512
-"""Most images at a time, so that a hundred thousand are not in memory at once."""
+"""Maximum number of images at a time, so that we never hold a hundred thousand in memory."""
 
 
 async def append_rows(
@@ -29,8 +29,8 @@ async def append_rows(
     on_row: Callable[[], None] | None = None,
 ) -> tuple[int, list[str]]:
     """
-    Make new columns for each image and append them as soon as they are done. The next image is
-    begun when any one is done: no image waits for the slowest of a batch.
+    Make new columns for each image, and append them as soon as they are done. When an image is
+    done, the next one starts, so no image waits for the slowest of a batch.
 
     Args:
         rows (`Sequence[ImageRow]`):
@@ -38,19 +38,19 @@ async def append_rows(
         out (`Path`):
             Output file.
         make (`Callable`):
-            Returns the new columns of an image, or why there are none.
+            Returns the new columns of an image, or the reason why there are none.
         line (`Callable`):
-            Returns the row to write of an image and its new columns.
+            Returns the row to write for an image and its new columns.
         name (`str`):
             Name of what is made, such as `"reference"`, for messages.
         width (`int`, *optional*, defaults to `512`):
             Images at a time.
         on_row (`Callable`, *optional*):
-            Called when an image is done or left out.
+            Called when an image is done or skipped.
 
     Returns:
-        `tuple[int, list[str]]`: number of rows written, and one message per image left out. When
-        the budget is spent, it ends with one message.
+        `tuple[int, list[str]]`: number of rows written, and one message per skipped image. When
+        the budget is spent, the run ends with one message.
     """
     skipped: list[str] = []
     spent: list[JudgeError] = []
@@ -88,7 +88,7 @@ async def append_rows(
         try:
             await asyncio.gather(*hands)
         finally:
-            for one_hand in hands:  # none may write into a closed file
+            for one_hand in hands:  # no worker may write to a closed file
                 one_hand.cancel()
     if spent:
         skipped.append(f"{spent[0].message} Rerun to continue from here.")
@@ -96,7 +96,7 @@ async def append_rows(
 
 
 async def opened(path: Path, max_pixels: int) -> Image.Image | str:
-    """The image, or what is wrong with it."""
+    """The image, or a message that says what is wrong with it."""
     return await asyncio.to_thread(_opened, path, max_pixels)
 
 
@@ -106,5 +106,5 @@ def _opened(path: Path, max_pixels: int) -> Image.Image | str:
         return f"{problem}."
     try:
         return open_image(path, max_pixels)
-    except ImageError as error:  # broken in a way that only decoding reveals
+    except ImageError as error:  # only decoding reveals this error
         return f"{error}."

@@ -1,4 +1,4 @@
-"""Datasets with the images inside: their rows, and the images as files on disk."""
+"""Datasets that contain their images: reads the rows, and writes the images to disk."""
 
 import io
 import re
@@ -19,7 +19,7 @@ _OF_DATASETS = ("dataset_info.json", "dataset_dict.json")
 
 
 def is_dataset(source: str | Path) -> bool:
-    """Whether a source is a dataset and no folder of images: saved, in Parquet, or on the Hub."""
+    """Whether a source is a dataset (saved, in Parquet, or on the Hub), not a folder of images."""
     path = Path(source)
     if path.is_dir():
         saved = any((path / name).is_file() for name in _OF_DATASETS)
@@ -37,17 +37,17 @@ def load_rows(source: str | Path, split: str) -> "Dataset":
 
     Args:
         source (`str` or `Path`):
-            A folder that `Dataset.save_to_disk` wrote, a Parquet file or a folder of them, or a
-            name on the Hub, which needs a network.
+            A folder written by `Dataset.save_to_disk`, a Parquet file or a folder of them, or a
+            name on the Hub, which requires network access.
         split (`str`):
-            The split; of a dataset that was saved alone, the rows whose "domain" it is, where it is
-            not "all" or "train".
+            The split. For a dataset saved without splits, selects the rows with this "domain",
+            unless it is "all" or "train".
 
     Raises:
-        `FileNotFoundError`: if the Hub gives no such dataset.
+        `FileNotFoundError`: if the dataset cannot be loaded from the Hub.
         `ValueError`: if there is no such split.
     """
-    import datasets  # takes a second, and files need none of it
+    import datasets  # takes a second, and image files do not need it
 
     path = Path(source)
     if path.is_dir() and any((path / name).is_file() for name in _OF_DATASETS):
@@ -77,17 +77,17 @@ def load_rows(source: str | Path, split: str) -> "Dataset":
 
 def stored_images(dataset: "Dataset", folder: str | Path) -> Iterator[list[Path]]:
     """
-    Write the images of a dataset's rows to files, byte by byte as they are stored, and give the
-    files of each row. A file that is there with its size is kept.
+    Write the images of a dataset's rows to files, with the exact bytes stored, and yield the files
+    of each row. An existing file of the same size is kept.
 
     Args:
         dataset (`datasets.Dataset`):
-            Rows with "image" or "images", and an "id" to name the files by.
+            Rows with "image" or "images", and an "id", used to name the files.
         folder (`str` or `Path`):
-            Where the files go.
+            Folder for the files.
 
     Raises:
-        `ValueError`: if there is no column of images.
+        `ValueError`: if there is no image column.
     """
     column = next((name for name in ("images", "image") if name in dataset.column_names), None)
     if column is None:
@@ -111,13 +111,13 @@ def stored_images(dataset: "Dataset", folder: str | Path) -> Iterator[list[Path]
 
 
 def _written(image: Any, folder: Path, stem: str) -> Path:
-    """One stored image as a file; a path to a file that is there stays what it is."""
+    """Write one stored image to a file; the path of an existing file is returned unchanged."""
     if isinstance(image, str):
         return Path(image)
     content = image.get("bytes") if isinstance(image, Mapping) else None
     if content is None:
         path = image.get("path") if isinstance(image, Mapping) else None
-        return folder / f"{stem}.missing" if path is None else Path(path)  # said where it is opened
+        return folder / f"{stem}.missing" if path is None else Path(path)  # reported when opened
     file = folder / f"{stem}.{_kind(content)}"
     if not file.is_file() or file.stat().st_size != len(content):
         part = file.with_name(file.name + ".part")
@@ -127,10 +127,10 @@ def _written(image: Any, folder: Path, stem: str) -> Path:
 
 
 def _kind(content: bytes) -> str:
-    """What an image file of this content is called behind the dot."""
+    """The file extension for an image with this content."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             kind = (image.format or "bin").lower()
-    except UnidentifiedImageError:  # said where it is opened
+    except UnidentifiedImageError:  # reported when it is opened
         return "bin"
     return "jpg" if kind == "jpeg" else kind

@@ -1,4 +1,4 @@
-"""CapArena's human battles, judged here: by a judge of pairs, or by the scores of the captions."""
+"""Judges CapArena's human battles, with a pairwise judge or with the scores of the captions."""
 
 import json
 import re
@@ -39,12 +39,12 @@ TEXTS = ("img", "source1", "source2", "caption1", "caption2", "ref", "winner", "
 def load_battles(path: str | Path) -> list[dict[str, Any]]:
     """
     Read `caparena_annots_eval.json`: a list of battles with "img", "source1", "source2",
-    "caption1", "caption2", "ref", "winner" (a source, or "equal", "bad" or "skip", which all are
-    ties), "cluster" ("level 1" to "level 4") and "in-400".
+    "caption1", "caption2", "ref", "winner" (a source, or "equal", "bad" or "skip", which all
+    count as ties), "cluster" ("level 1" to "level 4") and "in-400".
 
     Raises:
-        `FileNotFoundError`: if there is no such file.
-        [`BadRowsError`]: if a battle is of another form, with one message each.
+        `FileNotFoundError`: if the file does not exist.
+        [`BadRowsError`]: if a battle has a different format, with one message each.
     """
     try:
         content = json.loads(read_text(path))
@@ -72,8 +72,8 @@ def load_battles(path: str | Path) -> list[dict[str, Any]]:
 
 def battle_captions(battles: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, str]]]:
     """
-    The captions of each model in the battles, each once, with the human reference, as rows to
-    score. People's own captions are left out, as in the official agreement.
+    The distinct captions of each model in the battles, with the human reference, as rows to score.
+    Human captions are omitted, as in the official agreement.
 
     Example:
 
@@ -97,25 +97,25 @@ def battle_captions(battles: Sequence[Mapping[str, Any]]) -> dict[str, list[dict
 
 @dataclass
 class _Arena(CapArenaAuto):
-    """The judge of pairs on given battles, by their number: the order of captions is the file's."""
+    """Pairwise judging of given battles, by number, with the order of captions in the file."""
 
     battles: Mapping[str, Battle] = field(default_factory=dict)
 
     def problems(self, captions: Sequence[Caption]) -> list[str]:
-        """None: battles were checked as they were read."""
+        """No problems: battles were checked when they were read."""
         self._battles = dict(self.battles)
         return []
 
     def battle_of(self, caption: Caption) -> Battle | None:
-        """The battle of that number."""
+        """The battle with the caption's number."""
         return self._battles.get(caption.id)
 
     def tested(self, battle: Battle) -> str:
-        """The first of the two."""
+        """The first of the two models."""
         return battle.source1
 
     def current_battle(self, row: Mapping[str, Any]) -> Battle | None:
-        """The battle of a row's number."""
+        """The battle with the row's number."""
         return self._battles.get(str(row["id"]))
 
 
@@ -130,35 +130,35 @@ async def judge_battles(
     on_row: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
     """
-    Ask a judge that sees the image which caption of each battle is better, as CapArena asks.
+    Ask a judge that sees the image which caption of each battle is better, as CapArena does.
 
-    Battles with the human writer are not asked about. A run that was stopped goes on where it
-    stopped. `OUT/battles.json` is the official form: each battle with "judge" and "judge_reason".
+    Battles with the human writer are skipped. An interrupted run resumes where it stopped.
+    `OUT/battles.json` has the official format: each battle with "judge" and "judge_reason".
 
     Args:
         path (`str` or `Path`):
             See [`load_battles`].
         judge ([`Judge`]):
-            Who is asked.
+            The judge to ask.
         images (`str` or `Path`):
-            Folder of the battles' images.
+            Folder with the battles' images.
         out (`str` or `Path`):
-            Folder for the verdicts.
+            Output folder for the verdicts.
         benchmarks ([`Benchmarks`], *optional*):
             Mode, and checkouts for the official prompts.
         confirm (`Callable`, *optional*):
-            Gets the [`ScorePlan`]; nothing is asked unless it returns `True`.
+            Called with the [`ScorePlan`]; nothing is asked unless it returns `True`.
         on_row (`Callable`, *optional*):
             Called when a battle is done.
 
     Returns:
-        `list[dict]`: all battles, those with a verdict with "judge".
+        `list[dict]`: all battles; those with a verdict have "judge".
 
     Raises:
-        [`BadRowsError`]: if battles or images cannot be used; no judge has been asked then.
+        [`BadRowsError`]: if battles or images cannot be used. The judge is not asked in this case.
         `ValueError`: if `out` holds verdicts made with other settings.
         `JudgeConfigError`: if the judge cannot work.
-        `DeclinedError`: if `confirm` says no.
+        `DeclinedError`: if `confirm` returns `False`.
     """
     benchmarks, out = benchmarks or Benchmarks(), Path(out)
     battles = load_battles(path)
@@ -214,14 +214,14 @@ async def score_battles(
     on_row: Callable[[str], None] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """
-    Score the captions of all battles by a metric that scores them one by one; each battle then goes
-    to the higher score, see [`~evals.agree.battles_from_rows`].
+    Score the captions of all battles with a metric that scores them one by one. The higher score
+    then wins each battle, see [`~evals.agree.battles_from_rows`].
 
     Args:
         path (`str` or `Path`):
             See [`load_battles`].
         metric (`str`):
-            Such as "b-capscore". The human caption of the image is the reference.
+            Name of the metric, such as "b-capscore". The image's human caption is the reference.
         judge, images, out, benchmarks, confirm, on_row:
             As for [`judge_battles`].
 

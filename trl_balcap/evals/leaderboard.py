@@ -1,9 +1,9 @@
 """
-CapArena-Auto's leaderboard: import the published models' results, add one's own, export it.
+CapArena-Auto's leaderboard: import the results of published models, add yours, and export them.
 
 A result file is a list of battles: "img", "source1", "source2", "caption1", "caption2", "ref",
-"ref_model" and, once judged, "judge" and "judge_reason". The file's name is the model's. Rules as
-measured on njucckevin/CapArena at c251cdd.
+"ref_model" and, once judged, "judge" and "judge_reason". The file is named after the model. The
+rules were checked against njucckevin/CapArena at c251cdd.
 """
 
 import json
@@ -38,11 +38,11 @@ class Place(NamedTuple):
 
     Args:
         model (`str`):
-            Its name.
+            Name of the model.
         scores (`dict[str, Estimate]`):
             "Score_Avg", "Score_gpt", "Score_cog", "Score_cpm" and "Length_Avg", with intervals.
         is_new (`bool`):
-            Whether it was added to the published ones.
+            Whether it was added to the published models.
     """
 
     model: str
@@ -84,8 +84,8 @@ def read_result(path: str | Path) -> list[dict[str, Any]]:
 
 def rows_of_battles(model: str, battles: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
-    Official battles as scored rows. As in the official scorer, a battle without a verdict in the
-    exact words counts as 0.
+    Official battles as scored rows. As in the official scorer, a battle counts as 0 unless its
+    verdict has the exact wording.
 
     Example:
 
@@ -138,15 +138,15 @@ def leaderboard(
         published (`str` or `Path`, *optional*):
             Folder with the result files of the published models.
         added (`Mapping[str, str or Path]`, *optional*):
-            Further models: a result file, or the `caparena.jsonl` of `trl-balcap score`.
+            Additional models: a result file, or the `caparena.jsonl` of `trl-balcap score`.
 
     Returns:
         `list[Place]`: the best model first.
 
     Raises:
         `FileNotFoundError`: if the folder or a file does not exist.
-        [`BadRowsError`]: if a file has another format.
-        `ValueError`: if there is no result, or a model twice.
+        [`BadRowsError`]: if a file has a different format.
+        `ValueError`: if there is no result, or a model occurs twice.
     """
     battles = {model: (battles, False) for model, battles in _published(published)}
     for model, path in (added or {}).items():
@@ -161,10 +161,10 @@ def leaderboard(
 
 def export_result(rows_file: str | Path, out: str | Path, model: str) -> list[Path]:
     """
-    Write one's scored rows in the official format.
+    Write your scored rows in the official format.
 
     Returns:
-        `list[Path]`: `<model>.json` with the battles, to go beside the published result files, and
+        `list[Path]`: `<model>.json` with the battles, to go next to the published result files, and
             `<model>_captions.json` with `{image: caption}`, the format of submissions.
     """
     rows = read_rows(rows_file)
@@ -183,7 +183,7 @@ def _published(folder: str | Path | None) -> Iterable[tuple[str, list[dict[str, 
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"Folder not found: {folder}.")
     for path in sorted(Path(folder).glob("*.json")):
-        # The download also contains the images' captions, which are an object and no list.
+        # The download also contains the images' captions, as an object instead of a list.
         if not path.stem.endswith("_captions") and read_text(path).lstrip().startswith("["):
             yield path.stem, read_result(path)
 

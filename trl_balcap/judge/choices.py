@@ -1,4 +1,4 @@
-"""Multiple-choice questions: written about an image, and answered from it or from a caption."""
+"""Multiple-choice questions about an image, answered from the image or from a caption."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ _MOST_OPTIONS = 10
 
 
 class Choice(NamedTuple):
-    """A multiple-choice question; `answer` is the index of the right one of the `choices`."""
+    """A multiple-choice question; `answer` is the index of the correct entry in `choices`."""
 
     question: str
     choices: tuple[str, ...]
     answer: int
 
     def shuffled(self, sample: int) -> "Choice":
-        """The question with its choices in the order of this sample, the same in every run."""
+        """The question with its choices shuffled for this sample, identically in every run."""
         order = list(range(len(self.choices)))
         random.Random(f"{sample} {self.question} {self.choices}").shuffle(order)
         choices = tuple(self.choices[place] for place in order)
@@ -45,7 +45,7 @@ def read_choice(row: Mapping[str, Any]) -> Choice:
     the choices.
 
     Raises:
-        `ValueError`: if it is not such a question.
+        `ValueError`: if the entry is not a valid question.
 
     Example:
 
@@ -125,7 +125,7 @@ def ask(images: tuple[EncodedImage, ...], count: int) -> Question[tuple[Choice, 
 
 
 def quiz(images: tuple[EncodedImage, ...], choice: Choice) -> Question[int | None]:
-    """Answer a question from the image or, without one, from what its wording gives away."""
+    """Answer a question from the image, or, without an image, from its wording alone."""
     data = {"question": "quiz", "asked": choice.question, "options": numbered(choice.choices)}
     count = len(choice.choices)
     return Question("quiz", data, ChoiceForm, lambda form: _chosen(form, count), images)

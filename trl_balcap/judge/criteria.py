@@ -1,4 +1,4 @@
-"""Criteria for a good caption of an image, and comparison of several captions."""
+"""Criteria for a good caption of an image, and comparisons of several captions."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -14,7 +14,7 @@ _MOST_CRITERIA = 30
 
 
 class Criterion(NamedTuple):
-    """Something a caption should say or avoid, answered yes or no; `weight` is 1, 2 or 3."""
+    """A yes-or-no criterion: what a caption should say or avoid. `weight` is 1, 2 or 3."""
 
     text: str
     weight: int
@@ -83,7 +83,7 @@ def meet(text: str, criteria: Sequence[Criterion]) -> Question[tuple[bool, ...]]
 
 
 def rank(images: tuple[EncodedImage, ...], texts: Sequence[str]) -> Question[tuple[int, ...]]:
-    """The rank of each of several captions of one image; the best is 1, and ties share a rank."""
+    """The rank of each of several captions of one image: 1 is the best, and ties share a rank."""
     return Question(
         "rank",
         {"question": "rank", "texts": numbered(texts)},

@@ -1,4 +1,4 @@
-"""Deployments with their state: a concurrency limit and a circuit breaker each."""
+"""Deployments with their state: each has a concurrency limit and a circuit breaker."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,18 +13,19 @@ from trl_balcap.judge.settings import JudgeSettings
 
 OPENS_AFTER = 3  # failures in a row
 _OPEN_MAX = 60.0  # seconds
-_PAUSE = 30.0  # seconds, if the judge asks for more than the batch has left
+_PAUSE = 30.0  # seconds, if the judge asks for more than the time left in the batch
 
 
 class CircuitBreaker:
     """Keeps questions away from a failing deployment: closed, open for a while, then half-open.
 
-    It opens after three failures in a row, for twice as long after each further one, up to a
-    minute. When half-open, it lets through one question at a time; an answer closes it.
+    It opens after three failures in a row. Each further failure doubles the time for which it is
+    open, up to a minute. When half-open, it lets through one question at a time; an answer closes
+    it.
 
     Args:
         clock (`Callable`, *optional*):
-            Seconds on a monotonic clock.
+            Monotonic clock, in seconds.
 
     Example:
 
@@ -51,7 +52,7 @@ class CircuitBreaker:
         self._open_until = 0.0
 
     def lets_through(self, under_way: float) -> bool:
-        """Whether one more question may be sent besides those in flight."""
+        """Whether one more question may be sent in addition to those in flight."""
         if self._clock() < self._open_until:
             return False
         return self._failures < OPENS_AFTER or under_way == 0
@@ -90,7 +91,7 @@ class Endpoint:
 
     @cached_property
     def takes_n(self) -> bool:
-        """Whether one request may ask for several samples; set to False if that was refused."""
+        """Whether one request may ask for several samples; set to `False` once that is refused."""
         supported = litellm_module().get_supported_openai_params(
             self.deployment.model, provider_of(self.deployment)
         )
@@ -108,7 +109,7 @@ class Endpoint:
         """Record a failure of a question whose batch has `left` seconds left."""
         if failure.reason in ("timeout", "rate_limited"):
             wait = failure.retry_after
-            # A wait beyond the batch's end says little about the judge: the next batch tries again.
+            # A wait beyond the batch's end says little about the judge: the next batch retries.
             self.limit.push_back(epoch, wait if wait is None or wait <= left else _PAUSE)
         if failure.fatal:
             self._breaker.failed(OPENS_AFTER)
@@ -117,7 +118,7 @@ class Endpoint:
 
 
 def pick(endpoints: Sequence[Endpoint], tried: Sequence[Endpoint]) -> Endpoint:
-    """The least loaded working endpoint that has not just failed at this question."""
+    """The least loaded working endpoint that has not just failed on this question."""
     if len(endpoints) == 1:
         return endpoints[0]
     return min(

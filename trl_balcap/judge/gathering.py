@@ -1,9 +1,8 @@
-"""The rows of a batch that are about one image wait for each other, so that one question serves
-all.
+"""Rows of a batch with the same image wait for each other, so that one question serves all of them.
 
-A row is waited for once at most: until it has brought what it asks about its image, or until its
-task is over, however it ends. So no row can hold up the others for good; and one that is merely
-slow holds them up for half of the time that they have left.
+The others wait for a row at most once: until it has submitted its assertions, or until its task
+ends, for any reason. So no row can block the others forever, and a slow one delays them by at most
+half of their remaining time.
 """
 
 import asyncio
@@ -20,23 +19,23 @@ Shown = tuple[EncodedImage, ...]
 
 @dataclass(eq=False)
 class Seat:
-    """One row's place among those of its batch."""
+    """One row's place in its batch."""
 
     gathering: "Gathering"
     image: Any
     encoded: asyncio.Future[Shown]
     row: "asyncio.Task[Any] | None" = None
     brought: Sequence[str] = ()
-    together: asyncio.Future[list[Sequence[str]]] | None = None  # while the row waits
+    together: asyncio.Future[list[Sequence[str]]] | None = None  # set while the row waits
 
     async def bring(self, texts: Sequence[str], patience: float) -> list[Sequence[str]]:
-        """What the rows of this row's image ask about it, `texts` among it, in the rows' order.
+        """Submit `texts`, and return what all rows of the same image ask, in the order of the rows.
 
         Args:
             texts (`Sequence[str]`):
                 What this row asks.
             patience (`float`):
-                Seconds after which those that have not come are left behind; they ask on their own.
+                Seconds to wait for the other rows. Those that come later ask on their own.
         """
         if self not in self.gathering.expected or self.together is not None:
             return [texts]
@@ -49,16 +48,16 @@ class Seat:
         return self.together.result()
 
     def leave(self) -> None:
-        """Be waited for no longer."""
+        """Stop the others from waiting for this row."""
         self.gathering.leave(self)
 
 
 class Gathering:
-    """Who is still to come, of the rows of one batch. Lives on one event loop.
+    """Tracks which rows of a batch are still expected. Belongs to one event loop.
 
     Args:
         encode (`Callable`):
-            From an image to what is sent of it, which tells equal images.
+            Encodes an image as it is sent to the judge; equal images have equal encodings.
     """
 
     def __init__(self, encode: Callable[[Any], Coroutine[Any, Any, Shown]]):
@@ -66,7 +65,7 @@ class Gathering:
         self.expected: list[Seat] = []
 
     def start(self, image: Any, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        """The task of a row, in which [`seat_of`] finds its seat. A row without image has none."""
+        """Start a row's task, in which [`seat_of`] finds its seat, if the row has an image."""
         if image is None:
             return asyncio.ensure_future(work)
         seat = Seat(self, image, asyncio.ensure_future(self._encode(image)))
@@ -74,14 +73,14 @@ class Gathering:
         context = copy_context()
         context.run(_seat.set, seat)
         task = seat.row = asyncio.get_running_loop().create_task(work, context=context)
-        # Not in a finally: a task that is called off before its first step never gets there.
+        # Not in a `finally`: a task cancelled before its first step never reaches it.
         task.add_done_callback(lambda _: self.leave(seat))
         seat.encoded.add_done_callback(self._encoded)
         return task
 
     def _encoded(self, encoded: asyncio.Future[Shown]) -> None:
         if not encoded.cancelled():
-            encoded.exception()  # the row meets it where it needs the image
+            encoded.exception()  # the row gets this error when it needs the image
         self.look()
 
     def leave(self, seat: Seat) -> None:
@@ -91,9 +90,9 @@ class Gathering:
             self.look()
 
     def look(self) -> None:
-        """Let every image's rows go that are all there."""
+        """Release the rows of each image whose rows have all arrived."""
         if not all(seat.encoded.done() for seat in self.expected):
-            return  # anyone may yet turn out to be about any image
+            return  # we do not know yet which image each row is about
         rows: dict[Any, list[Seat]] = {}
         for seat in self.expected:
             rows.setdefault(_key(seat), []).append(seat)
@@ -102,7 +101,7 @@ class Gathering:
                 self._go(seats)
 
     def go_ahead(self, seat: Seat) -> None:
-        """Let the rows of this row's image go that are there."""
+        """Release those rows of this row's image that have arrived."""
         mine = [s for s in self.expected if s.together is not None and _key(s) == _key(seat)]
         self._go(mine)
 
@@ -118,9 +117,9 @@ _seat: ContextVar[Seat | None] = ContextVar("seat", default=None)
 
 
 def seat_of(image: Any) -> Seat | None:
-    """The seat of the row whose task this is, if the row is about this image.
+    """The seat of the current task's row, if the row is about this image.
 
-    A task that a row has begun has none: other rows may wait for it, and it must not wait for them.
+    A task started by a row has no seat: other rows may wait for it, so it must not wait for them.
     """
     seat = _seat.get()
     mine = seat is not None and seat.row is asyncio.current_task() and seat.image is image
@@ -130,5 +129,5 @@ def seat_of(image: Any) -> Seat | None:
 def _key(seat: Seat) -> Any:
     encoded = seat.encoded
     if not encoded.done() or encoded.cancelled() or encoded.exception() is not None:
-        return seat  # like no other
+        return seat  # equal to no other key
     return tuple(image.digest for image in encoded.result())

@@ -12,30 +12,30 @@ class AdaptiveLimit:
 
     It starts at the maximum: a training batch is a burst, and a judge that can take it should get
     all of it. Outcomes are counted in rounds of as many answers as the limit. Up to an eighth of a
-    round may be refused without consequence: every hosted judge fails now and then, whatever its
-    load, and a limit that fell for every failure would end near one. More push-backs (429, timeout)
+    round may be refused without consequence: every hosted judge fails occasionally, whatever its
+    load, and a limit that fell at every failure would end near one. More push-backs (429, timeout)
     cut the limit below the number in flight, once for all questions sent before the cut: a hundred
-    refusals of one burst are one event. After that it rises with each round: by a quarter of the
-    way while clearly below the limit that failed, one by one near it, a tenth faster once that
+    refusals of one burst are one event. Then it rises after each round: by a quarter of the way
+    while clearly below the limit that failed, one by one near it, and by a tenth more once that
     limit has held. Only the refused question waits as long as the judge asks (Retry-After); if even
     one at a time is refused, all wait.
 
     Waiters are served by priority, then first come, first served; those that arrive in the same
     turn of the event loop are sorted first. One is served per turn: if a hundred requests were
-    prepared side by side, all would be sent late; one after the other, only the last one is.
-    Belongs to one event loop.
+    prepared concurrently, all would be sent late; one after the other, only the last one is. A
+    limit belongs to one event loop.
 
     Args:
         maximum (`int`):
             Upper bound of the limit.
         clock (`Callable`, *optional*):
-            Seconds on a monotonic clock.
+            Monotonic clock, in seconds.
     """
 
     _STRAY = 1 / 8  # of a round: this many push-backs say nothing about the load
     _FEW = 64  # questions at the start of a burst, too few to rule out chance
     _CUT = 0.8  # of the number in flight
-    _NEAR = 0.9  # of the limit that failed: from here on, climb carefully
+    _NEAR = 0.9  # of the limit that failed; above this, climb carefully
 
     def __init__(self, maximum: int, clock: Callable[[], float] = time.monotonic):
         self.maximum = maximum
@@ -45,7 +45,7 @@ class AdaptiveLimit:
         self._clock = clock
         self._failed_at = float(maximum)
         self._answers = self._refusals = 0  # in this round
-        self._peak = self._peak_before = 0  # most in flight, in this round and the last
+        self._peak = self._peak_before = 0  # most in flight, in this round and the previous one
         self._left = 0.0  # in flight at the cut, less those refused since
         self._answers_since_cut = 0
         self._resume_at = 0.0
@@ -64,7 +64,7 @@ class AdaptiveLimit:
         heapq.heappush(self._waiters, (priority, next(self._order), waiter))
         self._wake_soon()
         try:
-            return await waiter  # the epoch in which the slot was given, whenever this resumes
+            return await waiter  # the epoch when the slot was given, however late this resumes
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
                 self.release()  # cancelled just as the slot was given
@@ -100,7 +100,7 @@ class AdaptiveLimit:
             epoch (`int`):
                 What `acquire` returned for that question.
             retry_after (`float`, *optional*):
-                Seconds that the judge asked to wait.
+                Seconds for which the judge asked us to wait.
         """
         if retry_after and self.limit <= 1.0:
             self._resume_at = max(self._resume_at, self._clock() + retry_after)
@@ -111,9 +111,9 @@ class AdaptiveLimit:
             if self._refusals > int(self._STRAY * min(self.limit, sent)):
                 self._cut()
         elif epoch == self.epoch - 1:
-            # Part of the burst that caused the cut. The judge accepted what is still in flight or
-            # was answered since; near the end of a batch, where that is little, what was not
-            # refused.
+            # Part of the burst that caused the cut. The judge accepted the questions that are in
+            # flight or were answered since. Near the end of a batch these are few, so count those
+            # that were not refused.
             self._left -= 1
             took = max(self._left, float(self.in_flight + self._answers_since_cut))
             self._failed_at = max(2.0, min(self._failed_at, took))
@@ -123,7 +123,7 @@ class AdaptiveLimit:
         self.epoch += 1
         under_way = min(int(self.limit), max(self._peak, self._peak_before))
         self._failed_at = max(2.0, float(under_way))
-        # The first push-back does not mean that all in flight are too many: this was one too many.
+        # The first push-back does not mean that all in flight are too many: only the last one was.
         cut = self._CUT * self._failed_at if self.epoch > 1 else self._failed_at - 1.0
         self.limit = max(1.0, min(self.limit, cut))
         self._left = self._failed_at - self._refusals
@@ -139,7 +139,7 @@ class AdaptiveLimit:
         return max(0.0, self._resume_at - self._clock())
 
     def load(self) -> float:
-        """Load relative to the limit, 1.0 when full: given a choice, take the least loaded."""
+        """Load relative to the limit, 1.0 when full. Used to pick the least loaded deployment."""
         return (self.in_flight + len(self._waiters)) / max(1, int(self.limit))
 
     def _wake(self) -> None:

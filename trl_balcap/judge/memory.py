@@ -10,20 +10,20 @@ from trl_balcap.judge.questions import Question
 from trl_balcap.judge.replies import Verification, VerifyForm
 from trl_balcap.judge.tickets import UnreadableReply
 
-MOST = 65_536  # verdicts in this process, those used least recently go first
+MOST = 65_536  # verdicts in this process; the least recently used are dropped first
 
 
 class VerdictMemory:
-    """What a judge said of single assertions, in this process and in the cache of replies.
+    """A judge's verdicts on single assertions, kept in this process and in the reply cache.
 
     Args:
         key (`Callable`):
-            From a question to what its answer is kept under; all that can change the answer is
-            part of it.
+            Returns the key under which a question's answer is stored. It includes everything that
+            can change the answer.
         cache ([`ReplyCache`], *optional*):
-            The replies on disk.
+            The reply cache on disk.
         model (`str`):
-            Who answers.
+            Name of the model that answers.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class VerdictMemory:
         self._kept: OrderedDict[str, Verification] = OrderedDict()
 
     async def recall(self, images: Shown, texts: Sequence[str]) -> dict[str, Verification]:
-        """The verdicts that are known, by assertion."""
+        """Known verdicts, by assertion."""
         asked = {text: questions.verify(images, [text]) for text in texts}
         keys = {text: self._key_of(question) for text, question in asked.items()}
         found: dict[str, Verification] = {}
@@ -55,12 +55,12 @@ class VerdictMemory:
                 try:
                     (found[text],) = asked[text].recall(reply.text)
                 except UnreadableReply:
-                    continue  # stored by a release that read it
+                    continue  # stored by a release that could read it
                 self._keep(keys[text], found[text])
         return found
 
     async def remember(self, images: Shown, verdicts: Mapping[str, Verification]) -> None:
-        """Keep verdicts; they are on disk when this returns."""
+        """Store verdicts; they are on disk when this returns."""
         stored = {}
         for text, verdict in verdicts.items():
             key = self._key_of(questions.verify(images, [text]))
@@ -71,7 +71,7 @@ class VerdictMemory:
             await self._cache.set_all(stored, self._model)
 
     def _key_of(self, question: Question[tuple[Verification, ...]]) -> str:
-        # Not that of the question itself: what was asked alone is never answered from here.
+        # Not the key of the question itself: a caption verified alone never uses these verdicts.
         return f"{self._key(question)}-united"
 
     def _keep(self, key: str, verdict: Verification) -> None:

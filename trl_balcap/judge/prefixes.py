@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from trl_balcap.judge.questions import Question
 
-_KEPT = 300.0  # seconds; OpenAI drops a prefix after five to ten unused minutes
+_KEPT = 300.0  # seconds; OpenAI drops a prefix after five to ten minutes without use
 _MOST = 4096
 
 
@@ -17,7 +17,7 @@ class PrefixTurns:
 
     Simultaneous questions would all miss a cache that stores a prefix only when its first request
     is answered. A prefix is the question's kind (its system prompt) and its images, which precede
-    the rest of the message. Belongs to one event loop.
+    the rest of the message. An instance belongs to one event loop.
 
     Args:
         on (`bool`):
@@ -31,7 +31,7 @@ class PrefixTurns:
 
     @contextlib.asynccontextmanager
     async def turn(self, question: Question) -> AsyncIterator[None]:
-        """Context in which the question may be sent."""
+        """Context manager that waits until the question may be sent."""
         if not self._on or not question.images:
             yield
             return

@@ -1,11 +1,11 @@
 """Finds the judge's own JSON object in a reply, among quotations and drafts.
 
 A judge may quote the text it judges, in any layout, and that text comes from an adversary. So every
-request carries a ticket: a few random letters that do not occur in the text, which the judge
+request carries a ticket: a few random letters that do not occur in the text, and that the judge
 repeats as the last key of its verdict. If a reply contains other text, only an object that ends
-with the ticket counts. The ticket has to be the last key so that an object which quoted text closes
-too early ends without it. A reply that consists of one JSON object may omit the ticket, unless the
-object's value occurs in the judged text, where it could be a quotation.
+with the ticket counts. The ticket has to be the last key, so that an object closed too early by
+quoted text does not contain it. A reply that consists of one JSON object may omit the ticket,
+unless the object's value occurs in the judged text and so could be a quotation.
 
 All of this takes time linear in the reply and the text.
 """
@@ -21,7 +21,7 @@ MAX_REPLY_SIZE = 1_000_000  # characters; a longer reply means a runaway judge
 _LETTERS = "bcdfghjklmnpqrstvwxz"  # no vowels, so no accidental (rude) words
 _LENGTH = 8  # 25 billion tickets
 _DEEPEST = 8  # levels of nested braces in a verdict; we ask for two
-_MOST_ESCAPES = 3  # levels of JSON-in-JSON strings in which quotations are recognised
+_MOST_ESCAPES = 3  # levels of JSON-in-JSON strings in which quotations are recognized
 _TELLING = 4  # words of a verdict to look for first
 _MOST_TICKETS = 16  # in one reply; a judge that repeats its ticket more often is confused
 
@@ -35,10 +35,10 @@ class TruncatedReply(UnreadableReply):
 
 
 def new_ticket(text: str) -> str:
-    """Random letters that do not occur in `text`, whatever it guesses."""
+    """Random letters that do not occur in `text`, whatever it contains."""
     lowered = text.lower()
     while True:
-        number = secrets.randbelow(len(_LETTERS) ** _LENGTH)  # a system call, so only one
+        number = secrets.randbelow(len(_LETTERS) ** _LENGTH)  # a system call, so make only one
         ticket = ""
         for _ in range(_LENGTH):
             number, letter = divmod(number, len(_LETTERS))
@@ -48,11 +48,11 @@ def new_ticket(text: str) -> str:
 
 
 def own_objects(reply: str, ticket: str, said: str) -> list[dict[str, Any]]:
-    """The JSON objects in `reply` that can be the judge's own verdict, without their tickets.
+    """The JSON objects in `reply` that can be the judge's own verdict, with tickets removed.
 
     Args:
         reply (`str`):
-            What the judge replied.
+            The judge's reply.
         ticket (`str`):
             The ticket of the request.
         said (`str`):
@@ -98,9 +98,9 @@ def own_objects(reply: str, ticket: str, said: str) -> list[dict[str, Any]]:
 
 
 def _amid_text(reply: str, sealed: list["_Sealed"], said: str) -> list[dict[str, Any]]:
-    """The verdicts amid other text, each ending with the ticket."""
+    """The verdicts in a reply with other text. Each ends with the ticket."""
     found = [_without_ticket(s.value) for s in sealed]
-    # After a brace that opens something else, the text may have closed that and begun this.
+    # After an earlier brace, quoted text may have closed that object and opened this one.
     kept = [
         verdict
         for verdict, (start, _, _) in zip(found, sealed, strict=True)
@@ -122,8 +122,8 @@ def repeats_ticket(reply: str, ticket: str) -> bool:
 def occurs_in(value: dict[str, Any], text: str) -> bool:
     """Whether `text` contains the words and numbers of `value` next to each other.
 
-    Layout, quotes, escapes, number formats and key order do not matter, so no way of writing a
-    JSON object hides it.
+    Layout, quotes, escapes, number formats and key order do not matter, so a JSON object cannot be
+    hidden by writing it differently.
 
     ```python
     >>> occurs_in({"clarity": 10, "fluency": 9.5}, '{"flu\\\\u0065ncy":95e-1,\\r\\n"clarity" : 1e1}')
@@ -135,10 +135,10 @@ def occurs_in(value: dict[str, Any], text: str) -> bool:
     """  # noqa: E501
     try:
         source = json.dumps(value, ensure_ascii=False)
-    except RecursionError as error:  # even if parsing just managed
+    except RecursionError as error:  # even though parsing succeeded
         raise UnreadableReply("the JSON object is nested too deeply") from error
     source = _unescaped(source)
-    # Usually the text does not even have the first key. More words would not be linear time.
+    # Usually the text lacks even the first key. Checking more words would not be linear time.
     found = (m.group().casefold() for m in _TOKEN.finditer(source) if m.lastgroup != "number")
     first = list(islice(found, _TELLING))
     for _ in range(_MOST_ESCAPES + 1):
@@ -178,7 +178,7 @@ def _sealed(reply: str, ticket: str) -> Iterator[_Sealed]:
 
 
 def _start_of_object(reply: str, end: int) -> int | None:
-    """Start of the object that ends at `end`; reading backwards, there is only one."""
+    """Start of the object that ends at `end`. Reading backwards, it is unique."""
     depth = 0
     for match in _BACKWARDS.finditer(reply[:end][::-1]):
         depth += {"}": 1, "{": -1}.get(match.group(), 0)
@@ -190,7 +190,7 @@ def _start_of_object(reply: str, end: int) -> int | None:
 
 
 # In reversed text: a brace, or a string, which does not end at a quote before an odd number of
-# backslashes. An unterminated string takes everything left, so that nothing is read twice.
+# backslashes. An unterminated string consumes the rest, so that nothing is read twice.
 # No possessive groups: Python before 3.11.5 matches them wrongly, and nothing here backtracks.
 _BACKWARDS = re.compile(r'"[^"]*(?:"(?=\\(?:\\\\)*(?!\\))[^"]*)*(?:"|\Z)|[{}]')
 
@@ -207,7 +207,7 @@ def _without_ticket(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole_object(reply: str) -> dict[str, Any] | None:
-    """The object in `reply`, if there is nothing else in it."""
+    """The object in `reply`, if the reply contains nothing else."""
     return _decoded(reply.strip("\ufeff \t\r\n"))
 
 
@@ -250,7 +250,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object_without_doubles, parse_con
 
 
 def _token_sums(text: str) -> list[int]:
-    """Running sums of a hash of each word and number, which do not depend on their order."""
+    """Running sums of the hashes of words and numbers; sums do not depend on their order."""
     return list(accumulate(map(hash, _tokens(text)), initial=0))
 
 
@@ -300,9 +300,9 @@ def _end_of_thoughts(reply: str, sealed: list[_Sealed]) -> int:
     return closed
 
 
-# As reasoning models write them: Qwen and DeepSeek <think>, Seed <seed:think>, Magistral [THINK],
+# Tags of reasoning models: Qwen and DeepSeek <think>, Seed <seed:think>, Magistral [THINK],
 # Kimi ◁think▷, Command A <|START_THINKING|>, Apertus <|inner_prefix|>, gpt-oss's channels; also
-# with their control tokens dropped by the server.
+# when the server drops their control tokens.
 _TAG = r"(?:\w++:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection|scratchpad)\s*+"
 _THOUGHT_BEGINS = re.compile(
     rf"<{_TAG}>|\[{_TAG}\]|◁{_TAG}▷|<\|(?:begin_of_thought|START_THINKING|inner_prefix)\|>"

@@ -1,10 +1,11 @@
-"""One question about all that the rollouts of an image assert, and none about what is known.
+"""Verifies the assertions of all rollouts of an image together, and skips those already verified.
 
-The assertions of all rows of an image are united: equal ones once, in an order that their text
-decides, in pieces of at most `MOST`. Into each piece go a few canaries, statements whose truth is
-known. A judge that gets one wrong has not looked, or believes what one caption says of the others:
-its verdicts on that piece count for nothing, and each caption that needs one of them is asked about
-alone, as it would be without uniting. Whatever passes is remembered by image and assertion.
+The assertions of all rows of an image are merged: duplicates are removed, the order depends only on
+their text, and each question has at most `MOST` of them. Each question also contains a few
+canaries: statements known to be true or false. A judge that gets one wrong did not look at the
+image, or was misled by what one caption says about the others. Its verdicts for that question are
+discarded, and each caption that needs one of them is verified on its own, as it would be without
+merging. Verdicts that pass are remembered by image and assertion.
 """
 
 import asyncio
@@ -28,12 +29,12 @@ __all__ = ["CANARIES", "MOST", "United", "canaries"]
 
 logger = logging.getLogger(__name__)
 
-MOST = 40  # assertions in a question, canaries aside
-CANARIES = 4  # beside them
-_MANY = 16  # rejected questions, after which it is told if they are most
-LONGEST = 500  # characters of an assertion; what is longer asserts more than one thing
+MOST = 40  # assertions per question, not counting canaries
+CANARIES = 4  # per question, in addition to the assertions
+_MANY = 16  # rejected questions before we warn, if they are the majority
+LONGEST = 500  # characters; a longer assertion makes more than one claim
 
-# What the question itself may be the cause of, and another question not have.
+# Failures that may be caused by the question itself, so another question may succeed.
 _OF_THE_QUESTION = ("refused", "unreadable", "truncated")
 
 Ask = Callable[[Question[tuple[Verification, ...]]], Awaitable[tuple[Verification, ...]]]
@@ -41,19 +42,19 @@ Found = dict[str, Verification | JudgeError]
 
 
 class United:
-    """Verifies the assertions of a batch's captions, those of one image together.
+    """Verifies the assertions of a batch's captions, together for each image.
 
     Args:
         ask (`Callable`):
-            Puts a question to the judge.
+            Sends a question to the judge.
         encode (`Callable`):
-            From an image to what is sent of it.
+            Encodes an image as it is sent to the judge.
         memory ([`VerdictMemory`]):
             Verdicts by image and assertion.
         stats ([`JudgeStats`]):
-            Where canaries are counted.
+            Counts the canaries.
         deadline (`float`):
-            Seconds for a batch.
+            Time limit for a batch, in seconds.
     """
 
     def __init__(
@@ -74,12 +75,12 @@ class United:
         self._together = SingleFlight(JudgeStats(), memo_size=0)
 
     async def verify(self, image: Any, assertions: Sequence[str]) -> tuple[Verification, ...]:
-        """Whether each of a caption's assertions is correct and pointable, in their order.
+        """Whether each of a caption's assertions is correct and pointable, in order.
 
-        Within a batch it waits for the other rows of the image.
+        Within a batch, this waits for the other rows of the image.
 
         Raises:
-            `JudgeError`: if the judge gives no readable answer.
+            `JudgeError`: if the judge does not give a readable answer.
         """
         seat = seat_of(image)
         images = await (self._encode(image) if seat is None else asyncio.shield(seat.encoded))
@@ -106,7 +107,7 @@ class United:
         return tuple(mine)  # type: ignore[arg-type]
 
     async def _verdicts(self, images: Shown, texts: Sequence[str]) -> Found:
-        """Verdicts by text; none on a text of a piece that does not count."""
+        """Verdicts by text, without those of rejected questions."""
         found: Found = dict(await self._memory.recall(images, texts))
         fresh = [text for text in texts if text not in found]
         dice = random.Random(_digest(images, fresh))
@@ -121,7 +122,7 @@ class United:
         self, images: Shown, texts: Sequence[str], dice: random.Random
     ) -> Coroutine[Any, Any, Found]:
         planted = canaries(dice)
-        asked = list(dict.fromkeys([*texts, *planted]))  # a caption may say what a canary says
+        asked = list(dict.fromkeys([*texts, *planted]))  # a caption may contain a canary
         dice.shuffle(asked)
         return self._asked(images, texts, planted, asked)
 
@@ -135,7 +136,7 @@ class United:
         try:
             verdicts = await self._ask(questions.verify(images, asked))
         except JudgeError as error:
-            # One caption may be what the judge chokes on; it must not take the others along.
+            # A single caption may make the judge fail; it must not affect the others.
             return {} if error.reason in _OF_THE_QUESTION else dict.fromkeys(texts, error)
         given = dict(zip(asked, verdicts, strict=True))
         right = sum(given[text].correct == truth for text, truth in planted.items())
@@ -161,10 +162,10 @@ class United:
 
 
 def canaries(dice: random.Random) -> dict[str, bool]:
-    """Statements with their truth, which is the same of any image.
+    """Statements that are true, or false, of any image.
 
-    Two are false and two are true, so that a judge that calls all alike, in either direction, gets
-    two wrong. One is drawn from many, so that no caption can name it as an exception.
+    Two are false and two are true, so a judge that gives the same answer to everything gets two
+    wrong. One is drawn from a large pool, so that a caption cannot single it out.
 
     ```python
     >>> for statement, truth in canaries(random.Random(0)).items():
@@ -197,7 +198,7 @@ _ABSURD = (
 
 
 def _normal(text: str) -> str:
-    """Equal assertions, up to white space: their case may be what makes them true."""
+    """Normalize whitespace only: changing the case could make an assertion false."""
     return " ".join(text.split())
 
 

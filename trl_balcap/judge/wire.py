@@ -1,9 +1,9 @@
-"""What a judge's requests may do: follow no redirect, and bring back no more than can be read.
+"""Restricts a judge's requests: they do not follow redirects, and responses are limited in size.
 
-A redirect would take keys and headers along, and litellm looks for secrets in each error at some
-seconds a megabyte, which is what an image takes that an endpoint echoes. litellm has a client for
-nearly each provider, and the packages below it have theirs. What they share is httpx, so the rules
-are there, for a judge's calls alone.
+A redirect would forward keys and headers. And litellm scans each error for secrets, which takes
+several seconds per megabyte, about the size of an image echoed by an endpoint. litellm has its own
+client for almost every provider, and so do the packages that it uses. All of them use httpx, so we
+enforce the rules there, only for a judge's calls.
 """
 
 import contextlib
@@ -15,17 +15,17 @@ from urllib.parse import urlsplit
 
 import httpx
 
-_LARGEST = 8_000_000  # bytes, several times what a reply may have
-_LARGEST_ERROR = 16_384  # likewise; of which 400 characters are shown
+_LARGEST = 8_000_000  # bytes, several times the largest valid reply
+_LARGEST_ERROR = 16_384  # bytes; 400 characters of it are shown
 
 _redirects: ContextVar[list[str] | None] = ContextVar("redirects", default=None)
 
 
 @contextlib.contextmanager
 def careful_requests() -> Iterator[list[str]]:
-    """A block in which this task's requests obey the rules; yields the redirects that they met.
+    """Context in which this task's requests obey the rules; yields the redirects they received.
 
-    Each is the status with the host that it names, for an address may hold a secret.
+    Each is given as its status and host only, since a full address may contain a secret.
     """
     _teach_httpx()
     token = _redirects.set(met := [])
@@ -37,7 +37,7 @@ def careful_requests() -> Iterator[list[str]]:
 
 @functools.cache
 def _teach_httpx() -> None:
-    # On the class: a client of litellm's may be there already, and outlives the block.
+    # On the class, since litellm's clients may already exist, and outlive the context.
     send, send_now = httpx.AsyncClient.send, httpx.Client.send
 
     @functools.wraps(send)
@@ -64,7 +64,7 @@ def _looked_at(response: httpx.Response, met: list[str]) -> httpx.Response:
     if response.has_redirect_location:
         host = urlsplit(response.headers["location"]).netloc.rpartition("@")[2]
         met.append(f"{response.status_code} to {host or 'another path'}")
-    if not response.is_closed:  # it is read piece by piece
+    if not response.is_closed:  # it is streamed
         return response
     largest = _LARGEST_ERROR if response.is_error else _LARGEST
     if len(response.content) <= largest:

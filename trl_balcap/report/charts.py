@@ -1,4 +1,4 @@
-"""Charts of a run: which of the logged numbers belong together, and how they are read."""
+"""Charts of a run: which logged metrics belong together, and how to read them."""
 
 import math
 from collections import defaultdict
@@ -10,9 +10,9 @@ from trl_balcap.report.runs import REWARDS, Run, score_of
 __all__ = ["charts", "evaluations", "headline", "merged_log", "reward_names"]
 
 Number = float | None
-Series = dict[str, Any]  # label, colour (a name that the style sheet has), y, and low and high
+Series = dict[str, Any]  # label, colour (a name in the style sheet), y, low and high
 
-# TRL's and the trainer's names: title, note, [(key, label)], whether all lie between 0 and 1.
+# By TRL's and the trainer's names: title, note, [(key, label)], whether all are between 0 and 1.
 _LINES: tuple[tuple[str, str, tuple[tuple[str, str], ...], bool], ...] = (
     (
         "Outside the length gate",
@@ -77,7 +77,7 @@ _PER_REWARD = (
 
 def merged_log(log: Iterable[dict[str, Any]]) -> tuple[list[int], dict[str, list[Number]]]:
     """
-    A log as columns: its steps, and each number at each step, `None` where it was not logged.
+    A log as columns: its steps, and each metric at each step, `None` where it was not logged.
 
     Example:
 
@@ -102,15 +102,15 @@ def merged_log(log: Iterable[dict[str, Any]]) -> tuple[list[int], dict[str, list
 
 def charts(run: Run) -> list[dict[str, Any]]:
     """
-    The charts of a run, without those that have nothing to show.
+    The charts of a run, except those with nothing to show.
 
     Args:
         run ([`Run`]):
-            With its log, its rows and its length gate.
+            The run, with its log, its rows and its length gate.
 
     Returns:
         `list[dict]`: each with `"title"`, `"note"`, `"steps"`, `"series"`, `"unit"` (whether all
-            values lie between 0 and 1) and, for the length ratio, `"region"`, the gate's bounds.
+            values are between 0 and 1) and, for the length ratio, `"region"` (the gate's bounds).
     """
     steps, columns = merged_log(run.log)
     rewards = reward_names(run)
@@ -165,16 +165,16 @@ def charts(run: Run) -> list[dict[str, Any]]:
 
 def headline(run: Run) -> list[dict[str, Any]]:
     """
-    The numbers that say how a run went: each as the mean of the first and of the last tenth of what
-    was logged; cost as it stands at the end.
+    The numbers that summarize a run: the mean of the first and of the last tenth of the logged
+    values for each, and the total for cost.
 
     Args:
         run ([`Run`]):
-            With its log and its rows. Without a log, the means of its rows.
+            The run, with its log and its rows. Without a log, the means of its rows are used.
 
     Returns:
-        `list[dict]`: `"label"`, `"first"` (or `None`), `"last"`, `"digits"`, and `"good"`: 1 where
-            more is better, -1 where less is, 0 where neither.
+        `list[dict]`: `"label"`, `"first"` (or `None`), `"last"`, `"digits"`, and `"good"`: 1 if
+            higher is better, -1 if lower is better, 0 otherwise.
     """
     steps, columns = merged_log(run.log)
     by_step = _scores_by_step(run.rows)
@@ -220,14 +220,14 @@ def headline(run: Run) -> list[dict[str, Any]]:
 
 def evaluations(run: Run) -> list[dict[str, Any]]:
     """
-    Means of each evaluation that a run kept, over the captions that have the value.
+    Means of each evaluation that a run kept, over the captions that have a value.
 
     Args:
         run ([`Run`]):
-            With its rows; those of split `"eval"` count.
+            The run, with its rows; only those of split `"eval"` count.
 
     Returns:
-        `list[dict]`: by step, with `"step"`, `"means"` (by what is measured) and `"n"` captions.
+        `list[dict]`: by step, with `"step"`, `"means"` (by metric) and `"n"` (captions).
     """
     at: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for row in run.rows:
@@ -249,8 +249,8 @@ def _is_unscored(key: str) -> bool:
 
 
 def _unscored_by_reason(columns: dict[str, list[Number]]) -> list[tuple[str, list[Number]]]:
-    """The share of captions that a reason left without a verdict, by reason: in each step that of
-    the reward which lost most."""
+    """Share of captions without a verdict, by reason: at each step, the share of the reward that
+    lost the most."""
     lost: dict[str, list[list[Number]]] = defaultdict(list)
     for key, values in columns.items():
         if key.startswith("judge/") and "/unscored/" in key:
@@ -271,7 +271,7 @@ def _mean_of(values: Sequence[Number]) -> list[Number]:
 
 
 def reward_names(run: Run) -> list[str]:
-    """Names of a run's rewards, in their order, from its rows and its log."""
+    """Names of a run's rewards, in order, from its rows and its log."""
     names: dict[str, None] = {}
     for row in run.rows:
         names |= dict.fromkeys(row["rewards"])
@@ -283,7 +283,7 @@ def reward_names(run: Run) -> list[str]:
 
 
 def _score_name(rewards: Sequence[str]) -> str:
-    """What [`score_of`] gives for rows with these rewards."""
+    """Name of the number that [`score_of`] returns for rows with these rewards."""
     names = {name.removesuffix("_reward") for name in rewards}
     three = {name.removesuffix("_reward") for name in REWARDS}
     return "b-CapScore" if three <= names else "Mean reward"

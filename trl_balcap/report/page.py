@@ -1,5 +1,4 @@
-"""One self-contained HTML page: runs embedded as JSON, style and scripts allowed by their
-hashes."""
+"""Builds a self-contained HTML page: runs embedded as JSON, style and scripts allowed by hash."""
 
 import base64
 import hashlib
@@ -20,7 +19,7 @@ from trl_balcap.report.runs import Run, bounded_rows, bounded_thumbnails, score_
 __all__ = ["MAX_ROWS", "report_data", "report_page"]
 
 MAX_ROWS = 2000
-"""Rollouts of a run on its page; a page of one run stays under 25 MB."""
+"""Maximum number of rollouts per run, so that a page of one run stays under 25 MB."""
 
 _THUMBNAIL_BYTES = 10_000_000
 _ASSETS = files("trl_balcap.report") / "assets"
@@ -54,11 +53,11 @@ def report_page(
         runs (`Sequence[Run]`):
             Runs to show, see [`find_runs`].
         title (`str`, *optional*):
-            The page's title; by default the runs' names.
+            The page's title. Defaults to the runs' names.
         max_rows (`int`, *optional*, defaults to `2000`):
             Maximum number of rollouts to show per run, in whole groups.
         live (`str`, *optional*):
-            The version of the rows, for a page that asks its server for newer ones.
+            Version of the rows, for a page that asks its server for newer ones.
 
     Returns:
         `str`: the page.
@@ -209,5 +208,5 @@ def _hash(source: str) -> str:
 
 
 def _asset(name: str) -> str:
-    # A browser hashes the source with these line ends, whatever the file has.
+    # A browser hashes the source with these line endings, whatever the file uses.
     return (_ASSETS / name).read_text(encoding="utf-8").replace("\r\n", "\n")

@@ -1,5 +1,4 @@
-"""The runs that a page shows: verdicts, log and facts of each folder, bounded in number and
-size."""
+"""The runs on a page: verdicts, log and facts of each folder, limited in number and size."""
 
 import io
 import json
@@ -23,11 +22,11 @@ REWARDS = ("precision_reward", "recall_reward", "linguistic_reward")
 @dataclass
 class Run:
     """
-    What one run, or one folder of scores, left behind.
+    The output of one run, or of one folder of scores.
 
     Args:
         name (`str`):
-            How the page calls it: the part of its path that tells it from the others.
+            Its name on the page: the part of its path that distinguishes it from the others.
         rows (`list[dict]`):
             Verdict rows, see [`read_verdicts`].
         log (`list[dict]`):
@@ -37,7 +36,7 @@ class Run:
         thumbnails (`dict[str, Thumbnail]`):
             Pictures by digest.
         n_rows (`int`):
-            Rows that there were before the page was bounded.
+            Number of rows before the page was limited.
     """
 
     name: str
@@ -50,19 +49,19 @@ class Run:
 
 def find_runs(paths: Sequence[str | Path]) -> list[Run]:
     """
-    Reads the runs at some paths.
+    Read the runs at the given paths.
 
-    A path is a run's `output_dir`, a folder of scores, or any folder with such folders in it: each
-    folder of verdicts found there is a run of its own. A trainer's folder without verdicts is a run
-    with a log alone. What `trl-balcap exam` found out about a judge stands in the facts of all
-    runs.
+    A path is a run's `output_dir`, a folder of scores, or any folder that contains such folders:
+    each folder of verdicts in it is a separate run. A trainer's folder without verdicts is a run
+    with only a log. The results of `trl-balcap exam` for a judge are added to the facts of each
+    run.
 
     Args:
         paths (`Sequence[str or Path]`):
-            Folders to look into.
+            Folders to search.
 
     Returns:
-        `list[Run]`: in the order of the paths, then of their names.
+        `list[Run]`: in the order of the paths, then by name.
 
     Raises:
         `FileNotFoundError`: if a path has neither verdicts nor a log.
@@ -98,10 +97,10 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
 
 def score_of(row: Mapping[str, Any]) -> float | None:
     """
-    The number that orders captions: b-CapScore of the three rewards where a row has them (with or
-    without `_reward` in the name), the mean of its rewards otherwise; `None` where one is missing.
-    A reward that the judge was not asked for, because the length gate was closed, is what the gate
-    made of it.
+    The number by which captions are sorted: b-CapScore if a row has the three rewards (with or
+    without `_reward` in the name), otherwise the mean of its rewards; `None` if one is missing. If
+    the judge was not asked for a reward because the length gate was closed, the gated reward is
+    used.
 
     Example:
 
@@ -131,14 +130,14 @@ def score_of(row: Mapping[str, Any]) -> float | None:
 
 def bounded_rows(rows: Sequence[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
     """
-    About `limit` rows, whole groups: those of training spread evenly over its steps, those of
-    evaluations the same images each time, so that they can be compared.
+    About `limit` rows, in whole groups. Training rows are spread evenly over the steps, and
+    evaluation rows have the same images each time, so that they can be compared.
 
     Args:
         rows (`Sequence[dict]`):
             Verdict rows, by step.
         limit (`int`):
-            Rows wanted. At least one group of training and of each evaluation is kept.
+            Number of rows wanted. At least one group of training and of each evaluation is kept.
 
     Example:
 
@@ -164,7 +163,7 @@ def bounded_rows(rows: Sequence[dict[str, Any]], limit: int) -> list[dict[str, A
             last = len(keys) - 1
             chosen = {round(place * last / max(1, wanted - 1)) for place in range(wanted)}
             keys = [keys[place] for place in sorted(chosen)]
-        else:  # digests are as good as chance, and the same at every step and in every run
+        else:  # digests act as random order, the same at every step and in every run
             keys.sort(key=lambda key: (groups[key][0]["image"] or "", groups[key][0]["id"]))
             keys = keys[:wanted]
         kept += [row for key in keys for row in groups[key]]
@@ -175,7 +174,7 @@ def bounded_thumbnails(
     thumbnails: Mapping[str, Thumbnail], used: Iterable[str | None], budget: int
 ) -> dict[str, Thumbnail]:
     """
-    The pictures in use, made smaller where they would take more than `budget` bytes together.
+    The pictures in use, made smaller if they would take more than `budget` bytes in total.
 
     Args:
         thumbnails (`Mapping[str, Thumbnail]`):
@@ -183,7 +182,7 @@ def bounded_thumbnails(
         used (`Iterable[str or None]`):
             Digests of the images that rows show.
         budget (`int`):
-            Bytes for all of them.
+            Maximum number of bytes in total.
     """
     wanted = set(used)
     kept = {digest: picture for digest, picture in thumbnails.items() if digest in wanted}
@@ -209,7 +208,7 @@ def _read(folder: Path, name: str) -> Run:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Each folder's path from where the paths part, without what is the same in all."""
+    """Each folder's path, without the parts that all paths share."""
     parts = [list(folder.resolve().parts) for folder in folders]
     for part in parts:
         if part[-1] == "verdicts":  # of a run, or of b-CapScore

@@ -1,4 +1,4 @@
-"""Serves the report over HTTP, for a run on another machine or one in progress."""
+"""Serves the report over HTTP, for a run on another machine or in progress."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ def runs_version(paths: Sequence[str | Path]) -> str:
 
     Args:
         paths (`Sequence[str or Path]`):
-            Paths of the report.
+            Paths shown in the report.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -34,16 +34,16 @@ def report_server(
     host: str = "127.0.0.1",
 ) -> ThreadingHTTPServer:
     """
-    Make a server for the report. Call its `serve_forever` to run it.
+    Create a server for the report. Call `serve_forever` on it to run it.
 
-    The page is made on request, and again only if there is new data.
+    The page is built on request, and rebuilt only if there is new data.
 
     Args:
         make_page (`Callable[[str or None], str]`):
-            Makes the page, given the version of its rows, or `None` if it should not ask for newer
+            Builds the page, given the version of its rows, or `None` if it should not ask for newer
             ones.
         paths (`Sequence[str or Path]`):
-            Paths of the report.
+            Paths shown in the report.
         port (`int`):
             Port to listen on; 0 chooses a free one.
         watch (`bool`, *optional*, defaults to `False`):
@@ -79,6 +79,6 @@ def report_server(
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Requests are no news."""
+            """Do not log requests."""
 
     return ThreadingHTTPServer((host, port), Handler)

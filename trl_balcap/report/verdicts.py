@@ -3,8 +3,8 @@ Verdict rows: one per judged completion, kept as Parquet files that survive a ki
 
 A folder of verdicts holds `rows-<number>-<mark>.parquet`, one file per call of
 [`VerdictWriter.write`], and `images-<number>-<mark>.parquet` with the thumbnails, each image once.
-A file is written under a name that begins with a dot, synced, and renamed: what a reader sees is
-whole.
+A file is written under a name that starts with a dot, synced, and renamed, so a reader only sees
+complete files.
 """
 
 import json
@@ -30,10 +30,10 @@ VERDICT_SCHEMA = pa.schema(
     [
         ("step", pa.int64()),  # optimizer steps done when the completion was made; 0 for scores
         ("split", pa.string()),  # "train", "eval" or "score"
-        ("id", pa.string()),  # one completion among those of the same step and split
-        ("group", pa.string()),  # one image and prompt at a step; its rollouts share it
+        ("id", pa.string()),  # of the completion, unique in a step and split
+        ("group", pa.string()),  # of an image and prompt at a step, shared by its rollouts
         ("prompt", pa.string()),
-        ("image", pa.string()),  # digest of the pixels; the thumbnail is kept under it
+        ("image", pa.string()),  # digest of the pixels, the key of the thumbnail
         ("completion", pa.string()),
         ("reference", pa.string()),
         ("assertions", pa.list_(ASSERTION)),  # null: not judged; empty: the caption asserts nothing
@@ -42,7 +42,7 @@ VERDICT_SCHEMA = pa.schema(
         ("fluency", pa.float64()),
         ("coherency", pa.float64()),
         ("length_ratio", pa.float64()),  # rho: completion tokens over reference tokens
-        ("gated", pa.bool_()),  # whether the length gate took a reward
+        ("gated", pa.bool_()),  # whether the length gate took away a reward
         ("rewards", NUMBERS),  # raw, by name; null where the judge gave no verdict
         ("gated_rewards", NUMBERS),  # as the advantages saw them
         ("reasons", pa.map_(pa.string(), pa.string())),  # why a reward is null, by name
@@ -50,15 +50,15 @@ VERDICT_SCHEMA = pa.schema(
         ("advantage", pa.float64()),
         ("tokens", pa.int64()),
         ("latency", pa.float64()),  # seconds from the start of judging to its last verdict
-        ("usd", pa.float64()),  # of the questions that this caption was the first to ask
+        ("usd", pa.float64()),  # for the questions first asked for this caption
         ("extra", pa.string()),  # the user's own fields, as JSON
     ],
     metadata={"trl_balcap_verdicts": "1"},
 )
 """
-Columns of a verdict row. A row is a plain `dict` with any of them; what it lacks is null. `image`
-is the image itself (`PIL.Image.Image` or a path) when it is written, and its digest when it is
-read. `rewards`, `reasons`, ... and `extra` are plain dicts on both sides.
+Columns of a verdict row. A row is a plain `dict` with any of them; missing ones are null. `image`
+is the image itself (`PIL.Image.Image` or a path) on writing, and its digest on reading. `rewards`,
+`reasons`, ... and `extra` are plain dicts in both cases.
 """
 
 _THUMBNAILS = pa.schema(
@@ -77,7 +77,7 @@ class VerdictWriter:
     Keeps verdict rows in a folder, one file per call of `write`.
 
     A killed run loses at most the call in progress. A writer on a folder with rows adds to them. If
-    a resumed run writes a step again, its rows replace the earlier ones on reading.
+    a resumed run writes a step again, readers get its rows instead of the earlier ones.
 
     Args:
         folder (`str` or `Path`):
@@ -145,7 +145,7 @@ class VerdictWriter:
                 digests[group] = self._digest(row.get("image"), pictures)
             fields = {**row, "image": digests[group], "extra": _json(row.get("extra"))}
             kept.append(_encodable(fields))
-        if pictures:  # first, so that no row refers to a missing picture
+        if pictures:  # written first, so that no row refers to a missing picture
             table = [{"image": name, **p._asdict()} for name, p in pictures.items()]
             self._save("images", pa.Table.from_pylist(table, _THUMBNAILS))
             self._pictured |= pictures.keys()
@@ -156,7 +156,7 @@ class VerdictWriter:
         self._number += 1
 
     def close(self) -> None:
-        """Does nothing, since every call of `write` has written its rows. For use with `with`."""
+        """Does nothing, since each call of `write` writes its rows. Exists for use with `with`."""
 
     def __enter__(self) -> "VerdictWriter":
         return self
@@ -188,8 +188,8 @@ def read_verdicts(paths: str | Path | Sequence[str | Path]) -> list[dict[str, An
     """
     Verdict rows as plain dicts, by step, in the order in which they were written.
 
-    A run resumed from a checkpoint repeats the steps after it, so rows of an earlier session from
-    the first step of a later session on are left out. Of two rows with the same split, step and id,
+    A run resumed from a checkpoint repeats the steps after it. So rows of an earlier session are
+    omitted from the first step of a later session on. Of two rows with the same split, step and id,
     the later one counts.
 
     Args:
@@ -245,14 +245,14 @@ def read_thumbnails(paths: str | Path | Sequence[str | Path]) -> dict[str, Thumb
 
 
 def _rows_of(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Rows of one folder, sorted by step, without those that a later session made again."""
+    """Rows of one folder, sorted by step, without those replaced by a later session."""
     sessions: dict[int, list[dict[str, Any]]] = {}
     for file in files:
         table = _whole(file)
         session = int((table.schema.metadata or {}).get(b"session", b"0"))
         sessions.setdefault(session, []).extend(map(_plain, table.to_pylist()))
     latest: dict[tuple[str, int, str], dict[str, Any]] = {}
-    begins: dict[str, float] = {}  # by split: the first step of the sessions behind
+    begins: dict[str, float] = {}  # by split: the first step of any later session
     for session in sorted(sessions, reverse=True):
         rows = sessions[session]
         for row in reversed(rows):
@@ -297,12 +297,12 @@ def _check(row: Mapping[str, Any]) -> None:
 
 
 def _json(extra: Mapping[str, Any] | None) -> str:
-    # What JSON does not know (a tensor, a date) is kept as its text rather than lost.
+    # Values that JSON does not support (a tensor, a date) are kept as text rather than lost.
     return json.dumps(extra or {}, ensure_ascii=False, default=str)
 
 
 def _encodable(value: Any) -> Any:
-    """The value with half a surrogate pair, which a judge's JSON may bring along, as `?`."""
+    """The value with lone surrogates, which a judge's JSON may contain, replaced by `?`."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
