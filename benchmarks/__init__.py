@@ -1,1 +1,1 @@
-"""What is measured, one script a subject: `python -m benchmarks.judge`. Results lie in results/."""
+"""Benchmarks, one script per subject: `python -m benchmarks.judge`. Results are in results/."""

@@ -1,15 +1,15 @@
-"""What the alarms say of the reproduction's runs, arm by arm: the table of docs/report.md.
+"""Which alarms the reproduction's runs trigger, arm by arm: the table in docs/report.md.
 
     python -m benchmarks.alarms
 
-Nothing is trained. The judge's own rules (noise, filled-in zeros) need numbers that the
-reproduction did not keep at first; they are heard in runs of their own, made by
+Nothing is trained. The rules about the judge (noise, filled-in zeros) need numbers that the
+reproduction did not record at first, so they are checked on separate runs, made with
 
     python -m benchmarks.reproduce --arms ARM --seeds 1 --results benchmarks/results/alarms.jsonl
 
-A rule sees the 40 steps that each run logged, as it would have seen them while
-the run was under way. Numbers that those steps lack (commentary, length) stand in each run's
-measurement on held-out images: there a rule compares the base with what the arm made of it.
+A rule sees the 40 logged steps of each run, as it would have during training. Numbers missing
+from those steps (commentary, length) come from each run's measurement on held-out images, where a
+rule compares the base with the trained captioner.
 """
 
 from collections import Counter, defaultdict
@@ -32,8 +32,9 @@ OF_THE_JUDGE = ("zeros_filled_in", "judge_noise")
 
 
 def logged(step: Mapping[str, float]) -> dict[str, float]:
-    """A kept step under the trainer's names. Of a reward's spread only the one within groups was
-    kept, which is no larger than that over the batch: the rule is heard early, never late."""
+    """A recorded step under the trainer's metric names. Only the spread of a reward within groups
+    was recorded. It is no larger than the spread over the batch, so the rule fires early, never
+    late."""
     names = {"mean": "mean", "dead": "frac_zero_std", "group_std": "std", "std": "std"}
     names |= {name: name for name in ("retest_std", "zeros_among_good")}
     found = {
@@ -47,7 +48,7 @@ def logged(step: Mapping[str, float]) -> dict[str, float]:
 
 
 def ends(base: Mapping[str, float], trained: Mapping[str, float]) -> list[dict[str, float]]:
-    """A log of two windows at the base's measures and two at the trained captioner's."""
+    """A log with two windows of the base's measures and two of the trained captioner's."""
     rows = [
         {
             "length_gate/ratio": measures["length_ratio"],
@@ -61,7 +62,7 @@ def ends(base: Mapping[str, float], trained: Mapping[str, float]) -> list[dict[s
 
 
 def heard(runs: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
-    """By arm, in how many of its seeds each rule spoke at any step."""
+    """For each arm, the number of seeds in which each rule fired at any step."""
     sampled = {(run["arm"], run["seed"]): run["measures"]["sampled"] for run in runs}
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for run in runs:
@@ -75,7 +76,7 @@ def heard(runs: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
 
 
 def first_heard(steps: Sequence[Mapping[str, float]]) -> dict[str, int]:
-    """The rules that spoke at any step of a run, and the first step at which each did."""
+    """The rules that fired during a run, and the first step at which each did."""
     log = [logged(step) for step in steps]
     spoke: dict[str, int] = {}
     for n in range(1, len(log) + 1):
@@ -84,7 +85,7 @@ def first_heard(steps: Sequence[Mapping[str, float]]) -> dict[str, int]:
 
 
 def judge_table(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: by run, the step at which each of the judge's rules first spoke."""
+    """Markdown: for each run, the step at which each of the judge's rules first fired."""
     lines = ["| run | " + " | ".join(f"`{rule}`" for rule in OF_THE_JUDGE) + " |"]
     lines.append("|---|" + "---|" * len(OF_THE_JUDGE))
     order = list(ARMS)
@@ -97,7 +98,7 @@ def judge_table(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def table(found: Mapping[str, Counter[str]]) -> str:
-    """Markdown: arms that a rule spoke of, and the full method; the silent ones in one line."""
+    """Markdown: arms for which a rule fired, and the full method; the silent ones in one line."""
     rules = (*BY_STEPS, *BY_ENDS)
     lines = ["| arm | " + " | ".join(f"`{rule}`" for rule in rules) + " |"]
     lines.append("|---|" + "---|" * len(rules))
@@ -113,7 +114,7 @@ def table(found: Mapping[str, Counter[str]]) -> str:
 
 
 def reproduced(file: Path) -> list[dict[str, Any]]:
-    """The runs of the reproduction's page, without the longer ones."""
+    """The runs on the reproduction page, without the longer ones."""
     return [run for seeds in read_results(file).values() for run in seeds.values()]
 
 

@@ -1,10 +1,10 @@
-"""The demo over several seeds: does every reward rise, sampled and greedy?
+"""The demo over several seeds: does every reward rise, both sampled and greedy?
 
     python -m benchmarks.demo_seeds
 
 Runs `trl-balcap demo` for each seed and keeps the tables. Goals: b-CapScore rises by at least 0.25
-sampled (temperature 1) and rises greedy, and no reward falls in either. A finished seed is not run
-again unless --again is given.
+sampled (temperature 1) and rises with greedy decoding, and no reward falls in either. A finished
+seed is not run again unless --again is given.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main(seeds: list[int], again: bool) -> None:
 
 
 def verdict(tables: dict) -> dict:
-    """The goals, over the seeds so far."""
+    """Whether the goals are met over the seeds so far."""
 
     def rises(how: str, metric: str) -> list[float]:
         return [

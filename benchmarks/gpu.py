@@ -1,26 +1,26 @@
-"""Real shapes on one GPU: where a step's time and memory go, beside TRL's own GRPOTrainer.
+"""Real shapes on one GPU: where a step's time and memory go, compared with TRL's GRPOTrainer.
 
     python -m benchmarks.gpu                  # Qwen2.5-VL-3B's architecture, random weights
     python -m benchmarks.gpu --shape tiny     # the same path on CPU, in seconds
 
 Nothing is downloaded: the weights are random, the tokenizer is the tiny captioner's. bf16, G = 8,
-captions of exactly 512 tokens, images of 448 x 448 px. `lora` is an adapter, `full` all weights on
-the GPU, `offload` all weights under ZeRO-3 with the optimizer on the host. Each case runs in a
-process of its own, so that its peak memory is its own: GRPOTrainer and BalCapTrainer with rewards
-that cost nothing (goal: 1.02 in time and memory); with `lora` also under a judge that answers in 0,
-1 and 3 s from another process, and under the slowest one with two generation batches an update in
+captions of exactly 512 tokens, images of 448 x 448 px. `lora` trains an adapter, `full` all weights
+on the GPU, `offload` all weights under ZeRO-3 with the optimizer on the host. Each case runs in its
+own process, so that peak memory is measured per case: GRPOTrainer and BalCapTrainer with rewards
+that cost nothing (goal: 1.02 in time and memory). `lora` also runs with a judge that answers in 0,
+1 and 3 s from another process and, for the slowest judge, with two generation batches per update in
 TRL's order and looking ahead, and one step off.
 
 A step is split into generation, waiting for the rewards, log-probabilities (old, reference and the
-loss's own forward), and the rest (backward and optimizer). The plan's memory estimate stands beside
-what was allocated, for `lora` and `full`: with one process ZeRO-3 gathers by a view, which is not
-what the plan estimates. Without a GPU the full shape is not run, and the table says so.
+forward pass of the loss), and the rest (backward and optimizer). For `lora` and `full`, the table
+compares the plan's memory estimate with what was allocated. `offload` has no estimate: with one
+process, ZeRO-3 gathers by a view, which is not what the plan estimates. Without a GPU the full
+shape is not run, and the table says so.
 
-A run is made in pieces of 8 minutes: what is done is written after each case, into the folder that
-the variable OUT names or into benchmarks/results, and a run that is started again goes on there, if
-the shape, the device and the commit are the same. A case that fails or takes more than 7 minutes is
-kept as failed. Where the machine lacks packages and reaches no index, `python -m benchmarks.wheels`
-brings them.
+A run is done in pieces of 8 minutes. Results are written after each case to the folder given by the
+variable OUT, or to benchmarks/results, and a restarted run continues from there if the shape, the
+device and the commit are the same. A case that fails or takes more than 7 minutes is recorded as
+failed. If the machine lacks packages and cannot reach an index, use `python -m benchmarks.wheels`.
 """
 
 import argparse
@@ -43,8 +43,8 @@ from benchmarks.results_file import RESULTS, provenance, write_results
 from benchmarks.stopwatch import PHASES
 
 GOAL = 1.02
-PIECE_SECONDS = 480.0  # of a run, before it has to be started again
-CASE_SECONDS = 420.0  # of one case
+PIECE_SECONDS = 480.0  # per run, before it has to be restarted
+CASE_SECONDS = 420.0  # per case
 
 
 def cases(weights: list[str], judge_seconds: list[float]) -> list[Case]:
@@ -65,7 +65,7 @@ def main(
     piece_seconds: float = PIECE_SECONDS,
     case_seconds: float = CASE_SECONDS,
 ) -> dict[str, Any]:
-    """Runs the cases that are not done yet, prints the table, and returns what is kept."""
+    """Runs the remaining cases, prints the table, and returns all results so far."""
     cuda = torch.cuda.is_available()
     missing: list[str] = []
     found: list[dict[str, Any]] = []
@@ -120,7 +120,7 @@ def run_piece(
     piece_seconds: float,
     case_seconds: float,
 ) -> list[Case]:
-    """Runs cases and keeps each, as long as the next may fit; returns those that are left."""
+    """Runs and records cases while the next one may still fit; returns those that are left."""
     shape = Shape(**kept["shape"])
     begun, longest = time.monotonic(), 0.0
     for place, case in enumerate(rows):
@@ -134,7 +134,7 @@ def run_piece(
                 run_apart(shape, case, seconds) if apart else run_here(shape, case)
             )
         except subprocess.TimeoutExpired:
-            if seconds < case_seconds:  # cut short by the piece: the next one gives it its time
+            if seconds < case_seconds:  # the piece ended: the next one gives it full time
                 return rows[place:]
             why = f"not done within {seconds:g} s"
             kept["cases"].append({**dataclasses.asdict(case), "failed": why})
@@ -157,7 +157,7 @@ def run_apart(shape: Shape, case: Case, seconds: float) -> dict[str, Any]:
         command = [sys.executable, "-m", "benchmarks.gpu", "--shape", shape.name]
         command += ["--case", json.dumps(dataclasses.asdict(case)), "--out", str(result)]
         command += ["--steps", str(shape.steps)]
-        # DeepSpeed without a launcher would look for these by mpi4py.
+        # Without a launcher, DeepSpeed would look these up through mpi4py.
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
         alone |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
         subprocess.run(command, check=True, env={**os.environ, **alone}, timeout=seconds)
@@ -170,7 +170,7 @@ def keep(kept: dict[str, Any]) -> Path:
 
 
 def earlier(kept: dict[str, Any]) -> list[dict[str, Any]]:
-    """The cases that an earlier piece of the same run has kept."""
+    """The cases recorded by an earlier piece of the same run."""
     now = {**provenance(), **kept}
     for folder in (Path(os.environ.get("OUT", RESULTS)), RESULTS):
         file = folder / f"{results_name(kept)}.json"
@@ -190,7 +190,7 @@ def is_of(case: Case, row: dict[str, Any]) -> bool:
 
 
 def ratios(found: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """BalCapTrainer over GRPOTrainer with free rewards, for each kind of weights."""
+    """Ratio of BalCapTrainer to GRPOTrainer with free rewards, for each kind of weights."""
     done = [row for row in found if "failed" not in row and row["judge_seconds"] is None]
     free = {(row["weights"], row["trainer"]): row for row in done}
     result = {}

@@ -1,4 +1,4 @@
-"""One case of [`benchmarks.gpu`]: a few steps of one trainer, its times and its peak memory."""
+"""One case of [`benchmarks.gpu`]: times and peak memory of one trainer over a few steps."""
 
 import dataclasses
 from contextlib import nullcontext
@@ -23,22 +23,22 @@ from trl_balcap.scenes.captioner import build_qwen
 from trl_balcap.scenes.make import scene_rows
 from trl_balcap.scenes.server import serve
 
-ONE_BATCH = "one batch"  # of an update: nothing to look ahead to, as TRL's defaults are
+ONE_BATCH = "one batch"  # per update, TRL's default: nothing to look ahead to
 ORDERS = ("TRL's order", "look-ahead", "one step off")
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What is run."""
+    """The model and the sizes to run."""
 
     name: str
-    model: str | None  # Hub id of a shipped configuration; None is the tiny captioner's
+    model: str | None  # Hub id of a shipped configuration; None for the tiny captioner's
     image_side: int
     completion: int
     micro_batch: int
     accumulation: int
     num_generations: int
-    steps: int  # the first is left out of the times
+    steps: int  # the first is not timed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def linguistic_reward(completion_ids, **kwargs):
 
 
 def run_case(shape: Shape, case: Case, folder: Path) -> dict[str, Any]:
-    """Trains a few steps; the median of each phase, and the peak memory beside the plan's."""
+    """Trains a few steps; returns the median of each phase, and peak memory against the plan's."""
     torch.manual_seed(0)
     cuda = torch.cuda.is_available()
     model, processor = model_and_processor(shape, folder)
@@ -88,7 +88,7 @@ def run_case(shape: Shape, case: Case, folder: Path) -> dict[str, Any]:
         }
     server = nullcontext()
     if case.judge_seconds is not None:
-        server = serve(latency=case.judge_seconds, process=True)  # its CPU is not the trainer's
+        server = serve(latency=case.judge_seconds, process=True)  # with its own CPU time
     with server as handle:
         rewards: list[Any] = [length_like, even_like, linguistic_reward]
         if handle is not None:
@@ -103,8 +103,8 @@ def run_case(shape: Shape, case: Case, folder: Path) -> dict[str, Any]:
             "num_generations": shape.num_generations,
             "max_completion_length": shape.completion,
             "generation_kwargs": {
-                # Full-length captions of words that the tokenizer has, from a vocabulary that is
-                # larger: so that a judge has something to read.
+                # Full-length captions made of words the tokenizer knows (the vocabulary is larger),
+                # so that the judge has something to read.
                 "min_new_tokens": shape.completion,
                 "suppress_tokens": unwritable(processor.tokenizer, model.config),
             },
@@ -121,7 +121,7 @@ def run_case(shape: Shape, case: Case, folder: Path) -> dict[str, Any]:
             "dataloader_pin_memory": cuda,
         }
         if balcap:
-            # Open: captions of 512 tokens are beyond any gate, and would spare the judge.
+            # Open: captions of 512 tokens would fail any gate, and the judge would be skipped.
             settings["length_gate"] = None
             settings["judge_lookahead"] = case.order != "TRL's order"
             settings["judge_lag"] = int(case.order == "one step off")
@@ -164,7 +164,7 @@ def run_case(shape: Shape, case: Case, folder: Path) -> dict[str, Any]:
 
 
 def model_and_processor(shape: Shape, folder: Path) -> tuple[Any, Any]:
-    """The architecture with random weights, and a real processor that knows its image tokens."""
+    """The architecture with random weights, and a real processor with its image tokens."""
     tiny = build_qwen(folder / "tiny")
     processor = AutoProcessor.from_pretrained(tiny)
     if shape.model is None:
@@ -191,7 +191,7 @@ def model_and_processor(shape: Shape, folder: Path) -> tuple[Any, Any]:
 
 
 def unwritable(tokenizer: Any, config: Any) -> list[int]:
-    """Token ids that would leave no text: special ones, and those that the tokenizer lacks."""
+    """Token ids that decode to no text: special tokens, and those the tokenizer lacks."""
     vocabulary = config.get_text_config().vocab_size
     return [*tokenizer.all_special_ids, *range(len(tokenizer), vocabulary)]
 
@@ -207,7 +207,7 @@ def dataset(shape: Shape) -> Dataset:
 
 
 def planned(shape: Shape, case: Case, config: Any) -> float | None:
-    """GiB that `trl-balcap plan` foresees for the case, where it is what the plan estimates."""
+    """GiB that `trl-balcap plan` predicts for the case, if the plan covers it."""
     if case.weights == "offload":
         return None
     lora = case.weights == "lora"

@@ -1,21 +1,21 @@
-"""The judge engine beside three ways that people judge rollouts now. One run prints every table.
+"""The judge engine against three common ways to judge rollouts. One run prints every table.
 
     python -m benchmarks.judge                 # about five minutes on two quiet cores
     python -m benchmarks.judge --repeats 1     # faster, noisier
     python -m benchmarks.judge --only profiles # one piece: `judge_profiles.json` and `.md`
 
-A loopback server with a known latency answers from a process of its own; each way runs in a process
-of its own too, so that CPU time is the client's alone. Times are medians of the repeats; the load
-of the machine is recorded, because on a busy one they say little. Results go to
+A loopback server with a known latency answers from its own process. Each way also runs in its own
+process, so that CPU time is the client's alone. Times are medians of the repeats. The machine's
+load is recorded, because times from a busy machine mean little. Results go to
 `benchmarks/results/judge.json` and `judge.md`.
 
-The three ways, written as they are commonly written:
+The three ways, as they are commonly written:
 
     sync        a synchronous reward function per question: `litellm.completion` in a loop
     async       TRL's async rewards: one `litellm.acompletion` per question, nothing shared
     semaphore   a semaphore of 256 and a new OpenAI client for each call
 
-Where inspect_ai is installed (`pip install inspect_ai`), its adaptive limit runs beside the
+If inspect_ai is installed (`pip install inspect_ai`), its adaptive limit is compared with the
 engine's.
 """
 

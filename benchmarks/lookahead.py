@@ -1,19 +1,19 @@
-"""What a judge costs a training step in TRL's order, looking ahead, and one step off.
+"""How much a judge adds to a training step in TRL's order, looking ahead, and one step off.
 
     python -m benchmarks.lookahead
 
-The tiny captioner trains on 64 captions an update, in 4 generation batches of 16 or in one of 64.
-The judge is the exact one behind HTTP, in a process of its own on another core; it answers after a
-latency chosen so that in TRL's order judging takes half, one and two times the rest of the step (a
-batch is judged in two round trips). One run: every arm trains a few steps, then all again in turn,
-so that a machine that slows down slows all. The first and last step of each turn are left out:
-one step off, the first is on-policy and the last generates nothing.
+The tiny captioner trains on 64 captions per update, in 4 generation batches of 16 or one of 64.
+The judge is the exact one behind HTTP, in its own process on another core. Its latency is chosen so
+that in TRL's order judging takes half, one and two times the rest of the step (a batch is judged in
+two round trips). In one run, every arm trains a few steps in turn, over several rounds, so that a
+slowdown of the machine affects all arms. The first and last step of each turn are left out: one
+step off, the first is on-policy and the last generates nothing.
 
-Judging also takes CPU. `client` is what it takes in the trainer's process, beside which the trainer
-runs; `server` is the judge's own, on the other core. Goals: look-ahead in 4 batches at most 1.1 x
-free rewards plus the client's CPU; one step off at most 1.05 x where judging is shorter than the
-rest; BalCapTrainer with free rewards at most 1.02 x GRPOTrainer (`benchmarks.overhead` measures
-that one step by step).
+Judging also takes CPU. `client` is the CPU time it takes in the trainer's process, which the
+trainer shares; `server` is the judge's own, on the other core. Goals: look-ahead in 4 batches at
+most 1.1 x free rewards plus the client's CPU; one step off at most 1.05 x when judging is shorter
+than the rest; BalCapTrainer with free rewards at most 1.02 x GRPOTrainer (`benchmarks.overhead`
+measures this step by step).
 """
 
 import argparse
@@ -48,27 +48,27 @@ from trl_balcap.demo import demo_scenes
 from trl_balcap.scenes.captioner import captioner_path
 from trl_balcap.scenes.server import ServerHandle, serve
 
-BATCHES = 4  # generation batches of an update, where it is not one
-CAPTIONS = 64  # of an update
-ROUND_TRIPS = 2  # of a batch: decompose, then verify and cover
-SHARES = (0.5, 1.0, 2.0)  # judging in TRL's order, over the rest of the step
+BATCHES = 4  # generation batches per update, when there is more than one
+CAPTIONS = 64  # per update
+ROUND_TRIPS = 2  # per batch: decompose, then verify and cover
+SHARES = (0.5, 1.0, 2.0)  # time of judging in TRL's order over that of the rest of the step
 GOALS = {"look-ahead": 1.1, "one step off": 1.05, "BalCapTrainer": 1.02}
 
 
 @dataclass
 class Arm:
-    """One row of the table: how it trains, and what was measured."""
+    """One row of the table: how the arm trains, and what was measured."""
 
     name: str  # "GRPOTrainer", "free rewards", "TRL's order", "look-ahead" or "one step off"
-    batches: int  # generation batches of an update
-    share: float | None = None  # of the judge's time; None: rewards that cost nothing
-    seconds: list[float] = field(default_factory=list)  # of a step
-    cpu: list[float] = field(default_factory=list)  # of the trainer's process, of a step
-    server: list[float] = field(default_factory=list)  # the judge's CPU, of a step of each turn
+    batches: int  # generation batches per update
+    share: float | None = None  # judging time, one of SHARES; None: rewards that cost nothing
+    seconds: list[float] = field(default_factory=list)  # per step
+    cpu: list[float] = field(default_factory=list)  # of the trainer's process, per step
+    server: list[float] = field(default_factory=list)  # the judge's CPU per step, by turn
 
 
 class StepTimes(TrainerCallback):
-    """The time from the end of a step to the end of the next, for all but the first and last."""
+    """The time from the end of one step to the end of the next, except for the first and last."""
 
     def __init__(self, arm: Arm):
         self.arm = arm
@@ -105,7 +105,7 @@ def trainer_of(arm: Arm, server: ServerHandle | None, train: Any, steps: int, ou
         "steps_per_generation": BATCHES // arm.batches,
         "num_generations": 8,
         "max_completion_length": 32,
-        "learning_rate": 0.0,  # the captioner stays the same, so that steps compare
+        "learning_rate": 0.0,  # the captioner does not change, so that steps are comparable
         "bf16": False,
         "use_cpu": True,
         "gradient_checkpointing": False,
@@ -131,7 +131,7 @@ def trainer_of(arm: Arm, server: ServerHandle | None, train: Any, steps: int, ou
 
 
 def free_step(train: Any, steps: int, out: Path) -> float:
-    """Seconds of a step with rewards that cost nothing."""
+    """Seconds per step with rewards that cost nothing."""
     arm = Arm("free rewards", BATCHES)
     with contextlib.redirect_stdout(io.StringIO()):
         trainer_of(arm, None, train, steps, out).train()
@@ -139,7 +139,7 @@ def free_step(train: Any, steps: int, out: Path) -> float:
 
 
 def run(rounds: int, steps: int, out: Path) -> tuple[list[Arm], dict[str, float]]:
-    """Trains all arms in turn; what each took, and the latencies that were chosen."""
+    """Trains all arms in turn; returns their measurements and the latencies that were chosen."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[0]})
     torch.set_num_threads(1)
@@ -181,9 +181,9 @@ def server_cpu(server: ServerHandle | None) -> float:
 
 
 def figures_of(arms: list[Arm]) -> list[dict[str, Any]]:
-    """Each arm's medians, beside free rewards in as many batches."""
+    """Each arm's medians, relative to free rewards in the same number of batches."""
     free = {arm.batches: arm for arm in arms if arm.name == "free rewards"}
-    # What judging takes of the trainer's process does not depend on the order of the work.
+    # The CPU that judging takes in the trainer's process does not depend on the order of work.
     client = {
         (arm.batches, arm.share): statistics.median(arm.cpu)
         - statistics.median(free[arm.batches].cpu)
@@ -214,7 +214,7 @@ def figures_of(arms: list[Arm]) -> list[dict[str, Any]]:
 
 def goal_of(arm: Arm) -> float | None:
     if arm.name == "one step off" and (arm.share or 0.0) >= 1.0:
-        return None  # judging is as long as the rest, or longer
+        return None  # judging takes as long as the rest, or longer
     return GOALS.get(arm.name)
 
 

@@ -1,10 +1,11 @@
-"""What a judge's errors cost in the reproduction, as the table that `trl-balcap exam` ships with.
+"""The cost of a judge's errors in the reproduction: the table shipped with `trl-balcap exam`.
 
     python -m benchmarks.noise_costs
 
-No training: reads `benchmarks/results/reproduce.jsonl` and writes `trl_balcap/exam/noise.json`, the
-b-CapScore (0 to 100, sampled captions) that the full method lost under each noisy judge, with a 95%
-t interval over seeds. Arms with fewer than three seeds are left out.
+Nothing is trained: reads `benchmarks/results/reproduce.jsonl` and writes
+`trl_balcap/exam/noise.json`, the b-CapScore (0 to 100, sampled captions) that the full method lost
+under each noisy judge, with a 95% t interval over seeds. Arms with fewer than three seeds are left
+out.
 """
 
 import json
@@ -23,7 +24,7 @@ KINDS = ("correct", "pointable", "covered", "grades")
 
 
 def noise_table(results: Path = RESULTS) -> dict[str, Any]:
-    """The table, from the runs that there are."""
+    """The table, from the available runs."""
     found = read_results(results)
     arms = []
     for kind in (*KINDS, "all"):

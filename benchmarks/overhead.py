@@ -1,11 +1,10 @@
-"""What BalCapTrainer adds to a step of TRL's GRPOTrainer, with rewards that cost nothing.
+"""The overhead of BalCapTrainer over a step of TRL's GRPOTrainer, with rewards that cost nothing.
 
     python -m benchmarks.overhead
 
-Both trainers train the tiny captioner in one process, a step of one and a step of the other in
-turn, so that a machine that slows down slows both. The same seed gives both the same completions.
-Printed: the median of each, and the median over pairs of the ratio, with its interquartile range.
-Goal: 1.02.
+Both trainers train the tiny captioner in one process, alternating step by step, so that a slowdown
+of the machine affects both. The same seed gives both the same completions. It prints the median of
+each, and the median ratio over pairs of steps with its interquartile range. Goal: 1.02.
 """
 
 import argparse
@@ -40,7 +39,7 @@ REWARDS = [precision_like, recall_like, linguistic_reward]
 
 
 class TakingTurns(TrainerCallback):
-    """Lets one trainer at a time do a step, and times it."""
+    """Lets one trainer at a time run a step, and times it."""
 
     def __init__(self, mine: threading.Semaphore, other: threading.Semaphore):
         self.mine, self.other = mine, other
@@ -81,7 +80,7 @@ def main(steps: int, warmup: int, out: str) -> None:
                     per_device_train_batch_size=64,
                     num_generations=8,
                     max_completion_length=48,
-                    learning_rate=0.0,  # both captioners stay the same, so that steps compare
+                    learning_rate=0.0,  # the captioners do not change, so that steps are comparable
                     bf16=False,
                     gradient_checkpointing=False,
                     dataloader_pin_memory=False,

@@ -1,12 +1,12 @@
-"""What sending one question of an image ahead of the others gains and costs.
+"""The gain and cost of sending one question about an image ahead of the others.
 
     python -m benchmarks.prefix_cache
 
-A judge on loopback that models a prefix cache: tokens in blocks whose hashes chain, an image as the
-tokens that a vision model takes for it. A block counts as cached once a request with it was sent
-(`at once`) or answered (`once answered`), and, as OpenAI documents, from 1,024 tokens on (`1,024`)
-or, as vLLM does, from the first block of 16 tokens (`16`). The exact judge answers; reading takes
-time by the tokens that are not cached. 64 rollouts of 8 images, all three rewards.
+A judge on loopback models a prefix cache: tokens in blocks with chained hashes, and images as the
+number of tokens a vision model uses for them. A block counts as cached once a request with it was
+sent (`at once`) or answered (`once answered`). Caching starts at 1,024 tokens, as OpenAI documents
+(`1,024`), or at the first block of 16 tokens, as in vLLM (`16`). The exact judge answers; its
+reading time depends on the tokens that are not cached. 64 rollouts of 8 images, all three rewards.
 """
 
 import asyncio
@@ -38,14 +38,14 @@ PRICE = (0.15, 0.60, 0.075)  # gpt-4o-mini's, dollars per million
 
 @dataclass
 class PrefixCache:
-    """Blocks of tokens that were read before."""
+    """Blocks of tokens that have been read before."""
 
     at_once: bool
     least: int
     known: set[bytes] = field(default_factory=set)
 
     def read(self, blocks: list[bytes]) -> int:
-        """Cached tokens at the beginning of a request with these blocks."""
+        """Number of cached tokens at the start of a request with these blocks."""
         hits = 0
         for block in blocks:
             if block not in self.known:
@@ -161,7 +161,7 @@ def measure(*, at_once: bool, least: int, prefix_first: bool) -> dict[str, float
             count = len(batch["completions"])
             return list(await asyncio.gather(*(r(prompts=[""] * count, **batch) for r in rewards)))
 
-        asyncio.run(score(rollouts(99, prompts=1, group=1)))  # imports, connections
+        asyncio.run(score(rollouts(99, prompts=1, group=1)))  # warms up imports and connections
         stats, before = judge.stats, (judge.stats.prompt_tokens, judge.stats.cached_tokens)
         usd, begin = stats.usd, time.monotonic()
         scores = asyncio.run(score(rollouts(0)))

@@ -1,11 +1,11 @@
 """The paper's ablations on scenes, on one machine, with one command.
 
     python -m benchmarks.reproduce            # --quick: base, full method, vanilla GRPO; 2 seeds
-    python -m benchmarks.reproduce --full     # every arm, 5 seeds; hours; start it again to go on
-    python -m benchmarks.reproduce --report   # no training: write docs/reproduction.md again
+    python -m benchmarks.reproduce --full     # every arm, 5 seeds; hours; restart to continue
+    python -m benchmarks.reproduce --report   # no training: rewrite docs/reproduction.md
 
-Each finished arm and seed is one line of `benchmarks/results/reproduce.jsonl`, appended at once,
-and is never trained again. A run that is killed loses the arms that were under way.
+Each finished arm and seed is one line in `benchmarks/results/reproduce.jsonl`, appended at once and
+never trained again. A run that is killed loses the arms in progress.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-# Before torch is imported, here and in the workers: parallel over arms, one thread in each.
+# Before torch is imported, here and in the workers: arms run in parallel, one thread each.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def planned(args: argparse.Namespace) -> list[tuple[str, int]]:
-    """Arms and seeds to run, in order: a tier over all seeds, then the next tier."""
+    """Arms and seeds to run, in order: one tier over all seeds, then the next tier."""
     if args.arms:
         tiers: tuple[tuple[str, ...], ...] = (tuple(args.arms),)
     else:
@@ -57,7 +57,7 @@ def planned(args: argparse.Namespace) -> list[tuple[str, int]]:
 
 
 def run_all(jobs: list[tuple[str, int]], args: argparse.Namespace) -> None:
-    """Run what has no result yet, in worker processes, with progress and the time left."""
+    """Run the jobs without a result in worker processes, showing progress and the time left."""
     settings, base = _settings(args)
     waiting = [job for job in jobs if not is_done(args.results, *job, settings)]
     print(
@@ -120,7 +120,7 @@ def work(
     stamp: dict[str, Any],
     messages: Any,
 ) -> None:
-    """Train one arm with one seed and write its result; runs in a process of its own."""
+    """Train one arm with one seed and write its result; runs in its own process."""
     from benchmarks.reproduction.train import Settings, train_arm
 
     values = {key: value for key, value in settings.items() if key != "base"}
@@ -136,7 +136,7 @@ def work(
 
 
 def is_done(results: Path, name: str, seed: int, settings: dict[str, Any]) -> bool:
-    """Whether there is a result of this arm and seed with these settings and this base."""
+    """Whether there is a result for this arm and seed with these settings and this base."""
     return any(
         (result["arm"], result["seed"], result["settings"]) == (name, seed, settings)
         for result in read_runs(results)
@@ -144,7 +144,7 @@ def is_done(results: Path, name: str, seed: int, settings: dict[str, Any]) -> bo
 
 
 def write_result(results: Path, result: dict[str, Any]) -> None:
-    """Append a result as one line; a line that a killed run tore is closed, and read by nobody."""
+    """Append a result as one line. A line left incomplete by a killed run is ended, and ignored."""
     results.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(rounded(result)) + "\n"
     with results.open("a+b") as file:
@@ -156,7 +156,7 @@ def write_result(results: Path, result: dict[str, Any]) -> None:
 
 
 def rounded(value: Any) -> Any:
-    """Floats to 5 digits behind the point: results are read and kept in git."""
+    """Round floats to 5 decimal places, for results that are read by people and kept in git."""
     if isinstance(value, float):
         return round(value, 5)
     if isinstance(value, dict):

@@ -1,5 +1,4 @@
-"""Where a figure comes from, and the file that keeps it: command, commit, hardware beside the
-figures."""
+"""Saves benchmark figures with their provenance: command, commit and hardware."""
 
 import json
 import os
@@ -17,8 +16,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def provenance() -> dict[str, Any]:
-    """What is needed to make a result again. Folders of this machine are left out of the
-    command."""
+    """What is needed to reproduce a result. Local folders are removed from the command."""
     root = RESULTS.parents[1]
     words = [word for word in sys.argv[1:] if "/" not in word]
     return {
@@ -38,7 +36,7 @@ def provenance() -> dict[str, Any]:
 
 
 def write_results(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> Path:
-    """Keep `figures` with their provenance in `<folder>/<name>.json`."""
+    """Save `figures` with their provenance to `<folder>/<name>.json`."""
     path = folder / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**provenance(), **figures}, indent=2) + "\n")

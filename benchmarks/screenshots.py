@@ -1,4 +1,4 @@
-"""The pictures of a report in README and docs/report.md, taken of a real page.
+"""Screenshots of a real report page, for the README and docs/report.md.
 
     trl-balcap demo --steps 30 --out runs/demo
     python -m benchmarks.screenshots runs/demo/report.html
@@ -32,7 +32,7 @@ def main(report: Path, out: Path) -> None:
             return page
 
         opened("#overview", 1280, 800).screenshot(path=out / "overview.png")
-        # Where a caption goes wrong in every way.
+        # A part where a caption has every kind of error.
         page = opened("#captions?split=train&show=vague&sort=spread", 1280, 860)
         page.locator(".assertion.wrong, .assertion.vague").first.hover()
         page.screenshot(path=out / "captions.png")

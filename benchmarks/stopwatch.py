@@ -1,4 +1,4 @@
-"""Splits a training step into phases, in any GRPOTrainer and at the same places."""
+"""Splits a training step into phases, at the same places in any GRPOTrainer."""
 
 import time
 from collections import defaultdict
@@ -12,8 +12,8 @@ PHASES = ("generate", "wait for rewards", "log-probabilities", "backward and opt
 
 
 class Clock:
-    """Seconds of each phase, with the GPU's queue drained at both ends. A phase inside another
-    counts for itself alone, as where a batch is generated while the rewards of one are awaited."""
+    """Seconds of each phase, with the GPU's queue drained at both ends. The time of a nested phase
+    is not counted for the outer one, e.g. generating a batch while waiting for rewards."""
 
     def __init__(self):
         self.seconds: dict[str, float] = defaultdict(float)
@@ -26,7 +26,7 @@ class Clock:
         self._inner.append(0.0)
         try:
             yield
-        finally:  # a phase may be left by an exception that is caught outside
+        finally:  # a phase may end with an exception that is caught outside
             whole = self.now() - begun
             self.seconds[name] += whole - self._inner.pop()
             if self._inner:
@@ -55,7 +55,7 @@ class StepClock(TrainerCallback):
 
 
 def timed(trainer_class: type[GRPOTrainer]) -> type[GRPOTrainer]:
-    """The trainer with the same stopwatch in the same places, whichever it is."""
+    """The trainer class with the stopwatch in the same places, whichever class it is."""
 
     class Timed(trainer_class):
         clock: Clock

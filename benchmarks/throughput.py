@@ -1,12 +1,12 @@
-"""Images a second of `trl-balcap caption` with servers, against what those servers can do.
+"""Images per second of `trl-balcap caption`, against the limit of its servers.
 
     python -m benchmarks.throughput
 
-Each server takes a known time for a caption and refuses more than `width` requests at once, so its
-limit is known: width / seconds a caption. It runs in a process of its own. The images are 448 x 448
+Each server takes a known time per caption and refuses more than `width` requests at once, so its
+limit is known: width / seconds per caption. It runs in its own process. The images are 448 x 448
 JPEGs, all different, which the client reads and encodes. In the second case a tenth of the captions
-takes three times as long: most batches would have to wait for one of those.
-Left out are a window's captions at either end, where the window fills and empties. Goal: 0.95.
+takes three times as long, so that most batches would have to wait for one of them. A window's worth
+of captions is left out at each end, where the window fills and empties. Goal: 0.95.
 """
 
 import argparse
@@ -37,12 +37,12 @@ GOAL = 0.95
 
 
 def steady_rate(times: Sequence[float], window: int) -> float:
-    """Captions a second, without the window's worth at either end."""
+    """Captions per second, without a window's worth at each end."""
     return (len(times) - 2 * window) / (times[-window] - times[window])
 
 
 def write_images(folder: Path, count: int) -> None:
-    """Different images that look like photographs to an encoder: smooth, with some noise."""
+    """Write distinct images that look like photos to an encoder: smooth, with some noise."""
     generator = np.random.default_rng(0)
     for number in range(count):
         coarse = generator.integers(0, 256, (14, 14, 3), dtype=np.uint8)
@@ -55,12 +55,12 @@ def write_images(folder: Path, count: int) -> None:
 def _serve(pipe: Connection, seconds: float, faults: ServerFaults) -> None:
     with serve(answer=lambda messages: CAPTION, latency=seconds, faults=faults) as server:
         pipe.send(server.url)
-        pipe.recv()  # until the benchmark hangs up
+        pipe.recv()  # until the benchmark closes the pipe
 
 
 @contextlib.contextmanager
 def server(case: dict[str, Any]) -> Iterator[ServerHandle]:
-    """A server in a process of its own."""
+    """A server in its own process."""
     faults = ServerFaults(
         stall=case["slow"], stall_seconds=2 * case["seconds"], capacity=case["width"]
     )
@@ -76,7 +76,7 @@ def server(case: dict[str, Any]) -> Iterator[ServerHandle]:
 
 
 def measured(case: dict[str, Any], images: Path, out: Path) -> dict[str, Any]:
-    """The rate of one case, beside its servers' limit."""
+    """The rate of one case, and the limit of its servers."""
     times: list[float] = []
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(server(case)) for _ in range(case["servers"])]

@@ -1,12 +1,12 @@
-"""What keeping verdicts costs, as a share of a training step.
+"""The cost of keeping verdicts, as a share of a training step.
 
     python -m benchmarks.verdicts
 
-The demo's run, 8 scenes with 8 rollouts a step, every step logged and kept, judged by the exact
-judge (it answers at once, so that steps are as short as they get). Timed are choosing and gathering
-the rows, which the step waits for, and writing them, which a thread does beside it: of that the
-processor's time counts, which is what it can take from a step. Wall time, the thread's waiting for
-disk, interpreter and cores with it, stands beside. Goal: 0.01.
+Runs the demo's training: 8 scenes with 8 rollouts per step, every step logged and kept, with the
+exact judge (it answers at once, so steps are as short as possible). It times choosing and gathering
+the rows, which the step waits for, and writing them, which happens in a thread. For the thread, CPU
+time counts, because that is what it can take from a step. Its wall time, which includes waiting for
+the disk, the interpreter and cores, is also given. Goal: 0.01.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from trl_balcap.scenes.captioner import captioner_path
 
 
 class Timer(TrainerCallback):
-    """Wall seconds of each step, of what it waits for, and of what is written beside it."""
+    """Wall seconds of each step, of what it waits for, and of the writing in the background."""
 
     def __init__(self, trainer: Any, keeper: KeepVerdictsCallback):
         self.steps: list[float] = []
@@ -71,7 +71,7 @@ def main(steps: int, warmup: int, out: str) -> None:
     trainer.train()
     step = statistics.mean(timer.steps[warmup:])
     waited = statistics.mean(timer.waited[warmup:])
-    # Rows and log lines, the run's start with them.
+    # Rows and log lines, including those from the start of the run.
     written = sum(timer.written) / len(timer.steps)
     cpu = sum(timer.written_cpu) / len(timer.steps)
     figures = {

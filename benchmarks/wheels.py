@@ -1,13 +1,13 @@
-"""Packages of `benchmarks.gpu` for a machine that has torch and reaches no index.
+"""Packages of `benchmarks.gpu` for a machine that has torch but cannot reach an index.
 
-    python -m pip list --format=freeze > have.txt             # there: what it has
-    python -m benchmarks.wheels wheels --have have.txt --python 3.12   # here: the rest, as wheels
+    python -m pip list --format=freeze > have.txt             # there: list its packages
+    python -m benchmarks.wheels wheels --have have.txt --python 3.12   # here: get the rest
     python -m pip install --no-index --no-deps --target site wheels/*.whl   # there
-    PYTHONPATH=site OUT=results python -m benchmarks.gpu      # there; start it again to go on
+    PYTHONPATH=site OUT=results python -m benchmarks.gpu      # there; restart to continue
 
-Brought is what the benchmark imports and what that needs, in the versions that are installed here,
-without what the other machine has in any version. DeepSpeed has no wheel on the index: it is built,
-without its compiled parts, which it compiles where it runs.
+This gets what the benchmark imports and its dependencies, in the versions installed here, except
+what the other machine has in any version. DeepSpeed has no wheel on the index, so one is built
+without the compiled parts, which it compiles where it runs.
 """
 
 import argparse
@@ -24,20 +24,20 @@ from packaging.requirements import Requirement
 NEEDED = ("trl", "peft", "accelerate", "datasets", "deepspeed", "litellm", "aiohttp", "diskcache")
 NEEDED += ("qwen-vl-utils", "matplotlib", "rich", "scipy", "jinja2", "psutil")
 BUILT = "deepspeed"
-# av is for videos alone, boto3 for Bedrock's judges: 60 MB between them.
+# av is only for videos, boto3 only for judges on Bedrock: 60 MB together.
 LEFT_OUT = ("torch", "torchvision", "triton", "av", "boto3")
 PLATFORMS = [f"manylinux_2_{glibc}_x86_64" for glibc in (17, 24, 27, 28, 31, 34)]
 PLATFORMS += ["manylinux1_x86_64", "manylinux2014_x86_64"]
 
 
 def normal(name: str) -> str:
-    """A package's name as the index compares it."""
+    """A package's name, normalised as on the index."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def missing(needed: Iterable[str], have: Iterable[str]) -> dict[str, str]:
     """
-    What is needed and not there: packages and all that they require, with the versions here.
+    Packages that are needed but missing there, with their dependencies, in the versions here.
 
     Example:
 
@@ -56,7 +56,7 @@ def missing(needed: Iterable[str], have: Iterable[str]) -> dict[str, str]:
             continue
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # of another platform or Python
+        except PackageNotFoundError:  # for another platform or Python version
             continue
         for line in requires(name) or ():
             one = Requirement(line)
@@ -66,7 +66,7 @@ def missing(needed: Iterable[str], have: Iterable[str]) -> dict[str, str]:
 
 
 def bring(folder: Path, have: list[str], python: str) -> None:
-    """Download or build the wheels of what is missing into `folder`."""
+    """Download or build the wheels of missing packages into `folder`."""
     packages = missing(NEEDED, have)
     pip = [sys.executable, "-m", "pip"]
     platforms = [word for one in PLATFORMS for word in ("--platform", one)]

@@ -4,7 +4,7 @@ c-GDPO's formula is TRL's `normalize_then_sum`, and the length gate is a wrapper
 
     python examples/grpo_trainer.py
 
-runs a few steps on drawn scenes; put your model, dataset and judge in its place.
+runs a few steps on drawn scenes. Replace the model, dataset and judge with your own.
 """
 
 from transformers import AutoProcessor
@@ -16,9 +16,8 @@ from trl_balcap.scenes.captioner import captioner_path
 
 
 def main(output_dir: str = "runs/grpo_trainer", max_steps: int = 3) -> GRPOTrainer:
-    judge = Judge(
-        "scenes/oracle"
-    )  # or "gpt-4o-mini", "hosted_vllm/Qwen/Qwen2.5-VL-7B-Instruct", ...
+    # Or "gpt-4o-mini", "hosted_vllm/Qwen/Qwen2.5-VL-7B-Instruct", ...
+    judge = Judge("scenes/oracle")
     model = str(captioner_path())
     processor = AutoProcessor.from_pretrained(model)
     trainer = GRPOTrainer(

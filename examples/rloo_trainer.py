@@ -1,8 +1,8 @@
-"""The three rewards in TRL's RLOOTrainer, which adds them up with weights of your own.
+"""The three rewards in TRL's RLOOTrainer, which adds them up with your own weights.
 
     python examples/rloo_trainer.py
 
-runs a few steps on drawn scenes; put your model, dataset and judge in its place.
+runs a few steps on drawn scenes. Replace the model, dataset and judge with your own.
 """
 
 from transformers import AutoProcessor

@@ -1,10 +1,11 @@
 # /// script
 # dependencies = ["trl-balcap"]
 # ///
-"""Train a vision-language model to caption under three judge rewards: Qwen-VL, LLaVA, any that TRL
-trains.
+"""Train a vision-language model to caption images with three judge rewards: Qwen-VL, LLaVA, or any
+other that TRL supports.
 
-Without arguments, the demo's training run: drawn scenes, the exact judge, a tiny Qwen2.5-VL on CPU.
+Without arguments, this is the demo's training run: drawn scenes, the exact judge and a tiny
+Qwen2.5-VL on CPU.
 
     accelerate launch examples/train_qwen.py
 
@@ -13,15 +14,15 @@ The paper's recipe on 8 GPUs, with a judge behind an API:
     accelerate launch --config_file examples/accelerate/zero3.yaml examples/train_qwen.py \\
         --config examples/configs/qwen2.5-vl-3b.yaml --dataset captions.jsonl
 
-Images without references: write some (`trl-balcap recaption`), or train without them by
+For images without references, write some (`trl-balcap recaption`), or train without them with
 `--rewards precision agreed_recall linguistic --length_gate_tokens 60 200`.
 
-Other rewards: `--rewards utility`, `rubric`, `feedquill` or `group`, alone or beside the three
-(docs/your-own-reward.md says which columns they need).
+Other rewards: `--rewards utility`, `rubric`, `feedquill` or `group`, alone or together with the
+three (docs/your-own-reward.md says which columns they need).
 
-LLaVA-1.5 is the same script with `--config examples/configs/llava-1.5-7b.yaml`. Any flag of
-`BalCapConfig` (TRL's `GRPOConfig` and a few more), `ModelConfig` and `CaptioningArguments` goes
-after it: `--use_peft`, `--use_vllm`, `--report_to wandb`, `--resume_from_checkpoint`, ...
+For LLaVA-1.5, run the same script with `--config examples/configs/llava-1.5-7b.yaml`. Any flag of
+`BalCapConfig` (TRL's `GRPOConfig` and a few more), `ModelConfig` and `CaptioningArguments` can
+follow: `--use_peft`, `--use_vllm`, `--report_to wandb`, `--resume_from_checkpoint`, ...
 """
 
 import sys
@@ -94,7 +95,7 @@ def main(captioning: CaptioningArguments, args: BalCapConfig, model_args: ModelC
         peft_config=get_peft_config(model_args),
         quantization_config=get_quantization_config(model_args),
     )
-    resume = args.resume_from_checkpoint  # a folder, or True (a text on the command line)
+    resume = args.resume_from_checkpoint  # a folder, or True (a string on the command line)
     trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
     trainer.save_model(args.output_dir)
     if args.push_to_hub:

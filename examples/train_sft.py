@@ -1,26 +1,27 @@
 # /// script
 # dependencies = ["trl-balcap"]
 # ///
-"""Fine-tune a vision-language model on the reference captions: the baseline of RL, or its start.
+"""Fine-tune a vision-language model on the reference captions, as a baseline or a start for RL.
 
-Without arguments, on the demo's drawn scenes, a tiny Qwen2.5-VL on CPU.
+Without arguments, this trains a tiny Qwen2.5-VL on the demo's drawn scenes, on CPU.
 
     python examples/train_sft.py
 
-The same data and the same recipe as RL; the model goes into the recipe's `output_dir` with "-sft":
+With the same data and recipe as RL, the model goes to the recipe's `output_dir` plus "-sft":
 
     accelerate launch --config_file examples/accelerate/zero3.yaml examples/train_sft.py \\
         --config examples/configs/qwen2.5-vl-3b.yaml
 
-SFT, then RL: the trained folder (or the base and the adapter merged into it) is where RL begins.
+For SFT, then RL, start RL from the trained folder (or from the base with the adapter merged in).
 
     accelerate launch --config_file examples/accelerate/zero3.yaml examples/train_qwen.py \\
         --config examples/configs/qwen2.5-vl-3b.yaml \\
         --model_name_or_path runs/qwen2.5-vl-3b-sft --output_dir runs/qwen2.5-vl-3b-sft-rl
 
-What a recipe says of RL alone is left out and named: rollouts, rewards, the gate, the judge, and
-the learning rate, which is 20 times smaller in RL. SFT has TRL's 2e-5, or your `--learning_rate`.
-Any flag of TRL's `SFTConfig`, `ModelConfig` and `CaptioningArguments` goes after the recipe.
+Recipe keys that only apply to RL are skipped and listed: rollouts, rewards, the gate, the judge,
+and the learning rate, which is 20 times smaller in RL. SFT uses TRL's 2e-5, or your
+`--learning_rate`. Any flag of TRL's `SFTConfig`, `ModelConfig` and `CaptioningArguments` can follow
+the recipe.
 """
 
 import sys
@@ -49,7 +50,7 @@ OF_RL |= {"learning_rate", "rewards"}
 
 
 class RecipeParser(TrlParser):
-    """Reads a recipe of RL: its keys that are of no use to SFT are named and left out."""
+    """Reads an RL recipe; skips and lists the keys that do not apply to SFT."""
 
     def set_defaults_with_config(self, **values: Any) -> list[str]:
         left_out = [key for key in values if key in OF_RL or key.startswith("judge_")]
@@ -62,7 +63,7 @@ class RecipeParser(TrlParser):
 
 
 class Completions:
-    """Opens the images of a batch, and answers each prompt with its reference."""
+    """Opens the images of a batch, and completes each prompt with its reference."""
 
     def __init__(self, opened: Any):
         self.opened = opened
@@ -76,8 +77,8 @@ class Completions:
 
 def main(captioning: CaptioningArguments, args: SFTConfig, model_args: ModelConfig) -> None:
     set_seed(args.seed)
-    args.max_length = None  # a cut sequence would lose tokens of its image
-    args.remove_unused_columns = False  # the columns are made when a row is read
+    args.max_length = None  # a truncated sequence would lose image tokens
+    args.remove_unused_columns = False  # the columns are created when a row is read
     with args.main_process_first():
         if captioning.dataset is None:
             train_dataset = demo_scenes(args.output_dir or "runs", seed=args.seed)
@@ -100,7 +101,7 @@ def main(captioning: CaptioningArguments, args: SFTConfig, model_args: ModelConf
         peft_config=get_peft_config(model_args),
         quantization_config=get_quantization_config(model_args),
     )
-    resume = args.resume_from_checkpoint  # a folder, or True (a text on the command line)
+    resume = args.resume_from_checkpoint  # a folder, or True (a string on the command line)
     trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
     trainer.save_model(args.output_dir)
     if args.push_to_hub:
@@ -114,7 +115,7 @@ def load(path: str, captioning: CaptioningArguments, split: str | None):
 
 
 def answered(dataset: Any):
-    """Rows of RL as SFT reads them: the reference is the completion."""
+    """RL rows as SFT reads them: the reference is the completion."""
     kept = dataset.select_columns(["prompt", "image", "reference"])
     return kept.with_transform(Completions(dataset.format["format_kwargs"]["transform"]))
 

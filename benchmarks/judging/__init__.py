@@ -1,1 +1,1 @@
-"""What `python -m benchmarks.judge` measures, by subject."""
+"""The measurements of `python -m benchmarks.judge`, by subject."""

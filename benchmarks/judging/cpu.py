@@ -1,4 +1,4 @@
-"""CPU of one call, by the way that it is made and by the package that spends it."""
+"""CPU time of one call, by the way it is made and by the package that uses it."""
 
 import asyncio
 import cProfile
@@ -19,9 +19,10 @@ ROUTER = "litellm's Router"
 
 
 def cpu_variants(url, router_alone):
-    """Coroutine functions that make call `i`, each as its own way of calling.
+    """Coroutine functions that make call `i`, one for each way of calling.
 
-    A Router registers callbacks that every later call of its process serves, so it has its own.
+    A Router registers callbacks that run on every later call in its process, so it gets its own
+    process.
     """
     import aiohttp
     import litellm
@@ -107,10 +108,10 @@ HANDLER = "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER"
 
 
 def run_cpu(url, *, calls, rounds, router_alone=False):
-    """In a process of its own: CPU milliseconds a call in each round, variants in turn.
+    """In its own process: CPU milliseconds per call in each round, variants in turn.
 
-    The machine's speed changes from second to second, so what the engine adds is taken within a
-    round, where the two follow each other, first the one and then the other in front.
+    The machine's speed changes from second to second, so the engine's overhead is computed within
+    a round, where the two variants run back to back and take turns going first.
     """
     from trl_balcap.judge.background import judge_loop
     from trl_balcap.judge.litellm_module import litellm_module
@@ -136,19 +137,19 @@ def run_cpu(url, *, calls, rounds, router_alone=False):
                 os.environ[HANDLER] = "True" if name in OURS else "False"
                 own = time.process_time()
                 await many(variants[name], calls if round_ else 20)
-                await asyncio.sleep(0.05)  # what litellm leaves for later counts too
-                if round_:  # the first one warms up
+                await asyncio.sleep(0.05)  # litellm's deferred work counts too
+                if round_:  # the first round is a warm-up
                     ms.setdefault(name, []).append(1000 * (time.process_time() - own) / calls)
         for name in () if router_alone else ("litellm as it comes", OURS[0]):
             os.environ[HANDLER] = "True" if name in OURS else "False"
-            profiler = cProfile.Profile(time.thread_time)  # waiting costs no CPU
+            profiler = cProfile.Profile(time.thread_time)  # waiting uses no CPU
             profiler.enable()
             await many(variants[name], calls)
             profiler.disable()
             profiles[name] = by_package(profiler, calls)
         await close()
 
-    # On the judge loop, so that the engine's calls take no hop that the others do not.
+    # On the judge loop, so that the engine's calls take no extra hop.
     asyncio.run_coroutine_threadsafe(main(), judge_loop()).result()
     return {"ms": ms, "profiles": profiles}
 
@@ -173,7 +174,7 @@ PARTS = {
 
 
 def by_package(profiler, calls):
-    """Milliseconds a call in each part of the stack, built-ins counted where they are called."""
+    """Milliseconds per call in each part of the stack; built-ins count towards their caller."""
     parts = Counter()
     stats: Any = pstats.Stats(profiler)
     for (file, _, _), (_, _, own, _, callers) in stats.stats.items():

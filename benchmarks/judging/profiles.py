@@ -1,7 +1,7 @@
-"""The profiles side by side: what they ask, and how far their scores are from the four questions'.
+"""The profiles side by side: what they ask, and how far their scores are from the four questions.
 
-Prompt tokens are counted as a server with Qwen2.5-VL would: four characters of text a token, and an
-image by its model's own rule, at the size at which it is sent.
+Prompt tokens are counted as a server with Qwen2.5-VL would: four characters of text per token, and
+images by the model's own rule, at the size they are sent.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from typing import Any
 
 from trl_balcap.judge.settings import Profile
 
-SIDES = (420, 924)  # pixels of an image, which are 225 and 1,089 tokens
+SIDES = (420, 924)  # pixels, for images of 225 and 1,089 tokens
 GROUP, PROMPTS = 8, 8
 MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 PROFILES: tuple[Profile, ...] = ("questions", "fused", "united")
 
 
 class Counting:
-    """The exact judge, or a noisy one, which counts what it is sent."""
+    """The exact judge, or a noisy one, that counts what it is sent."""
 
     def __init__(self, noise=None):
         from trl_balcap.plan.model import load_config
@@ -52,7 +52,7 @@ class Counting:
 
 
 def batch(side, *, prompts=PROMPTS, unrelated=False, things=(2, 4)):
-    """Rollouts as a policy writes them in training, or captions of other scenes altogether."""
+    """Rollouts as a policy writes them in training, or captions of unrelated scenes."""
     from PIL import Image
 
     from trl_balcap.scenes.grammar import Faults, describe, faulty_caption
@@ -73,7 +73,7 @@ def batch(side, *, prompts=PROMPTS, unrelated=False, things=(2, 4)):
 
 
 def judged(profile, columns, *, noise=None, latency=0.0):
-    """The scores of a batch, and what it took."""
+    """The scores of a batch, and what they cost."""
     from trl_balcap import Judge, LinguisticReward, PrecisionReward, RecallReward
     from trl_balcap.scenes.server import serve
 
@@ -103,7 +103,7 @@ def judged(profile, columns, *, noise=None, latency=0.0):
 
 
 def distances(some, others):
-    """Mean distance of two judgings, by reward."""
+    """Mean distance between the scores of two judgings, by reward."""
     return [
         statistics.mean(abs(x - y) for x, y in zip(a, b, strict=True))
         for a, b in zip(some, others, strict=True)
@@ -111,7 +111,7 @@ def distances(some, others):
 
 
 def in_order(scores, exact):
-    """Share of the pairs of a group that differ in precision, and do so in the scores."""
+    """Share of a group's pairs of unequal precision that the scores rank right; ties count half."""
     right = asked = 0.0
     for start in range(0, len(exact), GROUP):
         for i, j in itertools.combinations(range(start, start + GROUP), 2):
@@ -123,7 +123,7 @@ def in_order(scores, exact):
 
 
 def run_profiles():
-    """What each profile takes, and its scores beside the four questions'."""
+    """What each profile costs, and how its scores compare with those of the four questions."""
     from trl_balcap.scenes.noise import Noise
 
     takes: dict[str, dict[str, Any]] = {}

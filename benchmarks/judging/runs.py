@@ -1,4 +1,4 @@
-"""Calls as work repeats, judging behind generation, and a judge's capacity."""
+"""Calls for repeated work, judging hidden behind generation, and a judge's capacity."""
 
 import asyncio
 import importlib
@@ -9,7 +9,7 @@ from benchmarks.judging.ways import GROUP, PROMPTS, Engine, rollouts
 
 
 def run_calls(url):
-    """Calls of the engine as work repeats."""
+    """Calls the engine makes when work repeats."""
     found = {}
     way = Engine(url, {})
     batch = rollouts(1)
@@ -34,7 +34,7 @@ def run_calls(url):
 
 
 def run_hidden(url, *, window):
-    """Seconds that are waited for judging which starts `window` seconds before it is needed."""
+    """Seconds spent waiting for judging that starts `window` seconds before it is needed."""
     way = Engine(url, {})
     waited = {}
     for name, early in (("awaited only", False), ("started early", True)):
@@ -50,10 +50,10 @@ def run_hidden(url, *, window):
 
 
 class InspectLimit:
-    """inspect_ai's adaptive controller, as it comes, where the engine has its own."""
+    """inspect_ai's adaptive controller, unmodified, in place of the engine's own."""
 
     def __init__(self):
-        inspect = importlib.import_module("inspect_ai.util._concurrency")  # is optional
+        inspect = importlib.import_module("inspect_ai.util._concurrency")  # optional
         self.controller = inspect.AdaptiveConcurrencyController(
             "judge", inspect.AdaptiveConcurrency(), False
         )
@@ -73,12 +73,12 @@ INSPECT = "inspect_ai's"
 
 
 def endpoints(judge) -> list[Any]:
-    """Those of the engine, whose limits are replaced below."""
+    """The engine's endpoints, whose limits are replaced below."""
     return list(judge.engine().text)
 
 
 def run_capacity(url, *, limit, questions):
-    """Questions to a judge whose places nobody told the client: seconds and refusals."""
+    """Seconds and refusals of questions to a judge whose capacity the client does not know."""
     from trl_balcap import Judge
     from trl_balcap.judge import JudgeError
 
@@ -91,7 +91,7 @@ def run_capacity(url, *, limit, questions):
     else:
         judge = Judge("openai/oracle", api_base=url, max_concurrency=int(limit), max_retries=50)
         for endpoint in endpoints(judge):
-            endpoint.limit.push_back = lambda *_: None  # as a fixed semaphore does
+            endpoint.limit.push_back = lambda *_: None  # like a fixed semaphore
 
     async def ask(i):
         try:

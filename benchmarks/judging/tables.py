@@ -1,4 +1,4 @@
-"""Each measurement, run in processes of its own, and its table."""
+"""Runs each measurement in its own processes and makes its table."""
 
 import json
 import os
@@ -20,7 +20,7 @@ console = Console(width=110)
 
 
 def in_process(task, *arguments, **options):
-    """Run a task in a process of its own and return what it found."""
+    """Run a task in its own process and return its result."""
     command = [
         sys.executable,
         "-m",
@@ -67,8 +67,8 @@ def measure_latency(repeats, found):
                 ),
             }
         with serve(latency=latency / 10, process=True) as server:
-            # One call after the other: an eighth of the batch at a tenth of the latency, then what
-            # the shorter waits would have added.
+            # One call after another: an eighth of the batch at a tenth of the latency, scaled up
+            # and with the missing wait added.
             sync = in_process("way", "sync", server.url, repeats=1, prompts=1)
             calls = PROMPTS * sync["calls"][0]
             seconds = PROMPTS * sync["seconds"][0] + 0.9 * latency * calls
@@ -219,7 +219,7 @@ def measure_profiles(found):
     return "\n".join([first, second, note, third])
 
 
-# Questions, the judge's latency and places, and the share that it refuses whatever its load.
+# Questions, the judge's latency and capacity, and the share it refuses regardless of load.
 CAPACITIES = ((400, 0.25, 32, 0.0), (400, 0.25, 400, 0.0), (1000, 0.5, 400, 0.06))
 
 

@@ -1,4 +1,4 @@
-"""The engine, and the three ways that people judge rollouts now, written as they commonly are."""
+"""The engine, and three common ways to judge rollouts, as they are usually written."""
 
 import asyncio
 import base64
@@ -12,7 +12,7 @@ PROMPTS, GROUP = 8, 8
 
 
 def rollouts(seed, prompts=PROMPTS, group=GROUP, size=None):
-    """A batch as TRL gives it: captions, images and references, `group` rollouts of each prompt."""
+    """A batch as TRL passes it: captions, images and references, `group` rollouts per prompt."""
     from trl_balcap.scenes.grammar import describe
     from trl_balcap.scenes.world import draw, random_scene
 
@@ -22,7 +22,7 @@ def rollouts(seed, prompts=PROMPTS, group=GROUP, size=None):
         scene = random_scene(rng)
         for _ in range(group):
             captions.append(describe(random_scene(rng)))
-            images.append(draw(scene))  # an equal copy for each row, as a dataset decodes them
+            images.append(draw(scene))  # a separate copy per row, as decoded by a dataset
             references.append(describe(scene))
     return {"completions": captions, "image": images, "reference": references}
 
@@ -170,9 +170,9 @@ WAYS = {"engine": Engine, "sync": Sync, "async": Async, "semaphore": Semaphore}
 
 
 def run_way(name, url, *, repeats, prompts=PROMPTS, **options):
-    """In a process of its own: seconds, CPU seconds and calls of one batch, and its scores."""
+    """In its own process: seconds, CPU seconds, calls and scores of one batch."""
     way = WAYS[name](url, options)
-    way.batch(**rollouts(10_000, prompts=1, group=2))  # imports, connections
+    way.batch(**rollouts(10_000, prompts=1, group=2))  # warms up imports and connections
     seconds, cpu, calls, scores = [], [], [], []
     for repeat in range(repeats):
         batch = rollouts(repeat, prompts=prompts)

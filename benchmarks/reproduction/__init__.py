@@ -1,1 +1,1 @@
-"""The paper's ablations on scenes: arms, measures, claims, plots and the page that tells them."""
+"""The paper's ablations on scenes: arms, measures, claims, plots and the results page."""

@@ -1,7 +1,7 @@
 """The arms: one trained captioner each, all from the same base, all by [`BalCapTrainer`].
 
-An arm says only what it does otherwise than the full method. `TIERS` is the order of a `--full`
-run: the arms that most claims rest on come first, over all seeds, then the rest.
+An arm states only how it differs from the full method. `TIERS` is the order of a `--full` run: the
+arms that most claims depend on come first, over all seeds, then the rest.
 """
 
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 LEVELS = {"small": (0.5, 0.02), "medium": (1.5, 0.06), "large": (3.0, 0.15)}
-"""Standard deviation of a grade, and probability that a verdict is turned round."""
+"""Standard deviation of a grade, and probability that a verdict is flipped."""
 
 NOISE = {
     name: noise
@@ -35,10 +35,10 @@ NOISE = {
         f"grades_{level}": Noise(grades, every_call=True),
     }.items()
 }
-"""Noisy judges: with all kinds of error at three levels, and with each kind alone."""
+"""Noisy judges: with all kinds of errors at three levels, and with each kind alone."""
 
 BAND = (20, 80)
-"""Tokens of a caption that the length gate lets through where there are no references."""
+"""Caption lengths, in tokens, that pass the length gate when there are no references."""
 
 SKEW = (0.2, 1.0, 2.0)  # precision, recall, linguistic: the unequal spreads of claim 2
 
@@ -50,31 +50,31 @@ class Arm:
 
     Args:
         name (`str`): Its name in file names and tables.
-        title (`str`): What it is, for readers.
-        trained (`bool`, *optional*, defaults to `True`): `False` for the base as it is.
+        title (`str`): A short description for readers.
+        trained (`bool`, *optional*, defaults to `True`): `False` for the untrained base.
         weights (`tuple`, *optional*): Weights of precision, recall and linguistic.
         aggregation (`str`, *optional*): TRL's `multi_objective_aggregation`.
         gate (`str` or `None`, *optional*), upper (`float`, *optional*): The length gate.
-        tokens (`tuple` or `None`, *optional*): Its bounds in tokens, in place of ratios.
-        recall (`str`, *optional*): What is to be covered: the `"reference"`, or the units that
-            most rollouts have `"agreed"` on.
+        tokens (`tuple` or `None`, *optional*): Bounds of the gate in tokens, instead of ratios.
+        recall (`str`, *optional*): What recall has to cover: the `"reference"`, or the units
+            that most rollouts `"agreed"` on.
         pointable (`bool`, *optional*): Whether a true positive must be pointable.
         references (`str`, *optional*):
             `"perfect"`, `"poor"` (captions by a faulty author), `"base"` (greedy captions by the
             base itself) or `"none"`.
         scales (`tuple`, *optional*): Factors on the three rewards.
         failures (`float`, *optional*): Probability that one reward of one completion is missing.
-        failed_as (`float` or `None`, *optional*): What a missing reward is replaced by; `None` is
-            none.
+        failed_as (`float` or `None`, *optional*): Replacement for a missing reward; `None` leaves
+            it missing.
         noise (`str`, *optional*): A key of `NOISE`.
-        advantages (`str`, *optional*): A key of `VARIANTS` in place of the config's aggregation.
-        credit (`float`, *optional*): How much of [`token_credit`] is added to the advantages.
+        advantages (`str`, *optional*): A key of `VARIANTS`, instead of the config's aggregation.
+        credit (`float`, *optional*): Factor of the [`token_credit`] added to the advantages.
         rate (`float`, *optional*): Factor on the learning rate.
         rewards (`str` or `None`, *optional*):
-            `"balanced"` are the three; else the one reward of `field.FIELD`, with no gate; `None`
-            is no RL.
-        fine_tuned (`bool`, *optional*): Whether it begins with SFT on the references.
-        lag (`int`, *optional*): `judge_lag`, the updates since a completion was written.
+            `"balanced"` for the three rewards, or a single reward of `field.FIELD`, without a gate;
+            `None` for no RL.
+        fine_tuned (`bool`, *optional*): Whether training starts with SFT on the references.
+        lag (`int`, *optional*): `judge_lag`, the updates since a completion was generated.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Arm:
     lag: int = 0
 
     def changes(self) -> dict[str, Any]:
-        """What it does otherwise than the full method."""
+        """How the arm differs from the full method."""
         full = asdict(Arm("", ""))
         return {
             key: value
@@ -198,10 +198,10 @@ _FIELD = [
 ARMS: dict[str, Arm] = {
     arm.name: arm for arm in (*_CORE, *_CLAIMED, *_FURTHER, *_FIELD, *_NOISES, *_BETTER)
 }
-"""Every arm by name. The gate that closes at 2 is the full method itself."""
+"""All arms by name. The gate with an upper ratio of 2 is the full method itself."""
 
 BETTER = tuple(arm.name for arm in _BETTER)
-"""Names of the arms that may be better than the paper's, and their controls."""
+"""Names of the arms that may beat the paper's method, and their controls."""
 
 TIERS: tuple[tuple[str, ...], ...] = (
     tuple(arm.name for arm in _CORE),
@@ -210,11 +210,11 @@ TIERS: tuple[tuple[str, ...], ...] = (
     tuple(arm.name for arm in (*_FURTHER, *_NOISES)),
     BETTER,
 )
-"""Names of the arms that most claims rest on, of those that the others rest on, of the rewards of
-the field, of the rest, and of those that may be better than the paper's."""
+"""Names of the arms that most claims depend on, those that the other claims depend on, those with
+other published rewards, the rest, and those that may beat the paper's method."""
 
 WHICH_REWARD = ("base", "full", *(arm.name for arm in _FIELD))
-"""The arms of the table that tells which reward buys what."""
+"""The arms in the table that compares rewards."""
 
 QUICK = ("base", "full", "vanilla")
 """The arms of `--quick`."""

@@ -1,4 +1,4 @@
-"""The three rewards of the paper as arms train by them: exact or noisy, some of them missing."""
+"""The paper's three rewards as used by the arms: exact or noisy, some of them missing."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -19,14 +19,14 @@ POOR = Faults(wrong=0.3, vague=0.2, omit=0.35, invent=0.25, meta=0.2)
 
 
 def poor_reference(scene: Scene, rng: random.Random) -> str:
-    """A faulty caption that says something."""
-    while not (text := faulty_caption(scene, rng, POOR)):  # a gate needs a length to compare with
+    """A faulty caption that is not empty."""
+    while not (text := faulty_caption(scene, rng, POOR)):  # the gate needs a length to compare with
         pass
     return text
 
 
 def balanced_rewards(arm: Arm, seed: int, scenes: Sequence[Scene]) -> list[Callable[..., Any]]:
-    """The three reward functions of an arm: the exact judge, asked as a plain function."""
+    """The three reward functions of an arm, with the exact judge called as a plain function."""
     noise = NOISE[arm.noise] if arm.noise else None
     dice = random.Random(f"failures {seed}")
 
@@ -43,7 +43,7 @@ def balanced_rewards(arm: Arm, seed: int, scenes: Sequence[Scene]) -> list[Calla
                 zip(completions, reference, row, strict=True)
             ):
                 caption = completion[0]["content"]
-                # A noisy judge errs anew about each completion, equal ones among them.
+                # A noisy judge errs independently on each completion, even on identical ones.
                 call = trainer_state.global_step * 1000 + place if noise else 0
                 value: float | None = judged(caption, text, index, call)[k]
                 if value is not None:
@@ -63,7 +63,7 @@ def balanced_rewards(arm: Arm, seed: int, scenes: Sequence[Scene]) -> list[Calla
 
 
 class _InBackground(RewardHooks):
-    """A reward that the trainer takes for one that judges while it works: `judge_lag` wants one."""
+    """A reward that the trainer treats as judging in the background, as `judge_lag` requires."""
 
     def __init__(self, func: Callable[..., Any]):
         self.func, self.__name__ = func, func.__name__  # type: ignore[attr-defined]
@@ -73,7 +73,7 @@ class _InBackground(RewardHooks):
 
 
 def _agreed_recall(*, with_reference: bool) -> Callable[..., Any]:
-    """Recall of what most rollouts agree on: the reward itself, with the exact judge."""
+    """Recall of what most rollouts agree on: the actual reward, with the exact judge."""
     reward = AgreedRecallReward("scenes/oracle")
 
     async def recall_reward(

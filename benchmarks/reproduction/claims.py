@@ -1,4 +1,4 @@
-"""The paper's claims and our own as differences between arms, and the rule that answers them."""
+"""The paper's claims and our own as differences between arms, and the rule that decides them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
 LEAST_SEEDS = 3
 MARGINS = {"arena": 3.0, "length_ratio": 0.05}
-"""Differences too small to matter; 0.01 for every measure that is not named."""
+"""Differences too small to matter; 0.01 for measures not listed here."""
 
 
 class Interval(NamedTuple):
@@ -46,8 +46,8 @@ class Part:
 
     Args:
         measure (`str`): A key of the measures.
-        more, less (`str`): Arms. Seeds that both have are compared pair by pair.
-        why (`str`, *optional*): What the difference shows, if the arms do not make it clear.
+        more, less (`str`): Arms, compared pair by pair over the seeds they share.
+        why (`str`, *optional*): What the difference shows, if it is not clear from the arms.
     """
 
     measure: str
@@ -59,13 +59,13 @@ class Part:
 @dataclass(frozen=True)
 class Claim:
     """
-    A claim, which holds if all its parts do.
+    A claim, which holds if all its parts hold.
 
     Args:
-        number (`str`): As in the list of claims.
+        number (`str`): Its number in the list of claims.
         text (`str`): The claim in a sentence.
         parts (`tuple[Part, ...]`): Comparisons that must all hold.
-        beside (`tuple[Part, ...]`, *optional*): Comparisons that are shown but not counted.
+        beside (`tuple[Part, ...]`, *optional*): Comparisons that are shown but do not count.
         ours (`bool`, *optional*, defaults to `False`): The paper does not make this claim; we do.
     """
 
@@ -99,7 +99,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "2b",
         "c-GDPO beats vanilla GRPO, rewards with unequal spreads (x0.2, x1, x2).",
-        # A scale cancels in per-reward normalisation, so the full method is the same arm skewed.
+        # Per-reward normalisation cancels scales, so the skewed full method is the full method.
         _all(("b_capscore",), "full", "vanilla_skewed"),
         (
             *_all(("precision", "recall", "linguistic", "qa", "arena"), "full", "vanilla_skewed"),
@@ -215,7 +215,7 @@ CLAIMS: tuple[Claim, ...] = (
 
 def interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """
-    Mean of values over seeds with its t interval.
+    Mean of values over seeds, with its t interval.
 
     Example: a spread of 0.1 over 3 seeds is +-0.1 x 4.303 / sqrt(3).
 
@@ -237,7 +237,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
 
 def difference(part: Part, results: Results, decoding: str) -> Interval:
-    """`more` minus `less`, seed by seed, with its interval."""
+    """Mean of `more` minus `less`, paired by seed, with its interval."""
     one, other = results.get(part.more, {}), results.get(part.less, {})
     return interval(
         [
@@ -250,8 +250,8 @@ def difference(part: Part, results: Results, decoding: str) -> Interval:
 
 def answer(found: Interval, margin: float) -> Answer:
     """
-    `"yes"` if the interval lies above 0, `"no"` if it lies below the margin (which excludes an
-    effect of relevant size), and `"undecided"` otherwise or with fewer than three seeds.
+    `"yes"` if the interval lies above 0, `"no"` if it lies below the margin (which rules out an
+    effect large enough to matter), and `"undecided"` otherwise or with fewer than three seeds.
 
     Example:
 
@@ -271,12 +271,12 @@ def answer(found: Interval, margin: float) -> Answer:
 
 
 def margin(measure: str) -> float:
-    """The difference in a measure that is too small to matter."""
+    """The largest difference in a measure that is too small to matter."""
     return MARGINS.get(measure, 0.01)
 
 
 def judge(claim: Claim, results: Results, decoding: str) -> Answer:
-    """A claim's answer: yes if all its parts are yes, no if one of them is no."""
+    """A claim's answer: yes if all its parts are yes, no if any of them is no."""
     answers = {
         answer(difference(part, results, decoding), margin(part.measure)) for part in claim.parts
     }

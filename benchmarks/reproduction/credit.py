@@ -1,4 +1,4 @@
-"""Which tokens of a caption say which sentence, and what each sentence is worth on a scene."""
+"""Maps the tokens of a caption to its sentences, and values each sentence against the scene."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ __all__ = ["sentence_values", "token_sentences", "token_values"]
 
 def sentence_values(sentences: Sequence[str], scene: Scene) -> list[float]:
     """
-    +1 for a sentence that is right, pointable and not said before, else -1.
+    +1 for a sentence that is right, pointable and not a repeat, else -1.
 
     ```python
     >>> from trl_balcap.scenes.world import Thing
@@ -33,10 +33,10 @@ def sentence_values(sentences: Sequence[str], scene: Scene) -> list[float]:
 
 def token_sentences(pieces: Sequence[str]) -> list[int]:
     """
-    The sentence of each token: the one that holds its last character.
+    The index of the sentence that contains the last character of each token.
 
     Args:
-        pieces (`list[str]`): The text of each token; together they are the caption.
+        pieces (`list[str]`): The text of each token; joined, they form the caption.
 
     ```python
     >>> token_sentences(["There", " is", " one", " thing", ".", " The", " mood", "..."])
@@ -44,7 +44,7 @@ def token_sentences(pieces: Sequence[str]) -> list[int]:
 
     ```
     """
-    # Counted without white space, which `split_sentences` tidies.
+    # Whitespace is not counted, because `split_sentences` normalises it.
     sizes = [len("".join(sentence.split())) for sentence in split_sentences("".join(pieces))]
     ends = list(itertools.accumulate(sizes))
     positions = itertools.accumulate(len("".join(piece.split())) for piece in pieces)
@@ -59,7 +59,7 @@ def token_values(
 
     Args:
         captions (`list[list[str]]`): The text of each token, without the end token.
-        scenes (`list[Scene]`): What each caption is about.
+        scenes (`list[Scene]`): The scene each caption describes.
         length (`int`): `T`.
 
     ```python

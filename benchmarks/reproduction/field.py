@@ -1,8 +1,8 @@
-"""The rewards of the field and the supervised baseline, as arms train by them.
+"""Other published rewards and the supervised baseline, as used by the arms.
 
-Each reward is that of its class in [`trl_balcap.rewards`], alone, with the exact judge asked as a
-plain function. What an arm is measured by is not what it was trained on: its questions are about
-other scenes, and the arena and b-CapScore see no rubric and no rank.
+Each reward is that of its class in [`trl_balcap.rewards`], used alone, with the exact judge called
+as a plain function. Arms are not measured on what they were trained on: the questions are about
+other scenes, and the arena and b-CapScore use no rubrics or ranks.
 """
 
 import random
@@ -34,14 +34,14 @@ COMMITTEE = (
     Faults(wrong=0.05, omit=0.2, short=0.7),
     Faults(wrong=0.3, vague=0.2, omit=0.35, invent=0.25, meta=0.2),
 )
-"""The authors of the references that rubrics are made of: a careful, a terse and a poor one."""
+"""The authors of the references behind the rubrics: one careful, one terse and one poor."""
 FULL_COUNT = 10
-"""Assertions from which on FEEDQUILL's count gains nothing: twice what a scene has."""
+"""Number of assertions above which FEEDQUILL's count stops growing: twice what a scene has."""
 
 
 def field_rewards(name: str, scenes: Sequence[Scene]) -> list[RewardFunction]:
     """
-    The reward function of an arm that trains by one reward of the field.
+    The reward function of an arm that trains with one published reward.
 
     Args:
         name (`str`): `"feedquill"`, `"utility"`, `"rubric"` or `"group"`.
@@ -99,20 +99,20 @@ FIELD: dict[str, Callable[[Sequence[str], Scene], list[float | None]]] = {
     "rubric": _rubric,
     "group": _group,
 }
-"""Scores of the captions of one scene, by the name of the reward."""
+"""Functions that score the captions of one scene, by name of the reward."""
 
 
 def fine_tune(
     model: Any, processor: Any, scenes: Sequence[Scene], *, seed: int, batch: int, rate: float
 ) -> None:
     """
-    Fine-tune a captioner on perfect references, each scene once: what RL sees, without rewards.
+    Fine-tune a captioner on perfect references, each scene once: the data of RL without rewards.
 
     Args:
         model, processor: The captioner; changed in place.
         scenes (`Sequence[Scene]`): The scenes.
-        seed (`int`): Of the order of the scenes and of the references' wording.
-        batch (`int`): Scenes a step.
+        seed (`int`): Seed of the order of the scenes and of the wording of the references.
+        batch (`int`): Scenes per step.
         rate (`float`): Learning rate.
     """
     dice = random.Random(seed)

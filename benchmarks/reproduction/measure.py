@@ -1,8 +1,8 @@
-"""What a set of captions is worth, on scenes that no arm trains on.
+"""Scores a set of captions, on scenes that no arm trains on.
 
-Besides the three rewards there are two scores that no arm is rewarded for, in the manner of the
-paper's benchmarks: questions answered from the caption alone (CaptionQA) and pairwise preference
-against fixed authors (CapArena). All of it is deterministic: rules over what the captions claim.
+Besides the three rewards there are two scores that no arm is rewarded for, modelled on the paper's
+benchmarks: questions answered from the caption alone (CaptionQA) and pairwise preference against
+fixed authors (CapArena). All of it is deterministic: rules over what the captions claim.
 """
 
 import random
@@ -58,21 +58,21 @@ MEASURES = (
     "repetition",
     "outside_grammar",
 )
-"""Keys of what [`measure`] gives, in the order of the tables."""
+"""Keys returned by [`measure`], in the order of the tables."""
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {"colour": tuple(COLOURS), "shape": SHAPES, "size": SIZES}
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A scene to be tested on, with its reference caption."""
+    """A test scene with its reference caption."""
 
     scene: Scene
     reference: str
 
 
 def held_out(n: int) -> list[HeldOut]:
-    """The first `n` scenes of the test set; the same ones for every arm and seed."""
+    """The first `n` scenes of the test set, the same for every arm and seed."""
     rng = random.Random(HELD_OUT_SEED)
     rows = []
     for _ in range(n):
@@ -85,12 +85,12 @@ def measure(
     captions: Sequence[str], rows: Sequence[HeldOut], count_tokens: Callable[[str], int]
 ) -> dict[str, float]:
     """
-    Every measure of some captions.
+    All measures of a set of captions.
 
     Args:
         captions (`Sequence[str]`): One caption per row.
         rows (`Sequence[HeldOut]`): What they describe.
-        count_tokens (`Callable`): Tokens of a text, without special ones.
+        count_tokens (`Callable`): Counts the tokens of a text, without special tokens.
 
     Returns:
         `dict[str, float]`: The keys of `MEASURES`. Rewards, shares and `qa` lie between 0 and 1,
@@ -132,7 +132,7 @@ def measure(
 
 
 def _repeated(claims: Sequence[Claim | None]) -> int:
-    """Sentences about what an earlier sentence was about already."""
+    """Sentences about something that an earlier sentence already covered."""
     about = [
         claim.cell
         if isinstance(claim, ThingClaim)
@@ -146,11 +146,11 @@ def _repeated(claims: Sequence[Claim | None]) -> int:
 
 
 # ---------------------------------------------------------------------------------------------
-# Questions, in CaptionQA's manner
+# Questions, modelled on CaptionQA
 
 
 class Question(NamedTuple):
-    """What to find out from a caption: `about` is `"colour"`, `"shape"`, `"size"`, `"count"` or
+    """A question to answer from a caption: `about` is `"colour"`, `"shape"`, `"size"`, `"count"` or
     `"there"`."""
 
     about: str
@@ -161,8 +161,8 @@ class Question(NamedTuple):
 
 def questions_about(scene: Scene) -> list[Question]:
     """
-    Questions about a scene: each thing's colour, shape and size, whether there is anything at its
-    place and at as many empty places, and how many things there are.
+    Questions about a scene: the colour, shape and size of each thing, whether there is anything at
+    its place and at the same number of empty places, and how many things there are.
 
     Example:
 
@@ -188,10 +188,10 @@ def questions_about(scene: Scene) -> list[Question]:
 
 def read_answer(question: Question, claims: Sequence[Claim | None]) -> str | None:
     """
-    The answer that a caption gives, by exact rules; `None` is "cannot answer".
+    The answer that a caption gives, by exact rules; `None` means "cannot answer".
 
-    A reader believes what is said most often about a place, and of equals what is said first. Yes
-    or no is always answered: what is not mentioned is not there.
+    The reader believes the most frequent statement about a place, or the first of several equally
+    frequent ones. Yes/no questions always get an answer: what is not mentioned is not there.
     """
     if question.about == "count":
         return next((NUMBERS[c.count] for c in claims if isinstance(c, CountClaim)), None)
@@ -199,16 +199,16 @@ def read_answer(question: Question, claims: Sequence[Claim | None]) -> str | Non
     if question.about == "there":
         return "yes" if there else "no"
     said = Counter(value for c in there if (value := getattr(c, question.about)) is not None)
-    return said.most_common(1)[0][0] if said else None  # ties stay in the order of first mention
+    return said.most_common(1)[0][0] if said else None  # the first mentioned wins ties
 
 
 def qa_score(claims: Sequence[Claim | None], scene: Scene) -> float:
     """
-    Mean over a scene's questions: 1 for the right answer, 0 for a wrong one, and for "cannot
-    answer" 1/K + 0.05 with K choices, as CaptionQA scores it.
+    Mean over a scene's questions: 1 for the right answer, 0 for a wrong one, and 1/K + 0.05 for
+    "cannot answer" with K choices, as in CaptionQA.
 
-    Example: of six questions, three cannot be answered (6, 4 and 2 choices), nor can the count (5),
-    and the caption is wrong that the place is empty.
+    Example: of six questions, four cannot be answered (with 6, 4, 2 and, for the count, 5 choices),
+    and one is wrong, because the empty caption implies that the place is empty.
 
     ```python
     >>> from trl_balcap.scenes.world import Scene, Thing
@@ -229,7 +229,7 @@ def qa_score(claims: Sequence[Claim | None], scene: Scene) -> float:
 
 
 # ---------------------------------------------------------------------------------------------
-# Preference, in CapArena's manner
+# Preference, modelled on CapArena
 
 
 def _careful(scene: Scene, rng: random.Random) -> str:
@@ -250,18 +250,18 @@ ARENA_AUTHORS: dict[str, Callable[[Scene, random.Random], str]] = {
     "terse": _terse,
     "weak": _weak,
 }
-"""The fixed opponents: a strong, a short-spoken and a weak one."""
+"""The fixed opponents: one strong, one terse and one weak."""
 
-_TIE = 1.0  # points between two captions that a reader does not tell apart
+_TIE = 1.0  # difference in points up to which two captions are a tie
 
 
 def arena_points(caption: str, scene: Scene) -> float:
     """
     How much a reader who sees the picture likes a caption.
 
-    Each thing found: 1, and 1 for each of its attributes said right. Each attribute said wrong:
-    -1.5; a thing that is not there: -3; a wrong count: -1.5, a right one: 1. Each sentence that is
-    commentary, repeats what it is about, is broken or makes no sense: -1.
+    Each thing found: 1, plus 1 for each correct attribute. Each wrong attribute: -1.5. A thing that
+    is not there: -3. A wrong count: -1.5; a right one: 1. Each sentence that is commentary, a
+    repetition, broken or nonsense: -1.
 
     Example:
 
@@ -303,8 +303,8 @@ def arena_points(caption: str, scene: Scene) -> float:
 
 def arena_score(captions: Sequence[str], rows: Sequence[HeldOut]) -> float:
     """
-    Wins less losses against each author of `ARENA_AUTHORS` in percent, averaged over the authors; a
-    difference of up to one point is a tie.
+    Wins minus losses against each author in `ARENA_AUTHORS` in percent, averaged over the authors.
+    A difference of up to one point is a tie.
     """
     scores = []
     for name, write in ARENA_AUTHORS.items():

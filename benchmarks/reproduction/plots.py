@@ -26,7 +26,7 @@ DPI = 90
 
 
 def plot_all(results: Results, folder: Path) -> list[str]:
-    """Draw every picture there are results for; returns the file names."""
+    """Draw every picture for which there are results; returns the file names."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [advantage_maps(folder)]
     curved = [name for name in CURVES if results.get(name)]
@@ -41,10 +41,10 @@ def plot_all(results: Results, folder: Path) -> list[str]:
 
 def advantage_maps(folder: Path) -> str:
     """
-    Figure 2 of the paper: the advantage of one rollout over the plane of its two rewards.
+    Figure 2 of the paper: the advantage of one rollout as a function of its two rewards.
 
-    The other seven rollouts of its group are the same everywhere: their first reward spreads by
-    0.05 around 0.5, their second by 0.25.
+    The other seven rollouts of its group are fixed: their first reward has a spread of 0.05 around
+    0.5, their second one of 0.25.
     """
     others = torch.tensor([[0.45, 0.2], [0.5, 0.8], [0.55, 0.5], [0.5, 0.3], [0.47, 0.7]])
     others = torch.cat([others, torch.tensor([[0.53, 0.45], [0.5, 0.65]])])  # (7, 2)
@@ -67,13 +67,13 @@ def advantage_maps(folder: Path) -> str:
         axes_of.scatter(*others.T.numpy(), s=10, c="k")
         axes_of.set(title=title, xlabel="reward 1 (others spread little)")
     axes[0].set_ylabel("reward 2 (others spread widely)")
-    assert image is not None  # two maps were drawn
+    assert image is not None  # two maps have been drawn
     figure.colorbar(image, ax=axes, label="advantage")
     return _save(figure, folder, "advantage-maps.png")
 
 
 def reward_curves(results: Results, names: Sequence[str], folder: Path) -> str:
-    """Training rewards over steps, one panel a reward, mean over seeds with the range as a band."""
+    """Training rewards over steps, one panel per reward: mean over seeds, range as a band."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharex=True, layout="constrained")
     for axes_of, reward in zip(axes, REWARDS, strict=True):
         for name in names:
@@ -128,7 +128,7 @@ def views(results: Results, folder: Path) -> str:
 
 
 def forest(results: Results, folder: Path) -> str:
-    """Every counted part of every claim as an interval, in units of its margin's scale."""
+    """Every counted part of every claim as an interval, with arena scores divided by 100."""
     parts = [(claim, part) for claim in CLAIMS for part in claim.parts]
     figure, axes = plt.subplots(figsize=(8, 0.27 * len(parts) + 1.0), layout="constrained")
     colours = {"yes": "#2a7f3f", "no": "#b3261e", "undecided": "#888888"}
@@ -195,12 +195,12 @@ def _band(
 
 
 def _smooth(values: Sequence[float], width: int = 7) -> np.ndarray:
-    """Running mean over the last steps, shorter at the start."""
+    """Running mean over the last steps, with a shorter window at the start."""
     return np.array([np.mean(values[max(0, i - width + 1) : i + 1]) for i in range(len(values))])
 
 
 def _save(figure: Any, folder: Path, name: str) -> str:
-    # No date and no version inside: the same results give the same file.
+    # No date or version inside, so that the same results give the same file.
     figure.savefig(folder / name, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
     return name

@@ -1,4 +1,4 @@
-"""docs/reproduction.md, written from the results that exist."""
+"""Writes docs/reproduction.md from the available results."""
 
 import json
 import os
@@ -29,7 +29,7 @@ REWARDS = ("precision", "recall", "linguistic")
 
 
 def read_results(file: Path) -> dict[str, dict[int, dict[str, Any]]]:
-    """Results by arm and seed: those of the settings that most of them share."""
+    """Results by arm and seed, for the most common settings only."""
     found = [result for result in read_runs(file) if result["arm"] in ARMS]
     if not found:
         return {}
@@ -43,7 +43,7 @@ def read_results(file: Path) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def read_horizons(file: Path) -> dict[int, dict[str, dict[int, dict[str, Any]]]]:
-    """Results of the longest runs at each step at which they were measured, by arm and seed."""
+    """Results of the longest runs, by arm and seed, at each step where they were measured."""
     longest = max((run["settings"]["steps"] for run in read_runs(file)), default=0)
     horizons: dict[int, Any] = defaultdict(lambda: defaultdict(dict))
     for run in read_runs(file):
@@ -59,8 +59,8 @@ def write_page(file: Path, docs: Path) -> Path:
     Write `reproduction.md` and its pictures.
 
     Args:
-        file (`Path`): The runs, one JSON object a line.
-        docs (`Path`): Where the page goes; the pictures go into `reproduction/` beside it.
+        file (`Path`): The runs, one JSON object per line.
+        docs (`Path`): Where the page goes; its pictures go into the subfolder `reproduction/`.
 
     Returns:
         `Path`: The page.
@@ -210,7 +210,7 @@ def _differences_table(results: Results) -> str:
 
 
 def _horizons_table(horizons: Mapping[int, Results]) -> str:
-    """Every part of every claim that the longer runs have both arms of, by step."""
+    """By step, every part of every claim for which the longer runs include both arms."""
     rows = []
     for claim in CLAIMS:
         for part in claim.parts:
@@ -227,7 +227,7 @@ def _horizons_table(horizons: Mapping[int, Results]) -> str:
 
 
 def _better_table(horizons: Mapping[int, Results]) -> str:
-    """What was tried to beat the full method: differences in b-CapScore, by step."""
+    """Attempts to beat the full method: differences in b-CapScore, by step."""
     rows = []
     for name in BETTER:
         for decoding in ("sampled", "greedy"):

@@ -1,4 +1,4 @@
-"""The file of finished runs: one JSON object a line."""
+"""The file of finished runs: one JSON object per line."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,10 @@ __all__ = ["read_runs"]
 
 def read_runs(file: Path) -> list[dict[str, Any]]:
     """
-    The finished runs, in the order in which they were written; none where there is no file.
+    The finished runs, in the order they were written; empty if there is no file.
 
-    A line that does not end in `}` was torn by a kill, and is left out: that run is made again.
+    A line that does not end in `}` was cut off when a run was killed. It is skipped, and that run
+    is repeated.
     """
     if not file.exists():
         return []

@@ -1,12 +1,12 @@
-"""Generation for tiny Qwen2.5-VL models on a CPU, where the Python around each token is the cost.
+"""Generation for tiny Qwen2.5-VL models on a CPU, where Python overhead per token dominates.
 
-`model.generate` pays for every row until the last one ends, sees each image once per rollout, and
-spends more time between the layers than in them. [`FastSampler`] does the same arithmetic with the
-batch shrinking as rows end, each image prefilled once, and nothing but tensors in the loop. On one
-core of a busy machine 64 greedy captions of 96 tokens took 0.7 to 0.9 s instead of 1.6 to 2.0 s,
-with no row ending early; each row that ends early saves more. A static cache and `torch.compile`
-were not tried: both keep finished rows. `tests/benchmarks/test_reproduce.py` holds the sampler to
-`model.generate`.
+`model.generate` computes every row until the last one ends, processes each image once per rollout,
+and spends more time between the layers than in them. [`FastSampler`] does the same arithmetic, but
+shrinks the batch as rows end, prefills each image once, and has nothing but tensors in the loop. On
+one core of a busy machine 64 greedy captions of 96 tokens took 0.7 to 0.9 s instead of 1.6 to
+2.0 s, with no row ending early; each row that ends early saves more. A static cache and
+`torch.compile` were not tried, because both keep finished rows.
+`tests/benchmarks/test_reproduce.py` checks the sampler against `model.generate`.
 """
 
 from typing import Any
@@ -17,20 +17,20 @@ from torch.nn import functional as F
 
 __all__ = ["FastSampler", "share_images"]
 
-_SHRINK_EVERY = 4  # tokens between two looks at which rows have ended
+_SHRINK_EVERY = 4  # tokens between checks for finished rows
 
 
 class FastSampler:
     """
-    A stand-in for `model.generate` on one Qwen2.5-VL: `model.generate = FastSampler(model)`.
+    A replacement for `model.generate` of a Qwen2.5-VL: `model.generate = FastSampler(model)`.
 
-    It samples at the temperature of the generation config, from the whole distribution (top-k and
-    top-p are refused), or greedily. Every prompt must have the same length, and its image the same
-    size, as the scenes have.
+    It decodes greedily, or samples from the whole distribution at the temperature of the generation
+    config (top-k and top-p are refused). All prompts must have the same length and all images the
+    same size, as is the case for scenes.
 
     Args:
-        model (`Qwen2_5_VLForConditionalGeneration`): The captioner; its weights are read at each
-            call.
+        model (`Qwen2_5_VLForConditionalGeneration`): The captioner; its weights are read on
+            each call.
     """
 
     def __init__(self, model: Any):
@@ -52,15 +52,15 @@ class FastSampler:
             input_ids (`torch.Tensor`): Prompts of shape `(B, T)`.
             attention_mask (`torch.Tensor`): All ones, of shape `(B, T)`.
             generation_config (`GenerationConfig`, *optional*): Defaults to the model's.
-            do_sample (`bool`, *optional*), max_new_tokens (`int`, *optional*): Over the config's.
-            **inputs: `pixel_values`, `image_grid_thw`, `mm_token_type_ids`, as the processor gives
-            them.
+            do_sample (`bool`, *optional*), max_new_tokens (`int`, *optional*): Override the config.
+            **inputs: `pixel_values`, `image_grid_thw`, `mm_token_type_ids`, as returned by the
+            processor.
 
         Returns:
-            `torch.Tensor`: Prompts and completions of shape `(B, T + N)`, padded behind each end.
+            `torch.Tensor`: Prompts and completions of shape `(B, T + N)`, padded after each end.
 
         Raises:
-            ValueError: for prompts of different lengths, or a config with top-k, top-p or beams.
+            `ValueError`: if prompts differ in length, or the config has top-k, top-p or beams.
         """
         config = generation_config or self.model.generation_config
         sample = config.do_sample if do_sample is None else do_sample
@@ -89,7 +89,7 @@ class FastSampler:
         offset = int(self.model.model.rope_deltas[0])
         decoder = _Decoder(self.model, prefill.past_key_values, inverse, length, room, offset)
         logits = prefill.logits[inverse, -1]  # (B, V)
-        # As `generate` does, what the caller's config leaves open comes from the model's.
+        # As in `generate`, what the caller's config does not set comes from the model's.
         suppressed = config.suppress_tokens or self.model.generation_config.suppress_tokens or []
         completions = torch.full((rows, room), config.pad_token_id, dtype=torch.long)
         ends = torch.as_tensor(config.eos_token_id).flatten()
@@ -117,7 +117,7 @@ class FastSampler:
 
 
 class _Decoder:
-    """The language model, one token at a time, its weights laid out for that."""
+    """The language model, one token at a time, with its weights laid out for this."""
 
     def __init__(
         self, model: Any, cache: Any, inverse: Tensor, length: int, room: int, offset: int
@@ -156,12 +156,12 @@ class _Decoder:
         self.kv_heads, self.head_dim = heads, width
         self.groups = text.config.num_attention_heads // heads
         self.at = length  # where the next token goes
-        # A text token has one position on all three axes, so the multimodal rotation is a plain
-        # one.
+        # A text token has the same position on all three axes, so the multimodal rotation
+        # reduces to the plain one.
         positions = torch.arange(length + room)[:, None] + offset
         angles = positions * text.rotary_emb.inv_freq  # (T, D/2)
         self.cos = torch.cat([angles, angles], dim=-1).cos()
-        self.sin = torch.cat([-angles, angles], dim=-1).sin()  # the sign of rotate_half
+        self.sin = torch.cat([-angles, angles], dim=-1).sin()  # with the sign of rotate_half
 
     def keep(self, rows: Tensor) -> None:
         self.keys = [store[rows] for store in self.keys]
@@ -195,10 +195,10 @@ class _Decoder:
 
 def share_images(model: Any) -> None:
     """
-    Make a Qwen2.5-VL look at equal images of a batch once, forwards and backwards.
+    Make a Qwen2.5-VL process identical images in a batch once, forward and backward.
 
-    The rollouts of one prompt share their image. The features of a row are the same numbers, and
-    the gradient is the same sum.
+    The rollouts of a prompt share their image. The features of each row are unchanged, and the
+    gradient is the same sum.
     """
     visual: nn.Module = model.model.visual
     look = visual.forward
@@ -219,7 +219,7 @@ def share_images(model: Any) -> None:
 
 
 def _first_of_equals(*columns: Tensor) -> tuple[Tensor, Tensor]:
-    """First row of each kind, and each row's kind: `column[first][inverse]` is `column`."""
+    """First row of each kind, and the kind of each row: `column[first][inverse]` is `column`."""
     rows = len(columns[0])
     parts = [column.reshape(rows, -1).numpy() for column in columns]
     kinds: dict[tuple[bytes, ...], int] = {}

@@ -1,4 +1,4 @@
-"""Train and measure one arm with one seed: everything that happens in a worker process."""
+"""Train and measure one arm with one seed: the work of a worker process."""
 
 import hashlib
 import os
@@ -38,12 +38,12 @@ from trl_balcap.scenes.world import Scene, draw, random_scene
 __all__ = ["Settings", "base_digest", "train_arm"]
 
 HORIZONS = (40, 120, 300)
-"""Steps after which a longer run is measured on its way."""
+"""Steps after which a longer run is measured."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all arms share. A result with other settings is not this experiment's."""
+    """Settings shared by all arms. Results with other settings belong to another experiment."""
 
     steps: int = 40
     learning_rate: float = 2e-4
@@ -66,19 +66,19 @@ def train_arm(
     report: Callable[[int], None] = lambda step: None,
 ) -> dict[str, Any]:
     """
-    Train the base as the arm says, then measure it on the test scenes.
+    Train the base as the arm specifies, then measure it on the test scenes.
 
     Args:
-        arm ([`Arm`]): What to do.
-        seed (`int`): Seed of the training scenes, of their order and of the sampling.
-        settings ([`Settings`]): What all arms share.
-        base (`Path`): The checkpoint to start from; it stays as it is.
+        arm ([`Arm`]): The arm to train.
+        seed (`int`): Seed of the training scenes, their order and the sampling.
+        settings ([`Settings`]): Settings shared by all arms.
+        base (`Path`): The checkpoint to start from; it is not changed.
         report (`Callable`, *optional*): Called with the number of steps done.
 
     Returns:
         `dict`: Curves, advantage statistics, measures (greedy and sampled) and a few captions.
     """
-    # Work is parallel over arms; threads inside one would only fight for the same cores.
+    # Arms run in parallel; threads within one would only compete for the same cores.
     torch.set_num_threads(1)
     set_seed(seed)
     started = time.monotonic()
@@ -218,8 +218,8 @@ def _train(
 
 
 class _Watched(BalCapTrainer):
-    """[`BalCapTrainer`] that keeps, per step, what the plots and tables show. It changes nothing
-    but the advantages, where the arm has its own."""
+    """[`BalCapTrainer`] that records, per step, what the plots and tables show. It changes only the
+    advantages, and only if the arm has its own."""
 
     steps: list[dict[str, float]]
     arm: Arm
@@ -250,7 +250,7 @@ class _Watched(BalCapTrainer):
             if metrics.get(f"length_gate/{side}"):
                 row[side] = metrics[f"length_gate/{side}"][-1]
         for k, name in enumerate(names):
-            # Recall of what is agreed on is missing for all where nothing is: it earns nothing.
+            # With no agreement, agreed recall is missing for all rows and earns nothing.
             row[f"{name}/mean"] = rewards[:, k].nanmean().nan_to_num(0.0).item()
             row[f"{name}/group_std"] = spread[:, :, k].nan_to_num(0.0).std(dim=1).mean().item()
             row[f"{name}/dead"] = dead[:, k].double().mean().item()
@@ -282,7 +282,7 @@ def _correlation(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 class _Progress(TrainerCallback):
-    """Reports each step, and ends a worker whose runner is gone."""
+    """Reports each step, and stops a worker whose parent process is gone."""
 
     def __init__(self, report: Callable[[int], None]):
         self.report = report

@@ -1,8 +1,8 @@
-r"""Other ways from rewards to advantages, each tried as an arm against the paper's.
+r"""Other ways to turn rewards into advantages, each tried as an arm against the paper's.
 
-Pure functions of rewards of shape `(B, K)`, every one of them present, the rows of a prompt side by
-side. `B = P * G`, as in `trl_balcap.advantages`. None of them is an option of the trainer: one
-becomes that only if it beats c-GDPO.
+Pure functions of rewards of shape `(B, K)`, with none missing and the rows of a prompt adjacent.
+`B = P * G`, as in `trl_balcap.advantages`. None of them is an option of the trainer; a variant only
+becomes one if it beats c-GDPO.
 """
 
 from collections.abc import Callable
@@ -32,8 +32,8 @@ def no_batch_step(rewards: Tensor, num_generations: int) -> Tensor:
 
 def no_group_std(rewards: Tensor, num_generations: int) -> Tensor:
     """
-    Each reward centred in its group and not divided there (Dr. GRPO, arXiv 2503.20783), then the
-    batch step: a reward counts by its spread.
+    Each reward is centred in its group but not divided by its standard deviation (Dr. GRPO, arXiv
+    2503.20783), then the batch step follows: a reward counts in proportion to its spread.
 
     ```python
     >>> no_group_std(torch.tensor([[0.0, 0.5], [1.0, 0.5]]), 2).round(decimals=2).tolist()
@@ -47,9 +47,9 @@ def no_group_std(rewards: Tensor, num_generations: int) -> Tensor:
 
 def log_mean(rewards: Tensor, num_generations: int) -> Tensor:
     """
-    The mean of the rewards' logarithms in place of their sum, normalised in the group, then over
-    the batch: a product, whose gradient weighs the weakest view most. Rewards are raised by 0.05,
-    for many are 0.
+    The mean of the logarithms of the rewards instead of their sum, normalised in the group, then
+    over the batch: a product, whose gradient gives the weakest view the most weight. 0.05 is added
+    to the rewards, because many are 0.
 
     ```python
     >>> lifted = log_mean(torch.tensor([[0.1, 0.9], [0.5, 0.5]]), 2)  # the same sum
@@ -64,9 +64,9 @@ def log_mean(rewards: Tensor, num_generations: int) -> Tensor:
 
 def weakest_weighted(rewards: Tensor, num_generations: int) -> Tensor:
     """
-    c-GDPO with weights that follow the weakest reward: each reward weighs one over its mean in the
-    batch (at least 0.05), and the weights add up to K. That is the gradient of the harmonic mean,
-    up to the square.
+    c-GDPO with weights that favour the weakest reward: the weight of a reward is proportional to
+    the inverse of its batch mean (at least 0.05), and the weights add up to K. This is the gradient
+    of the harmonic mean, without the square.
 
     ```python
     >>> rewards = torch.tensor([[0.1, 0.8], [0.3, 0.4]])  # means 0.2 and 0.6: weights 1.5 and 0.5
@@ -84,10 +84,11 @@ def weakest_weighted(rewards: Tensor, num_generations: int) -> Tensor:
 def rdpo(rewards: Tensor, num_generations: int) -> Tensor:
     r"""
     After RDPO (arXiv 2605.13641, read from its abstract): rewards become normal quantiles of their
-    ranks in the group, ties at their mean rank, and are then whitened across rewards,
-    $C^{-1/2} z$ with $C$ their correlation over the batch, before they are added up.
+    ranks in the group (ties get their mean rank) and are whitened across rewards, $C^{-1/2} z$ with
+    $C$ their correlation over the batch, before they are added up.
 
-    Its "magnitude-aware" correction of the quantiles is not in the abstract, and not here.
+    Its "magnitude-aware" correction of the quantiles is not in the abstract, so it is not
+    implemented.
 
     ```python
     >>> twice = torch.tensor([[0.1, 0.1], [0.2, 0.2], [0.4, 0.4], [0.9, 0.9]])
@@ -115,24 +116,24 @@ VARIANTS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "weakest_weighted": weakest_weighted,
     "rdpo": rdpo,
 }
-"""Names of the arms' `advantages` and what they are."""
+"""Functions for the arms' `advantages`, by name."""
 
 
 def token_credit(values: Tensor, known: Tensor, num_generations: int) -> Tensor:
     """
-    Credit of single tokens: what their sentence is worth, against the group's mean.
+    Credit for individual tokens: the value of their sentence relative to the group's mean.
 
     Args:
         values (`torch.Tensor`):
-            Of shape `(B, T)`: +1 on tokens of a sentence that is right, pointable and new, -1 on
-            those of others.
+            Of shape `(B, T)`: +1 for tokens of a sentence that is right, pointable and new, -1 for
+            tokens of other sentences.
         known (`torch.Tensor`):
-            bool of shape `(B, T)`: tokens that get credit. A sentence's first token gets none: it
-            is where the captioner chooses to go on, and blame there would shorten captions.
+            bool of shape `(B, T)`: tokens that get credit. A sentence's first token gets none,
+            because there the captioner decides to go on, and blame would shorten captions.
         num_generations (`int`): Rollouts per prompt.
 
     Returns:
-        `torch.Tensor`: Of shape `(B, T)`, 0 where not known; over a group's tokens it adds up to 0.
+        `torch.Tensor`: Of shape `(B, T)`, 0 where not known; it adds up to 0 over a group's tokens.
 
     ```python
     >>> values = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, -1.0]])

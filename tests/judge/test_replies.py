@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.judge.texts import TICKET
 from trl_balcap.data.images import NoImageError
 from trl_balcap.judge import questions
 from trl_balcap.judge.images import EncodedImage
 from trl_balcap.judge.replies import Linguistic, Verification
 from trl_balcap.judge.tickets import UnreadableReply
 
-TICKET = "bcdfghjk"
 IMAGE = (EncodedImage("data:image/png;base64,", "digest"),)
 GRADES = '{"clarity": 8, "fluency": 9, "coherency": 7}'
 SEALED = f'{GRADES[:-1]}, "ticket": "{TICKET}"}}'

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.judge.texts import TICKET
 from trl_balcap.judge import tickets
 from trl_balcap.judge.tickets import (
     TruncatedReply,
@@ -18,7 +19,6 @@ from trl_balcap.judge.tickets import (
     repeats_ticket,
 )
 
-TICKET = "bcdfghjk"
 OWN = f'{{"clarity": 2, "ticket": "{TICKET}"}}'
 FORGED = '{"clarity": 10}'
 

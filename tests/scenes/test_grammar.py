@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.scenes.things import DISC, STAR, TWO, seeds
 from trl_balcap.scenes.grammar import (
     META_SENTENCES,
     Claim,
@@ -32,11 +33,6 @@ from trl_balcap.scenes.world import (
     random_scene,
 )
 
-DISC = Thing("red", "circle", "large", "top", "left")
-STAR = Thing("blue", "star", "small", "middle", "right")
-TWO = Scene((DISC, STAR))
-
-seeds = st.integers(0, 100_000)
 scenes = seeds.map(lambda seed: random_scene(random.Random(seed), (1, 5)))
 probabilities = st.sampled_from([0.0, 0.3, 1.0])
 faults = st.builds(Faults, **dict.fromkeys(Faults.__dataclass_fields__, probabilities))

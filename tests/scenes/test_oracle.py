@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.scenes.things import TWO, seeds
 from trl_balcap.scenes.grammar import META_SENTENCES, Faults, describe, faulty_caption
 from trl_balcap.scenes.noise import Noise
 from trl_balcap.scenes.oracle import Oracle, QuestionError, Scores, answer, question_name, score
@@ -35,16 +36,12 @@ from trl_balcap.scenes.world import (
     random_scene,
 )
 
-DISC = Thing("red", "circle", "large", "top", "left")
-STAR = Thing("blue", "star", "small", "middle", "right")
-TWO = Scene((DISC, STAR))
 COUNT_SAID = "There are two things."
 DISC_SAID = "At the top left there is a large red circle."
 STAR_SAID = "The middle right shows a small blue star."
 REFERENCE = f"{COUNT_SAID} {DISC_SAID} {STAR_SAID}"
 
-scenes = st.integers(0, 100_000).map(lambda seed: random_scene(random.Random(seed), (1, 8)))
-seeds = st.integers(0, 100_000)
+scenes = seeds.map(lambda seed: random_scene(random.Random(seed), (1, 8)))
 
 
 def encoded(image: Image.Image, form: str, **options) -> Image.Image:

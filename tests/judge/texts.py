@@ -1,0 +1,3 @@
+"""The ticket that the tests of replies and tickets share."""
+
+TICKET = "bcdfghjk"
