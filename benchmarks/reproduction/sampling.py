@@ -6,7 +6,7 @@ shrinks the batch as rows end, prefills each image once, and has nothing but ten
 one core of a busy machine 64 greedy captions of 96 tokens took 0.7 to 0.9 s instead of 1.6 to
 2.0 s, with no row ending early; each row that ends early saves more. A static cache and
 `torch.compile` were not tried, because both keep finished rows.
-`tests/benchmarks/test_reproduce.py` checks the sampler against `model.generate`.
+`tests/benchmarks/test_reproduce_sampling.py` checks the sampler against `model.generate`.
 """
 
 from typing import Any

@@ -1,0 +1,76 @@
+"""The reproduction's arms, trained for a few steps."""
+
+import doctest
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks import reproduce
+from benchmarks.reproduction import arms, measure, train, variants
+from benchmarks.reproduction import credit as credit_of_tokens
+from tests.benchmarks.tiny_runs import TINY
+from trl_balcap.scenes.captioner import captioner_path
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vanilla", "one_step_off", "noise_large", "agreed_base", "credit", *variants.VARIANTS],
+)
+def test_an_arm_trains_and_is_measured(name, tiny_qwen):
+    result = train.train_arm(arms.ARMS[name], 0, TINY, tiny_qwen)
+    assert len(result["steps"]) == TINY.steps
+    assert set(result["measures"]["sampled"]) == set(measure.MEASURES)
+    assert all(math.isfinite(value) for step in result["steps"] for value in step.values())
+    json.dumps(result)
+
+
+def test_credit_of_tokens_changes_what_is_learned_and_none_leaves_it():
+    """Next to no weight in shape (B, T) is the full method; 1/2 is not."""
+    full, credit = (replace(arms.ARMS[name], rate=20.0) for name in ("full", "credit"))
+    room = replace(TINY, steps=3, max_completion_length=40)  # the first step has rate 0
+    plain = train.train_arm(full, 3, room, captioner_path())
+    same = train.train_arm(replace(credit, credit=1e-9), 3, room, captioner_path())
+    other = train.train_arm(credit, 3, room, captioner_path())
+    assert reproduce.rounded(same["steps"]) == reproduce.rounded(plain["steps"])
+    assert other["steps"][0] == plain["steps"][0]  # before the first update
+    assert other["steps"][2] != plain["steps"][2]
+
+
+def test_a_look_on_the_way_changes_nothing(monkeypatch):
+    monkeypatch.setattr(train, "HORIZONS", (1, 2))
+    looked = train.train_arm(arms.ARMS["full"], 3, TINY, captioner_path())
+    assert list(looked["on_the_way"]) == [1]
+    assert 0 < looked["on_the_way"][1]["greedy"]["length"] <= TINY.max_completion_length
+    monkeypatch.setattr(train, "HORIZONS", ())
+    plain = train.train_arm(arms.ARMS["full"], 3, TINY, captioner_path())
+    assert (looked["steps"], looked["measures"]) == (plain["steps"], plain["measures"])
+
+
+@pytest.mark.parametrize("module", [variants, credit_of_tokens])
+def test_examples_of_the_advantages_that_were_tried(module):
+    found = doctest.testmod(module, extraglobs={"torch": torch})
+    assert found.attempted > 2
+    assert found.failed == 0
+
+
+def test_sft_then_rl_and_sft_alone(tiny_qwen):
+    both, alone = (
+        train.train_arm(arms.ARMS[name], 0, TINY, tiny_qwen) for name in ("sft_full", "sft")
+    )
+    assert (len(both["steps"]), len(alone["steps"])) == (TINY.steps, 0)
+    assert set(alone["measures"]["sampled"]) == set(measure.MEASURES)
+
+
+def test_an_arm_by_one_reward_trains(tiny_qwen):
+    result = train.train_arm(arms.ARMS["group"], 0, TINY, tiny_qwen)
+    # Whoever wins, a group's scores are half on average.
+    assert [step["group/mean"] for step in result["steps"]] == pytest.approx([0.5] * TINY.steps)
+
+
+def test_same_seed_same_result(tiny_qwen):
+    one, other = (train.train_arm(arms.ARMS["full"], 3, TINY, tiny_qwen) for _ in range(2))
+    assert one["steps"] == other["steps"]
+    assert one["measures"] == other["measures"]

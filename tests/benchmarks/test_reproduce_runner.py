@@ -1,0 +1,99 @@
+"""The reproduction's runner and its files."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import reproduce
+from benchmarks.reproduction import arms, report, train
+from tests.benchmarks.tiny_runs import TINY
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_results_of_other_settings_do_not_count(tmp_path):
+    settings = {"steps": 2, "base": "abc"}
+    result = {"arm": "full", "seed": 0, "settings": settings}
+    file = tmp_path / "runs.jsonl"
+    reproduce.write_result(file, result)
+    assert reproduce.is_done(file, "full", 0, settings)
+    assert not reproduce.is_done(file, "full", 0, settings | {"steps": 3})
+    assert not reproduce.is_done(file, "full", 1, settings)
+
+
+def test_a_torn_line_is_a_run_to_make_again(tmp_path):
+    file, settings = tmp_path / "runs.jsonl", {"steps": 2}
+    reproduce.write_result(file, {"arm": "full", "seed": 0, "settings": settings})
+    file.write_text(file.read_text() + '{"arm": "full", "seed": 1, "set')  # killed while writing
+    assert not reproduce.is_done(file, "full", 1, settings)
+    reproduce.write_result(file, {"arm": "full", "seed": 1, "settings": settings})
+    assert reproduce.is_done(file, "full", 0, settings)
+    assert reproduce.is_done(file, "full", 1, settings)
+
+
+def test_full_order_is_claims_first_then_seeds():
+    args = reproduce._parse(["--full"])
+    jobs = reproduce.planned(args)
+    assert len(jobs) == 5 * len(arms.ARMS) == len(set(jobs))
+    assert [name for name, seed in jobs[: len(arms.TIERS[0])]] == list(arms.TIERS[0])
+    assert {seed for _, seed in jobs[: len(arms.TIERS[0])]} == {0}
+
+
+def test_longer_runs_get_tables_of_their_own(tmp_path):
+    """Two seeds of 120 steps, looked at after 40: +0.1 there, +0.2 at the end."""
+    file = tmp_path / "runs.jsonl"
+    for seed in (0, 1):
+        for name, early, late in (("full", 0.5, 0.6), ("credit", 0.6, 0.8)):
+            measures = [
+                {"sampled": {"b_capscore": v}, "greedy": {"b_capscore": v}} for v in (early, late)
+            ]
+            run = {"arm": name, "seed": seed, "settings": {"steps": 120}}
+            looks = {"on_the_way": {40: measures[0]}, "measures": measures[1]}
+            reproduce.write_result(file, {**run, **looks})
+    horizons = report.read_horizons(file)
+    assert list(horizons) == [40, 120]
+    row = report._better_table(horizons).splitlines()[-1]
+    assert "| greedy | +0.100 [+0.100, +0.100] | +0.200 [+0.200, +0.200] | 2 |" in row
+
+
+def test_page_of_no_results_and_of_some(tmp_path, tiny_qwen):
+    file = tmp_path / "runs.jsonl"
+    assert "No results" in report.write_page(file, tmp_path).read_text()
+    for name in ("base", "full", "vanilla"):
+        result = train.train_arm(arms.ARMS[name], 0, TINY, tiny_qwen)
+        reproduce.write_result(file, {**result, "commit": "c", "hardware": "h"})
+    page = report.write_page(file, tmp_path).read_text()
+    assert "**Not complete.**" in page
+    for picture in ("advantage-maps", "reward-curves", "length", "views", "claims"):
+        assert f"reproduction/{picture}.png" in page
+        assert (tmp_path / "reproduction" / f"{picture}.png").stat().st_size < 150_000
+
+
+@pytest.mark.slow
+def test_killed_runner_goes_on_where_it_stopped(tmp_path, tiny_qwen):
+    """SIGKILL after the first result: the second run trains what is missing, and nothing again."""
+    file = tmp_path / "runs.jsonl"
+    command = [
+        sys.executable,
+        *("-m", "benchmarks.reproduce"),
+        *("--arms", "base", "full", "vanilla", "--seeds", "1", "--steps", "3"),
+        *("--processes", "1", "--base", str(tiny_qwen), "--results", str(file)),
+    ]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    before = file.read_text()
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
+    assert second.returncode == 0, second.stderr[-2000:]
+    assert file.read_text().startswith(before)
+    arms_run = [run["arm"] for run in report.read_runs(file)]
+    assert sorted(arms_run) == ["base", "full", "vanilla"]
+    assert (tmp_path / "reproduction.md").exists()
