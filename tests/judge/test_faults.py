@@ -153,9 +153,9 @@ def test_fifty_batches_leave_nothing_behind(caplog):
 
     megabytes, files, tasks, seconds = zip(*seen, strict=True)
     assert megabytes[-1] - megabytes[9] < 20
-    # How many connections are open at a time varies by some; one left open a batch would be 25.
+    # How many connections and tasks there are at a time varies; one left per batch would be 25.
     assert max(files[25:]) <= max(files[:25]) + 5
-    assert max(tasks[25:]) <= max(tasks[:25])
+    assert max(tasks[25:]) <= max(tasks[:25]) + 5
     assert connections <= 16  # no more than were ever needed at once
     # A client that slows down with its age has grown a list somewhere.
     assert sorted(seconds[-15:])[7] < 2 * sorted(seconds[5:20])[7] + 0.01
