@@ -25,7 +25,7 @@ from trl_balcap.scenes.grammar import Faults, describe, faulty_caption
 from trl_balcap.scenes.rules import decompose, verdict
 from trl_balcap.scenes.world import Scene, draw
 
-__all__ = ["FIELD", "field_rewards", "fine_tune"]
+__all__ = ["FIELD", "field_rewards", "fine_tune", "quiet_arguments"]
 
 RewardFunction = Callable[..., list[float | None]]
 
@@ -102,6 +102,23 @@ FIELD: dict[str, Callable[[Sequence[str], Scene], list[float | None]]] = {
 """Functions that score the captions of one scene, by name of the reward."""
 
 
+def quiet_arguments(seed: int) -> dict[str, Any]:
+    """What every arm's training has in common, SFT or RL: no logs, no checkpoints, one schedule."""
+    return {
+        "seed": seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "dataloader_pin_memory": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": 3,
+    }
+
+
 def fine_tune(
     model: Any, processor: Any, scenes: Sequence[Scene], *, seed: int, batch: int, rate: float
 ) -> None:
@@ -127,20 +144,10 @@ def fine_tune(
     with TemporaryDirectory() as folder:
         config = SFTConfig(
             folder,
-            seed=seed,
-            use_cpu=not torch.cuda.is_available(),
-            bf16=False,
-            gradient_checkpointing=False,
-            dataloader_pin_memory=False,
-            report_to="none",
-            disable_tqdm=True,
-            logging_strategy="no",
-            save_strategy="no",
+            **quiet_arguments(seed),
             max_length=None,
             num_train_epochs=1,
             learning_rate=rate,
-            lr_scheduler_type="constant_with_warmup",
-            warmup_steps=3,
             per_device_train_batch_size=batch,
         )
         SFTTrainer(model, config, train_dataset=dataset, processing_class=processor).train()

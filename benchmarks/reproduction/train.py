@@ -23,7 +23,7 @@ from transformers import (
 from benchmarks.reproduction.arms import Arm
 from benchmarks.reproduction.balanced import balanced_rewards, poor_reference
 from benchmarks.reproduction.credit import token_values
-from benchmarks.reproduction.field import field_rewards, fine_tune
+from benchmarks.reproduction.field import field_rewards, fine_tune, quiet_arguments
 from benchmarks.reproduction.measure import HeldOut, held_out, measure
 from benchmarks.reproduction.sampling import FastSampler, share_images
 from benchmarks.reproduction.variants import VARIANTS, token_credit
@@ -178,19 +178,9 @@ def _train(
     with TemporaryDirectory() as folder:
         config = BalCapConfig(
             folder,
-            seed=seed,
-            use_cpu=not torch.cuda.is_available(),
-            bf16=False,
-            gradient_checkpointing=False,
-            dataloader_pin_memory=False,
-            report_to="none",
-            disable_tqdm=True,
-            logging_strategy="no",
-            save_strategy="no",
+            **quiet_arguments(seed),
             max_steps=settings.steps,
             learning_rate=settings.learning_rate * arm.rate,
-            lr_scheduler_type="constant_with_warmup",
-            warmup_steps=3,
             per_device_train_batch_size=settings.prompts_per_step * settings.num_generations,
             num_generations=settings.num_generations,
             max_completion_length=settings.max_completion_length,

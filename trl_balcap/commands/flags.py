@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-__all__ = ["Parser", "dashed"]
+__all__ = ["Parser", "add_photo_flags", "dashed"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -13,6 +13,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 and a one-line message."""
         self.exit(2, f"{self.prog}: {message.rstrip('.')}. See `{self.prog} --help`.\n")
+
+
+def add_photo_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of commands that have a model write something about each photograph."""
+    parser.add_argument(
+        "--image-pixels",
+        type=int,
+        default=512 * 28 * 28,
+        help="larger images are scaled down, as for the policy (default: 401408)",
+    )
+    parser.add_argument("--image-folder", help="folder that listed image paths are relative to")
+    parser.add_argument("--yes", action="store_true", help="skip the cost confirmation")
 
 
 def dashed(words: Sequence[str]) -> list[str]:

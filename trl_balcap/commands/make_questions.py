@@ -5,6 +5,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from trl_balcap.commands.flags import add_photo_flags
 from trl_balcap.commands.judging import add_judge_flags, judge_from
 from trl_balcap.commands.showing import Consent, make_console, make_progress, say, spent
 
@@ -35,14 +36,7 @@ def add_parser(subparsers: Any) -> None:
         help="option orders in which to answer each question, with and without the image "
         "(default: 4)",
     )
-    parser.add_argument(
-        "--image-pixels",
-        type=int,
-        default=512 * 28 * 28,
-        help="larger images are scaled down, as for the policy (default: 401408)",
-    )
-    parser.add_argument("--image-folder", help="folder that listed image paths are relative to")
-    parser.add_argument("--yes", action="store_true", help="skip the cost confirmation")
+    add_photo_flags(parser)
     add_judge_flags(parser, required=True, without=_WITHOUT)
     parser.set_defaults(run=run)
 

@@ -5,6 +5,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from trl_balcap.commands.flags import add_photo_flags
 from trl_balcap.commands.judging import add_judge_flags, judge_settings
 from trl_balcap.commands.showing import Consent, make_console, make_progress, say, spent
 
@@ -57,14 +58,7 @@ def add_parser(subparsers: Any) -> None:
         type=float,
         help="temperature of --model (default: 0, or 0.8 with several samples)",
     )
-    parser.add_argument(
-        "--image-pixels",
-        type=int,
-        default=512 * 28 * 28,
-        help="larger images are scaled down, as for the policy (default: 401408)",
-    )
-    parser.add_argument("--image-folder", help="folder that listed image paths are relative to")
-    parser.add_argument("--yes", action="store_true", help="skip the cost confirmation")
+    add_photo_flags(parser)
     add_judge_flags(parser, without=_WITHOUT)
     parser.set_defaults(run=run)
 

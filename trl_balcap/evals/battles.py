@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trl_balcap.data.rows import BadRowsError, read_text
 from trl_balcap.data.scored import Caption, captions_of
 from trl_balcap.evals.arena import HUMAN, LEVELS
+from trl_balcap.evals.battle_lists import read_battle_list
 from trl_balcap.evals.jobs import (
     DeclinedError,
     Job,
@@ -46,28 +46,13 @@ def load_battles(path: str | Path) -> list[dict[str, Any]]:
         `FileNotFoundError`: if the file does not exist.
         [`BadRowsError`]: if a battle has a different format, with one message each.
     """
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise BadRowsError([f"{path}:{error.lineno}: not JSON ({error.msg})."]) from error
-    if not isinstance(content, list) or not content:
-        raise BadRowsError([f"{path}:1: must be a list of battles."])
-    problems = []
-    for place, battle in enumerate(content):
-        if not isinstance(battle, dict):
-            problems.append(f"{path}[{place}]: a battle must be an object.")
-            continue
-        lacking = [name for name in TEXTS if not isinstance(battle.get(name), str)]
-        if lacking:
-            problems.append(f"{path}[{place}]: {', '.join(lacking)} must be text.")
-        elif battle["cluster"] not in LEVELS:
-            problems.append(
-                f"{path}[{place}]: the cluster is {battle['cluster']!r}; it must be one of "
-                f"{', '.join(LEVELS)}."
-            )
-    if problems:
-        raise BadRowsError(problems)
-    return content
+
+    def problem(battle: Mapping[str, Any]) -> str | None:
+        if battle["cluster"] in LEVELS:
+            return None
+        return f"the cluster is {battle['cluster']!r}; it must be one of {', '.join(LEVELS)}."
+
+    return read_battle_list(path, TEXTS, problem)
 
 
 def battle_captions(battles: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, str]]]:

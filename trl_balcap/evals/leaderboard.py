@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trl_balcap.data.rows import BadRowsError, read_text
+from trl_balcap.evals.battle_lists import read_battle_list
 from trl_balcap.evals.bootstrap import Estimate, estimate, resampling_weights
 from trl_balcap.evals.jobs import replace_file
 from trl_balcap.evals.metrics.caparena import NO_VERDICT, CapArenaAuto
@@ -58,28 +59,13 @@ def read_result(path: str | Path) -> list[dict[str, Any]]:
         `FileNotFoundError`: if the file does not exist.
         [`BadRowsError`]: if the format is wrong, with one message per battle.
     """
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise BadRowsError([f"{path}:{error.lineno}: not JSON ({error.msg})."]) from error
-    if not isinstance(content, list) or not content:
-        raise BadRowsError([f"{path}:1: must be a list of battles."])
-    problems = []
-    for place, battle in enumerate(content):
-        if not isinstance(battle, dict):
-            problems.append(f"{path}[{place}]: a battle must be an object.")
-            continue
-        lacking = [name for name in TEXTS if not isinstance(battle.get(name), str)]
-        if lacking:
-            problems.append(f"{path}[{place}]: {', '.join(lacking)} must be text.")
-        elif battle["ref_model"] not in BASELINES:
-            problems.append(
-                f"{path}[{place}]: ref_model is {battle['ref_model']!r}; it must be one of "
-                f"{', '.join(BASELINES)}."
-            )
-    if problems:
-        raise BadRowsError(problems)
-    return content
+
+    def problem(battle: Mapping[str, Any]) -> str | None:
+        if battle["ref_model"] in BASELINES:
+            return None
+        return f"ref_model is {battle['ref_model']!r}; it must be one of {', '.join(BASELINES)}."
+
+    return read_battle_list(path, TEXTS, problem)
 
 
 def rows_of_battles(model: str, battles: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

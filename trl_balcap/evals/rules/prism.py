@@ -125,13 +125,11 @@ def _equal(said: str, answer: str, mode: Mode) -> float:
     if not key:
         return 1.0 if mode == "official" else float(said.strip() == answer.strip())
     limit = _timeout()
-    try:
-        return float(
-            verify(said, key, timeout_seconds=limit)
-            or verify(_parsed(f"${said}$"), key, timeout_seconds=limit)
-        )
-    except Exception:  # noqa: BLE001 - sympy raises whatever an expression makes; it is not equal then
-        return 0.0
+    # What sympy cannot compare, math-verify takes for unequal.
+    return float(
+        verify(said, key, timeout_seconds=limit)
+        or verify(_parsed(f"${said}$"), key, timeout_seconds=limit)
+    )
 
 
 def _charted(said: str, answer: str, kind: Kind, mode: Mode) -> float:
