@@ -27,7 +27,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from benchmarks.reproduction.arms import ARMS, QUICK, TIERS  # noqa: E402
-from benchmarks.reproduction.runs import read_runs  # noqa: E402
+from benchmarks.reproduction.runs import in_columns, read_runs  # noqa: E402
 from benchmarks.results_file import provenance  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "reproduce.jsonl"
@@ -132,7 +132,7 @@ def work(
         Path(base),
         report=lambda step: messages.put((name, seed, step / (chosen.steps + 2))),
     )
-    write_result(Path(results), {**result, **stamp})
+    write_result(Path(results), {**result, **stamp, "steps": in_columns(result["steps"])})
 
 
 def is_done(results: Path, name: str, seed: int, settings: dict[str, Any]) -> bool:

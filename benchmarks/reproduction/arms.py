@@ -17,6 +17,7 @@ __all__ = [
     "NOISE",
     "QUICK",
     "TIERS",
+    "WEIGHTS",
     "WHICH_REWARD",
     "Arm",
 ]
@@ -41,6 +42,17 @@ BAND = (20, 80)
 """Caption lengths, in tokens, that pass the length gate when there are no references."""
 
 SKEW = (0.2, 1.0, 2.0)  # precision, recall, linguistic: the unequal spreads of claim 2
+REVERSED = (2.0, 1.0, 0.2)
+
+WEIGHTS = {
+    "precision_x2": ("precision weighted 2", (2.0, 1.0, 1.0)),
+    "recall_x2": ("recall weighted 2", (1.0, 2.0, 1.0)),
+    "linguistic_x2": ("linguistic weighted 2", (1.0, 1.0, 2.0)),
+    "precision_half": ("precision weighted 1/2", (0.5, 1.0, 1.0)),
+    "recall_half": ("recall weighted 1/2", (1.0, 0.5, 1.0)),
+    "linguistic_half": ("linguistic weighted 1/2", (1.0, 1.0, 0.5)),
+}
+"""The sweep of weights, for the full method and for vanilla GRPO."""
 
 
 @dataclass(frozen=True)
@@ -157,12 +169,7 @@ _FURTHER = [
     Arm("noise_medium", "judge noise, medium", noise="medium"),
     Arm("noise_small", "judge noise, small", noise="small"),
     Arm("one_step_off", "completions one update old (judge_lag=1)", lag=1),
-    Arm("precision_x2", "precision weighted 2", weights=(2.0, 1.0, 1.0)),
-    Arm("recall_x2", "recall weighted 2", weights=(1.0, 2.0, 1.0)),
-    Arm("linguistic_x2", "linguistic weighted 2", weights=(1.0, 1.0, 2.0)),
-    Arm("precision_half", "precision weighted 1/2", weights=(0.5, 1.0, 1.0)),
-    Arm("recall_half", "recall weighted 1/2", weights=(1.0, 0.5, 1.0)),
-    Arm("linguistic_half", "linguistic weighted 1/2", weights=(1.0, 1.0, 0.5)),
+    *(Arm(name, title, weights=weights) for name, (title, weights) in WEIGHTS.items()),
 ]
 _NOISES = [
     Arm(f"noise_{kind}_{level}", f"judge noise, {level}, {said}", noise=f"{kind}_{level}")
@@ -173,6 +180,24 @@ _NOISES = [
         ("covered", "in `covered` alone"),
         ("grades", "in the three grades alone"),
     )
+]
+
+_CONTROLS = [
+    Arm(
+        "vanilla_noise_large",
+        "vanilla GRPO under large judge noise",
+        aggregation=_GRPO,
+        noise="large",
+    ),
+    Arm("weights_skewed", "c-GDPO, weights 0.2, 1, 2", weights=SKEW),
+    Arm(
+        "vanilla_reversed", "vanilla GRPO, rewards x2, x1, x0.2", aggregation=_GRPO, scales=REVERSED
+    ),
+    Arm("weights_reversed", "c-GDPO, weights 2, 1, 0.2", weights=REVERSED),
+    *(
+        Arm(f"vanilla_{name}", f"vanilla GRPO, {title}", aggregation=_GRPO, weights=weights)
+        for name, (title, weights) in WEIGHTS.items()
+    ),
 ]
 
 _BETTER = [
@@ -196,7 +221,7 @@ _FIELD = [
 ]
 
 ARMS: dict[str, Arm] = {
-    arm.name: arm for arm in (*_CORE, *_CLAIMED, *_FURTHER, *_FIELD, *_NOISES, *_BETTER)
+    arm.name: arm for arm in (*_CORE, *_CLAIMED, *_FURTHER, *_FIELD, *_CONTROLS, *_NOISES, *_BETTER)
 }
 """All arms by name. The gate with an upper ratio of 2 is the full method itself."""
 
@@ -206,12 +231,13 @@ BETTER = tuple(arm.name for arm in _BETTER)
 TIERS: tuple[tuple[str, ...], ...] = (
     tuple(arm.name for arm in _CORE),
     tuple(arm.name for arm in _CLAIMED),
-    tuple(arm.name for arm in _FIELD),
+    tuple(arm.name for arm in (*_CONTROLS, *_FIELD)),
     tuple(arm.name for arm in (*_FURTHER, *_NOISES)),
     BETTER,
 )
-"""Names of the arms that most claims depend on, those that the other claims depend on, those with
-other published rewards, the rest, and those that may beat the paper's method."""
+"""Names of the arms that most claims depend on, those that the other claims depend on, their
+controls and those with other published rewards, the rest, and those that may beat the paper's
+method."""
 
 WHICH_REWARD = ("base", "full", *(arm.name for arm in _FIELD))
 """The arms in the table that compares rewards."""

@@ -23,7 +23,7 @@ from trl_balcap.scenes.grammar import (
     describe,
     faulty_caption,
 )
-from trl_balcap.scenes.oracle import score
+from trl_balcap.scenes.oracle import Scores, score
 from trl_balcap.scenes.parsing import parse_caption
 from trl_balcap.scenes.world import COLOURS, SHAPES, SIZES, Scene, random_scene
 
@@ -39,6 +39,7 @@ __all__ = [
     "qa_score",
     "questions_about",
     "read_answer",
+    "scene_scores",
 ]
 
 HELD_OUT_SEED = 900_001  # training seeds are small numbers
@@ -81,8 +82,19 @@ def held_out(n: int) -> list[HeldOut]:
     return rows
 
 
+def scene_scores(captions: Sequence[str], rows: Sequence[HeldOut]) -> list[Scores]:
+    """The three rewards of each caption, by the exact judge."""
+    return [
+        score(caption, row.reference, row.scene)
+        for caption, row in zip(captions, rows, strict=True)
+    ]
+
+
 def measure(
-    captions: Sequence[str], rows: Sequence[HeldOut], count_tokens: Callable[[str], int]
+    captions: Sequence[str],
+    rows: Sequence[HeldOut],
+    count_tokens: Callable[[str], int],
+    scores: Sequence[Scores] | None = None,
 ) -> dict[str, float]:
     """
     All measures of a set of captions.
@@ -91,6 +103,7 @@ def measure(
         captions (`Sequence[str]`): One caption per row.
         rows (`Sequence[HeldOut]`): What they describe.
         count_tokens (`Callable`): Counts the tokens of a text, without special tokens.
+        scores (`Sequence[Scores]`, *optional*): Their [`scene_scores`], if known.
 
     Returns:
         `dict[str, float]`: The keys of `MEASURES`. Rewards, shares and `qa` lie between 0 and 1,
@@ -106,10 +119,7 @@ def measure(
 
     ```
     """
-    scores = [
-        score(caption, row.reference, row.scene)
-        for caption, row in zip(captions, rows, strict=True)
-    ]
+    scores = scores or scene_scores(captions, rows)
     means = corpus_scores(*(list(column) for column in zip(*scores, strict=True)))._asdict()
     lengths = [count_tokens(caption) for caption in captions]
     ratios = [n / count_tokens(row.reference) for n, row in zip(lengths, rows, strict=True)]

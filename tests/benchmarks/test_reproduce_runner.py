@@ -10,24 +10,41 @@ from pathlib import Path
 import pytest
 
 from benchmarks import reproduce
-from benchmarks.reproduction import arms, report, train
+from benchmarks.reproduction import arms, report, runs, train
 from tests.benchmarks.tiny_runs import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_results_of_other_settings_do_not_count(tmp_path):
-    settings = {"steps": 2, "base": "abc"}
+    settings = {"world": "small", "steps": 2, "base": "abc"}
     result = {"arm": "full", "seed": 0, "settings": settings}
     file = tmp_path / "runs.jsonl"
     reproduce.write_result(file, result)
     assert reproduce.is_done(file, "full", 0, settings)
     assert not reproduce.is_done(file, "full", 0, settings | {"steps": 3})
     assert not reproduce.is_done(file, "full", 1, settings)
+    assert not reproduce.is_done(file, "full", 0, settings | {"world": "rich"})
+
+
+def test_a_run_from_before_there_were_worlds_is_one_of_the_small_world(tmp_path):
+    file = tmp_path / "runs.jsonl"
+    reproduce.write_result(file, {"arm": "full", "seed": 0, "settings": {"steps": 2}})
+    assert reproduce.is_done(file, "full", 0, {"world": "small", "steps": 2})
+    assert not reproduce.is_done(file, "full", 0, {"world": "rich", "steps": 2})
+
+
+def test_steps_are_kept_in_columns_and_read_in_rows(tmp_path):
+    """As they were recorded, also where a step lacks a number; older lines have rows."""
+    file, rows = tmp_path / "runs.jsonl", [{"length": 30.0}, {"length": 31.5, "dead": 0.25}]
+    run = {"arm": "full", "settings": {}}
+    reproduce.write_result(file, {**run, "seed": 0, "steps": runs.in_columns(rows)})
+    reproduce.write_result(file, {**run, "seed": 1, "steps": rows})
+    assert [run["steps"] for run in runs.read_runs(file)] == [rows, rows]
 
 
 def test_a_torn_line_is_a_run_to_make_again(tmp_path):
-    file, settings = tmp_path / "runs.jsonl", {"steps": 2}
+    file, settings = tmp_path / "runs.jsonl", {"world": "small", "steps": 2}
     reproduce.write_result(file, {"arm": "full", "seed": 0, "settings": settings})
     file.write_text(file.read_text() + '{"arm": "full", "seed": 1, "set')  # killed while writing
     assert not reproduce.is_done(file, "full", 1, settings)
@@ -94,6 +111,6 @@ def test_killed_runner_goes_on_where_it_stopped(tmp_path, tiny_qwen):
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert second.returncode == 0, second.stderr[-2000:]
     assert file.read_text().startswith(before)
-    arms_run = [run["arm"] for run in report.read_runs(file)]
+    arms_run = [run["arm"] for run in runs.read_runs(file)]
     assert sorted(arms_run) == ["base", "full", "vanilla"]
     assert (tmp_path / "reproduction.md").exists()
