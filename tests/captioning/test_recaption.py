@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -191,13 +192,14 @@ def test_the_cost_is_an_estimate_of_tokens_at_the_given_price():
 class Scripted(Judge):
     """A judge that knows its verdicts: assertions by caption, facts behind assertions, grades."""
 
-    def __init__(self, captions: dict[str, list[str]], wrong=(), grades=None, dead=()):
+    def __init__(self, captions, wrong=(), grades=None, dead=(), blind=(), reason: Any = "timeout"):
         super().__init__("scenes/oracle")
         self.captions, self.wrong, self.grades, self.dead = captions, wrong, grades or {}, dead
+        self.blind, self.reason = blind, reason
 
     async def decompose(self, text):
         if text in self.dead:
-            raise JudgeError("timeout", "no answer")
+            raise JudgeError(self.reason, "no answer")
         return self.captions[text]
 
     async def verify(self, image, assertions):
@@ -207,6 +209,9 @@ class Scripted(Judge):
         return Linguistic(*[self.grades.get(text, 9)] * 3)
 
     async def cover(self, assertions, units):
+        for who in self.blind:
+            if any(text.endswith(f"/{who}") for text in (*assertions, *units)):
+                raise JudgeError(self.reason, "no answer")
         facts = {assertion.split("/")[0] for assertion in assertions}  # "dog/A" and "dog/B" agree
         return [unit.split("/")[0] in facts for unit in units]
 
@@ -236,3 +241,20 @@ async def test_a_sample_that_cannot_be_judged_is_not_picked():
     assert (await pick_best(Scripted(captions, dead=["A"]), None, ["A", "B"])).place == 1
     with pytest.raises(JudgeError, match="timeout"):
         await pick_best(Scripted(captions, dead=["A", "B"]), None, ["A", "B"])
+
+
+async def test_a_sample_that_cannot_be_compared_takes_no_other_along():
+    """A's words make the judge fail, on whichever side they stand; B and C agree on the dog."""
+    captions = {"A": ["dog/A", "mat/A"], "B": ["dog/B"], "C": ["dog/C"]}
+    picked = await pick_best(Scripted(captions, blind=["A"]), None, ["A", "B", "C"])
+    assert (picked.place, picked.agreement) == (1, 1.0)
+    with pytest.raises(JudgeError, match="timeout"):  # no comparison worked
+        await pick_best(Scripted(captions, blind=["A", "B", "C"]), None, ["A", "B", "C"])
+
+
+@pytest.mark.parametrize("failing", ["dead", "blind"])
+async def test_no_pick_is_made_of_what_a_spent_budget_left(failing):
+    captions = {"A": ["dog/A"], "B": ["dog/B"], "C": ["dog/C"]}
+    spent = Scripted(captions, **{failing: ["C"]}, reason="over_budget")
+    with pytest.raises(JudgeError, match="over_budget"):
+        await pick_best(spent, None, ["A", "B", "C"])

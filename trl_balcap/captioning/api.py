@@ -45,12 +45,9 @@ class ServerCaptioner:
         Raises:
             [`~judge.JudgeError`]: if there is no reply.
         """
-        images = []
-        for path in row.paths:
-            image = await opened(path, max_pixels)
-            if isinstance(image, str):
-                return image if path == row.path else f"{path}: {image}"
-            images.append(image)
+        images = await opened(row, max_pixels)
+        if isinstance(images, str):
+            return images
         messages = await asyncio.to_thread(user_turn, self.how.prompt, *images)
         [reply] = await self.client.complete(
             messages,

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trl_balcap.captioning.run import ImageRow
+from trl_balcap.captioning.listing import ImageRow
+from trl_balcap.captioning.window import opened
 from trl_balcap.data.completions import is_empty
-from trl_balcap.data.images import DEFAULT_MAX_PIXELS, ImageError, open_image
+from trl_balcap.data.images import DEFAULT_MAX_PIXELS
 from trl_balcap.judge import Judge, JudgeError
 
 __all__ = ["JudgedReference", "judge_references", "split_references", "unit_share"]
@@ -60,7 +61,7 @@ async def judge_references(
         async with window:
             try:
                 return await _judged(row, judge)
-            except (JudgeError, ImageError) as error:
+            except JudgeError as error:
                 return JudgedReference(problem=str(error))
             finally:
                 if on_row is not None:
@@ -72,9 +73,11 @@ async def judge_references(
 async def _judged(row: ImageRow, judge: Judge) -> JudgedReference:
     if row.reference is None or is_empty(row.reference):
         return JudgedReference(problem="the reference is empty")
-    image = await asyncio.to_thread(open_image, row.path, DEFAULT_MAX_PIXELS)
+    images = await opened(row, DEFAULT_MAX_PIXELS)
+    if isinstance(images, str):
+        return JudgedReference(problem=images)
     units = await judge.decompose(row.reference)
-    verdicts = await judge.verify(image, units)
+    verdicts = await judge.verify(images, units)
     said = {}
     for unit, verdict in zip(units, verdicts, strict=True):
         said[unit] = "wrong"

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trl_balcap.data.folders import image_files, list_of, sidecar_text
+from trl_balcap.data.folders import image_files, list_of, sidecar_text, written_path
 from trl_balcap.data.images import IMAGE_SUFFIXES, image_problem
 from trl_balcap.data.rows import TABLE_SUFFIXES, BadRowsError, read_table
 from trl_balcap.data.scored import (
@@ -18,23 +18,27 @@ from trl_balcap.data.scored import (
 )
 from trl_balcap.data.stored import is_dataset, load_rows, stored_images
 
-__all__ = ["ImageRow", "list_images"]
+__all__ = ["ImageRow", "list_images", "written_columns"]
 
 SEVERAL_COLUMNS = ("images", "image_paths")
 """Where a row of several images, as CaptionQA has them, lists their paths."""
+
+_OWN = frozenset({"id", *IMAGE_COLUMNS, *SEVERAL_COLUMNS, *REFERENCE_COLUMNS})
 
 
 @dataclass(frozen=True)
 class ImageRow:
     """
     An image to caption, with its id and its reference, if any. `more` are further images of the
-    same row, which share one caption.
+    same row, which share one caption; `columns` are the row's other columns, if they were asked
+    for.
     """
 
     id: str
     path: Path
     reference: str | None = None
     more: tuple[Path, ...] = ()
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -48,6 +52,8 @@ def list_images(
     image_folder: str | Path | None = None,
     split: str = "train",
     store: str | Path | None = None,
+    out: str | Path | None = None,
+    columns: bool = False,
 ) -> list[ImageRow]:
     """
     List the images of a source: a folder (by its list, or searched recursively, with references in
@@ -63,6 +69,11 @@ def list_images(
             Split of a dataset.
         store (`str` or `Path`, *optional*):
             Folder that a dataset's images are written to; without it, datasets are not accepted.
+        out (`str` or `Path`, *optional*):
+            File that results go to. If it is in the folder, it is not the folder's list, whatever
+            its name: it only has the images that are done.
+        columns (`bool`, *optional*, defaults to `False`):
+            Whether to keep the other columns of a list's rows.
 
     Returns:
         `list[ImageRow]`: in the order of the list, or sorted by path.
@@ -82,9 +93,9 @@ def list_images(
         raise FileNotFoundError(f"Image folder not found: {image_folder}.")
     listed = source if source.suffix.lower() in TABLE_SUFFIXES else None
     if source.is_dir():
-        listed = list_of(source)
+        listed = list_of(source, but=out)
     if listed is not None:
-        rows = _listed_images(listed, Path(image_folder or listed.parent))
+        rows = _listed_images(listed, Path(image_folder or listed.parent), columns)
     elif source.is_dir():
         rows = [
             ImageRow(path.relative_to(source).as_posix(), path, sidecar_text(path))
@@ -103,7 +114,23 @@ def list_images(
     return rows
 
 
-def _listed_images(path: Path, folder: Path) -> list[ImageRow]:
+def written_columns(row: ImageRow, out: Path) -> dict[str, Any]:
+    """
+    The columns that identify a row in a file of results: its id, and its image or images.
+
+    Example:
+
+    ```python
+    >>> written_columns(ImageRow("7", Path("/data/a.png")), Path("/data/out.jsonl"))
+    {'id': '7', 'image': 'a.png'}
+
+    ```
+    """
+    several = {"images": [written_path(path, out) for path in row.paths]} if row.more else {}
+    return {"id": row.id, "image": written_path(row.path, out), **several}
+
+
+def _listed_images(path: Path, folder: Path, columns: bool) -> list[ImageRow]:
     rows: list[ImageRow] = []
     problems = []
     places: dict[str, str] = {}
@@ -126,7 +153,8 @@ def _listed_images(path: Path, folder: Path) -> list[ImageRow]:
             )
             continue
         places[identity] = where
-        rows.append(ImageRow(identity, files[0], _reference(row), tuple(files[1:])))
+        others = {name: row[name] for name in row if name not in _OWN} if columns else {}
+        rows.append(ImageRow(identity, files[0], _reference(row), tuple(files[1:]), others))
     if problems:
         raise BadRowsError(problems)
     return rows
@@ -134,8 +162,9 @@ def _listed_images(path: Path, folder: Path) -> list[ImageRow]:
 
 def _row_images(row: Mapping[str, Any], folder: Path) -> list[Path]:
     """The image of a row, or all images if it lists several."""
-    several = first_of(row, SEVERAL_COLUMNS)
-    if first_of(row, IMAGE_COLUMNS) is None and isinstance(several, list):
+    several, first = first_of(row, SEVERAL_COLUMNS), first_of(row, IMAGE_COLUMNS)
+    # Files of results have both.
+    if isinstance(several, list) and several and first in (None, several[0]):
         return [Path(image_path(str(name), folder)) for name in several]
     file = row_image(row, folder)
     return [] if file is None else [Path(file)]

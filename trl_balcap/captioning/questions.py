@@ -151,11 +151,11 @@ async def make_questions(
 
 
 async def _questions(row: ImageRow, how: QuestionsRecipe, judge: Judge) -> Mapping[str, Any] | str:
-    image = await opened(row.path, how.max_pixels)
-    if isinstance(image, str):
-        return image
-    written = await judge.write_questions(image, how.count)
-    found = await asyncio.gather(*(_verdict(judge, image, one, how.shuffles) for one in written))
+    images = await opened(row, how.max_pixels)
+    if isinstance(images, str):
+        return images
+    written = await judge.write_questions(images, how.count)
+    found = await asyncio.gather(*(_verdict(judge, images, one, how.shuffles) for one in written))
     kept = [choice for choice, verdict in zip(written, found, strict=True) if verdict == "kept"]
     if not kept:
         return (
@@ -167,13 +167,13 @@ async def _questions(row: ImageRow, how: QuestionsRecipe, judge: Judge) -> Mappi
     return columns if row.reference is None else {**columns, "reference": row.reference}
 
 
-async def _verdict(judge: Judge, image: Image.Image, choice: Choice, shuffles: int) -> str:
+async def _verdict(judge: Judge, images: list[Image.Image], choice: Choice, shuffles: int) -> str:
     orders = [choice.shuffled(sample) for sample in range(shuffles)]
     if await _right(judge, None, orders) > shuffles / 2:
         return "guessed"
-    return "kept" if await _right(judge, image, orders) == shuffles else "not answered"
+    return "kept" if await _right(judge, images, orders) == shuffles else "not answered"
 
 
-async def _right(judge: Judge, image: Image.Image | None, orders: Sequence[Choice]) -> int:
-    chosen = await asyncio.gather(*(judge.quiz(image, one) for one in orders))
+async def _right(judge: Judge, images: list[Image.Image] | None, orders: Sequence[Choice]) -> int:
+    chosen = await asyncio.gather(*(judge.quiz(images, one) for one in orders))
     return sum(said == one.answer for said, one in zip(chosen, orders, strict=True))

@@ -14,6 +14,7 @@ from trl_balcap.captioning.pick import Pick, pick_best
 from trl_balcap.captioning.resumed import Agree, write_rows
 from trl_balcap.captioning.run import CaptionRun, ImageRow
 from trl_balcap.captioning.window import opened
+from trl_balcap.data.completions import is_empty
 from trl_balcap.data.images import DEFAULT_MAX_PIXELS, bounded_size
 from trl_balcap.data.references import is_refusal
 from trl_balcap.judge import Judge, JudgeError
@@ -221,10 +222,10 @@ async def _reference(
     row: ImageRow, how: Recaption, writer: Judge, judge: Judge | None
 ) -> Mapping[str, Any] | str:
     """The new columns of the row, or why there are none."""
-    image = await opened(row.path, how.max_pixels)
-    if isinstance(image, str):
-        return image
-    messages = await asyncio.to_thread(user_turn, how.prompt, image)
+    images = await opened(row, how.max_pixels)
+    if isinstance(images, str):
+        return images
+    messages = await asyncio.to_thread(user_turn, how.prompt, *images)
     texts = await asyncio.gather(
         *(
             writer.complete(
@@ -248,6 +249,8 @@ async def _reference(
             failures.append(f"no reference: {found}")
         elif isinstance(found, BaseException):
             raise found
+        elif is_empty(found[0]):
+            failures.append("the model wrote nothing.")
         elif is_refusal(found[0]):
             failures.append(f"the model refused: {found[0].strip()[:100]!r}")
         else:
@@ -256,7 +259,7 @@ async def _reference(
         return failures[0]
     if judge is None or how.samples == 1:
         return {"reference": candidates[0]}
-    picked = await pick_best(judge, image, candidates, how.pick)
+    picked = await pick_best(judge, images, candidates, how.pick)
     return {
         "reference": candidates[picked.place],
         "picked": asdict(picked),

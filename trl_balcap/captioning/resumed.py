@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trl_balcap.captioning.run import CaptionRun, ImageRow
-from trl_balcap.captioning.window import append_rows
-from trl_balcap.data.folders import written_path
-from trl_balcap.data.rows import cut_half_row, read_jsonl
+from trl_balcap.captioning.listing import ImageRow, written_columns
+from trl_balcap.captioning.run import CaptionRun
+from trl_balcap.captioning.window import append_rows, done_ids
+from trl_balcap.data.rows import only_writer
 
 __all__ = ["Agree", "write_rows"]
 
@@ -28,7 +28,7 @@ async def write_rows(
 ) -> CaptionRun:
     """
     Make new columns for each image that has none yet, and append each row as soon as it is done,
-    with "id", "image" and "made_by".
+    with "id", "image", the other columns of its list, and "made_by".
 
     Failed images are skipped and reported. When the budget is spent, the run ends, and another run
     can do the rest.
@@ -53,39 +53,22 @@ async def write_rows(
         [`~captioning.run.CaptionRun`]
 
     Raises:
-        `ValueError`: if `out` is a folder, or has rows made with other settings.
+        `ValueError`: if `out` is a folder, has rows made with other settings or from other images,
+            or another run is writing to it.
     """
     out = Path(out)
     if out.is_dir():
         raise ValueError(f"{out} is a folder. Pass a file, such as {out}/{name}s.jsonl.")
-    done = _ids_there(out, made)
-    left = [row for row in rows if row.id not in done]
-    if agree is not None and not agree(len(rows), len(rows) - len(left)):
-        return CaptionRun(out, 0, len(rows) - len(left), [])
-    if left:
-        await check()
 
     def line(row: ImageRow, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        image = {"id": row.id, "image": written_path(row.path, out)}
-        return {**image, **found, "made_by": made}
+        return {**written_columns(row, out), **row.columns, **found, "made_by": made}
 
-    written, skipped = await append_rows(left, out, make, line, name=name, on_row=on_row)
+    with only_writer(out):
+        done = done_ids(out, rows, made, lambda row: row.get("made_by") or {})
+        left = [row for row in rows if row.id not in done]
+        if agree is not None and not agree(len(rows), len(rows) - len(left)):
+            return CaptionRun(out, 0, len(rows) - len(left), [])
+        if left:
+            await check()
+        written, skipped = await append_rows(left, out, make, line, name=name, on_row=on_row)
     return CaptionRun(out, written, len(rows) - len(left), skipped)
-
-
-def _ids_there(out: Path, made: Mapping[str, Any]) -> set[str]:
-    """Ids that are already done. A partial row left by a killed run is cut off."""
-    if not out.is_file():
-        return set()
-    cut_half_row(out)
-    done = set()
-    for number, row in read_jsonl(out):
-        before = row.get("made_by") or {}
-        for name, value in made.items():
-            if before.get(name) != value:
-                raise ValueError(
-                    f"{out}:{number} was made with {name} {before.get(name)!r}, but this run has "
-                    f"{value!r}. Choose another --out, or remove that file."
-                )
-        done.add(row["id"])
-    return done

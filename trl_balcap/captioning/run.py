@@ -1,8 +1,6 @@
 """`trl-balcap caption`: captions images into a file, with any image-text-to-text model."""
 
 import asyncio
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,11 +11,10 @@ from PIL import Image
 
 from trl_balcap.captioning.api import ServerCaptioner, server_captioner
 from trl_balcap.captioning.engine import Captioner, Generation, Placement, trained_prompt
-from trl_balcap.captioning.listing import ImageRow, list_images
+from trl_balcap.captioning.listing import ImageRow, list_images, written_columns
 from trl_balcap.captioning.shards import begin_shard
-from trl_balcap.captioning.window import append_rows
+from trl_balcap.captioning.window import append_rows, done_ids
 from trl_balcap.data import DEFAULT_PROMPT
-from trl_balcap.data.folders import written_path
 from trl_balcap.data.images import (
     DEFAULT_MAX_PIXELS,
     ImageError,
@@ -25,7 +22,7 @@ from trl_balcap.data.images import (
     image_problem,
     open_image,
 )
-from trl_balcap.data.rows import cut_half_row, read_jsonl
+from trl_balcap.data.rows import cut_half_row, json_line, only_writer, read_jsonl
 from trl_balcap.judge import Judge
 
 __all__ = ["CaptionRun", "Engine", "ImageRow", "caption_images", "captions_left", "list_images"]
@@ -123,8 +120,8 @@ def caption_images(
 
     Raises:
         `FileNotFoundError`: if the images or the model do not exist.
-        `ValueError`: if there is nothing to caption, an argument is out of range, or `out` has
-            captions made with other settings.
+        `ValueError`: if there is nothing to caption, an argument is out of range, `out` has
+            captions made with other settings, or another run is writing to it.
         [`~judge.JudgeConfigError`]: if the API does not work.
     """
     if engine == "auto":
@@ -139,7 +136,7 @@ def caption_images(
     if out.is_dir():
         raise ValueError(f"{out} is a folder. Pass a file, such as {out}/out.jsonl.")
     start = _captioner(model, engine, api_base, placement or Placement(), client)
-    rows = list_images(images) if isinstance(images, str | Path) else list(images)
+    rows = list_images(images, out=out) if isinstance(images, str | Path) else list(images)
     made = {
         "model": model,
         "prompt": prompt,
@@ -150,43 +147,44 @@ def caption_images(
     }
     if shard is not None:
         rows = begin_shard(out, rows, shard, made)
-    done = _captions_there(out, made, rows)
-    left = [row for row in rows if row.id not in done]
-    if on_total is not None:
-        on_total(len(rows), len(rows) - len(left))
-    skipped: list[str] = []
-    written = 0
-    if left:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.touch()
-        captioner = _started(start, how, model, max(len(row.paths) for row in left))
+    with only_writer(out):
+        done = done_ids(out, rows, made, lambda row: row, verb="captioned")
+        left = [row for row in rows if row.id not in done]
+        if on_total is not None:
+            on_total(len(rows), len(rows) - len(left))
+        skipped: list[str] = []
+        written = 0
+        if left:
+            out.touch()
+            captioner = _started(start, how, model, max(len(row.paths) for row in left))
 
-        def line(row: ImageRow, found: Mapping[str, Any]) -> dict[str, Any]:
-            return _row(row, found, out, made)
+            def line(row: ImageRow, found: Mapping[str, Any]) -> dict[str, Any]:
+                return _row(row, found, out, made)
 
-        if isinstance(captioner, ServerCaptioner):
-            written, skipped = asyncio.run(
-                append_rows(
-                    left,
-                    out,
-                    lambda row: captioner.caption(row, max_pixels),
-                    line,
-                    name="caption",
-                    width=captioner.width,
-                    on_row=on_caption,
+            if isinstance(captioner, ServerCaptioner):
+                written, skipped = asyncio.run(
+                    append_rows(
+                        left,
+                        out,
+                        lambda row: captioner.caption(row, max_pixels),
+                        line,
+                        name="caption",
+                        width=captioner.width,
+                        on_row=on_caption,
+                    )
                 )
-            )
-        else:
-            with out.open("a", encoding="utf-8") as file:
-                for batch in _readable_batches(left, batch_size, max_pixels, skipped, on_caption):
-                    captions = captioner([images for _, images in batch])
-                    for (row, _), caption in zip(batch, captions, strict=True):
-                        found = line(row, {"caption": caption})
-                        file.write(json.dumps(found, ensure_ascii=False) + "\n")
-                        written += 1
-                        if on_caption is not None:
-                            on_caption()
-                    file.flush()
+            else:
+                batches = _readable_batches(left, batch_size, max_pixels, skipped, on_caption)
+                with out.open("a", encoding="utf-8") as file:
+                    for batch in batches:
+                        captions = captioner([images for _, images in batch])
+                        for (row, _), caption in zip(batch, captions, strict=True):
+                            found = line(row, {"caption": caption})
+                            file.write(json_line(found))
+                            written += 1
+                            if on_caption is not None:
+                                on_caption()
+                        file.flush()
     return CaptionRun(out, written, len(rows) - len(left), skipped)
 
 
@@ -285,37 +283,11 @@ def _readable_batches(
         yield batch
 
 
-def _captions_there(out: Path, made: Mapping[str, Any], rows: Sequence[ImageRow]) -> set[str]:
-    """Ids that are already captioned. A partial row left by a killed run is cut off."""
-    if not out.is_file():
-        return set()
-    cut_half_row(out)
-    paths = {row.id: os.path.realpath(row.path) for row in rows}
-    done = set()
-    for number, row in read_jsonl(out):
-        for name, value in made.items():
-            if row.get(name) != value:
-                raise ValueError(
-                    f"{out}:{number} was captioned with {name} {row.get(name)!r}, but this run has "
-                    f"{value!r}. Choose another --out, or remove that file."
-                )
-        there = os.path.realpath(out.parent / row["image"])
-        if paths.get(row["id"], there) != there:
-            raise ValueError(
-                f"{out}:{number} is the caption of {there}, but {row['id']!r} is now another "
-                "image. Choose another --out, or remove that file."
-            )
-        done.add(row["id"])
-    return done
-
-
 def _row(
     row: ImageRow, found: Mapping[str, Any], out: Path, made: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
-        "id": row.id,
-        "image": written_path(row.path, out),
-        **({"images": [written_path(path, out) for path in row.paths]} if row.more else {}),
+        **written_columns(row, out),
         **found,
         **({} if row.reference is None else {"reference": row.reference}),
         **made,

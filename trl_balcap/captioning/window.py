@@ -1,7 +1,7 @@
 """Processes images in a sliding window, and appends each result to a file when it is ready."""
 
 import asyncio
-import json
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from PIL import Image
 
 from trl_balcap.captioning.listing import ImageRow
 from trl_balcap.data.images import ImageError, image_problem, open_image
+from trl_balcap.data.rows import cut_half_row, json_line, read_jsonl
 from trl_balcap.judge import JudgeError
 
-__all__ = ["WINDOW", "append_rows", "opened"]
+__all__ = ["WINDOW", "append_rows", "done_ids", "opened"]
 
 WINDOW = 512
 """Maximum number of images at a time, so that we never hold a hundred thousand in memory."""
@@ -72,7 +73,7 @@ async def append_rows(
             if isinstance(found, str):
                 skipped.append(f"{row.path}: {found}")
             else:
-                file.write(json.dumps(line(row, found), ensure_ascii=False) + "\n")
+                file.write(json_line(line(row, found)))
                 file.flush()
                 written += 1
             if on_row is not None:
@@ -95,9 +96,64 @@ async def append_rows(
     return written, skipped
 
 
-async def opened(path: Path, max_pixels: int) -> Image.Image | str:
-    """The image, or a message that says what is wrong with it."""
-    return await asyncio.to_thread(_opened, path, max_pixels)
+def done_ids(
+    out: Path,
+    rows: Sequence[ImageRow],
+    made: Mapping[str, Any],
+    made_before: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    *,
+    verb: str = "made",
+) -> set[str]:
+    """
+    Ids that are already done in `out`. A partial row left by a killed run is cut off.
+
+    Args:
+        out (`Path`):
+            Output file, which may not exist yet.
+        rows (`Sequence[ImageRow]`):
+            The images of this run.
+        made (`Mapping[str, Any]`):
+            This run's settings.
+        made_before (`Callable`):
+            Returns the settings in a row of `out`.
+        verb (`str`, *optional*, defaults to `"made"`):
+            What was done to the rows, for messages.
+
+    Raises:
+        `ValueError`: if a row was made with other settings, or from another image of the same id.
+    """
+    if not out.is_file():
+        return set()
+    cut_half_row(out)
+    paths = {row.id: os.path.realpath(row.path) for row in rows}
+    done = set()
+    for number, row in read_jsonl(out):
+        before = made_before(row)
+        for name, value in made.items():
+            if before.get(name) != value:
+                raise ValueError(
+                    f"{out}:{number} was {verb} with {name} {before.get(name)!r}, but this run has "
+                    f"{value!r}. Choose another --out, or remove that file."
+                )
+        there = os.path.realpath(out.parent / row["image"])
+        if paths.get(row["id"], there) != there:
+            raise ValueError(
+                f"{out}:{number} was {verb} from {there}, but {row['id']!r} is now another image. "
+                "Choose another --out, or remove that file."
+            )
+        done.add(row["id"])
+    return done
+
+
+async def opened(row: ImageRow, max_pixels: int) -> list[Image.Image] | str:
+    """All images of a row, or a message that says what is wrong with one of them."""
+    images = []
+    for path in row.paths:
+        image = await asyncio.to_thread(_opened, path, max_pixels)
+        if isinstance(image, str):
+            return image if path == row.path else f"{path}: {image}"
+        images.append(image)
+    return images
 
 
 def _opened(path: Path, max_pixels: int) -> Image.Image | str:

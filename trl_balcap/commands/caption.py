@@ -143,7 +143,11 @@ def _rows_and_settings(args: argparse.Namespace) -> "tuple[list[ImageRow], dict[
     suite = args.suite or (args.images if args.images in SUITES else None)
     if suite is None:
         rows = list_images(
-            args.images, image_folder=args.image_folder, split=args.split or "train", store=store
+            args.images,
+            image_folder=args.image_folder,
+            split=args.split or "train",
+            store=store,
+            out=args.out,
         )
         return rows, {**defaults, **given}
     from trl_balcap.evals.suites import suite_images, suite_of

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
     judge = judge_from(args)
     how = QuestionsRecipe(repr(judge), args.count, args.shuffles, args.image_pixels)
-    rows = list_images(args.photos, image_folder=args.image_folder)
+    rows = list_images(args.photos, image_folder=args.image_folder, out=args.out, columns=True)
     console = make_console()
 
     def takes(left: int) -> tuple[str, float | None]:

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.judge_model is None and args.samples > 1:
         raise ValueError(f"--samples {args.samples} needs --judge MODEL to pick the best.")
-    rows = list_images(args.photos, image_folder=args.image_folder)
+    rows = list_images(args.photos, image_folder=args.image_folder, out=args.out, columns=True)
     settings = judge_settings(args)
     judge = Judge(**settings) if args.judge_model is not None else None
     # One engine for both if possible, so that limits, budget and cache are shared.

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--split keeps its work in the judge's cache. Pass --cache FOLDER.")
     gate = LengthGate(args.max_completion_length, args.length_gate_lower)
     count_tokens = _counter(args.tokenizer)
-    rows = list_images(args.file, image_folder=args.image_folder)
+    rows = list_images(args.file, image_folder=args.image_folder, columns=True)
     source = Path(args.file)
     listed = list_of(source) if source.is_dir() else source
     if args.out is not None and args.out.exists() and listed and args.out.samefile(listed):
@@ -107,10 +106,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.file} has no references. Write some with `trl-balcap recaption`.")
     found = find_problems(
         references,
-        [str(row.path) for row in rows],
+        [str(row.paths) for row in rows],
         count_tokens=count_tokens,
         gate=gate,
-        bad_images={place for place, row in enumerate(rows) if image_problem(row.path)},
+        bad_images={p for p, row in enumerate(rows) if any(map(image_problem, row.paths))},
     )
     judged: dict[int, JudgedReference] = {}
     if args.judge_model is not None and args.sample > 0:
@@ -277,17 +276,17 @@ def _worst(problems: Any, judged: "dict[int, JudgedReference]") -> list[int]:
 
 def _write(out: Path, rows: "Sequence[ImageRow]", dropped: set[int]) -> list[str]:
     """Write the rows that are kept; returns their references as written."""
-    from trl_balcap.data.folders import written_path
+    from trl_balcap.captioning.listing import written_columns
     from trl_balcap.data.references import without_opener
+    from trl_balcap.data.rows import json_line
 
     out.parent.mkdir(parents=True, exist_ok=True)
     kept = [row for place, row in enumerate(rows) if place not in dropped]
     references = [without_opener(row.reference or "") for row in kept]
     with out.open("w", encoding="utf-8") as file:
         for row, reference in zip(kept, references, strict=True):
-            image = written_path(row.path, out)
-            line = {"id": row.id, "image": image, "reference": reference}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            line = {**written_columns(row, out), **row.columns, "reference": reference}
+            file.write(json_line(line))
     return references
 
 

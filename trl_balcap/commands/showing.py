@@ -33,7 +33,8 @@ def make_console(*, stderr: bool = False) -> Console:
 
 def say(console: Console, line: str) -> None:
     """Print a line verbatim: no markup is interpreted, and the terminal does the wrapping."""
-    console.print(line, markup=False, soft_wrap=True)
+    readable = line.encode(errors="backslashreplace").decode()  # names of files may not be UTF-8
+    console.print(readable, markup=False, soft_wrap=True)
 
 
 def make_table(

@@ -33,9 +33,14 @@ def check_out_folder(out: str | Path) -> None:
         )
 
 
-def list_of(folder: Path) -> Path | None:
-    """The list of images and captions in a folder, or `None` if there is none."""
-    return next((folder / name for name in LIST_NAMES if (folder / name).is_file()), None)
+def list_of(folder: Path, *, but: str | Path | None = None) -> Path | None:
+    """The list of images and captions in a folder, other than `but`; `None` if there is none."""
+    found = (folder / name for name in LIST_NAMES if (folder / name).is_file())
+    return next((file for file in found if but is None or not _is_same(file, Path(but))), None)
+
+
+def _is_same(file: Path, other: Path) -> bool:
+    return other.exists() and file.samefile(other)
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -24,6 +24,7 @@ __all__ = [
     "ImageError",
     "NoImageError",
     "bounded_size",
+    "check_name",
     "image_problem",
     "open_image",
     "reading",
@@ -161,6 +162,19 @@ def bounded_size(width: int, height: int, max_pixels: int = DEFAULT_MAX_PIXELS) 
     return max(new_width, _FACTOR), max(new_height, _FACTOR)
 
 
+def check_name(path: str) -> None:
+    """
+    Check that a path can be stored in a dataset, which only takes UTF-8.
+
+    Raises:
+        `ValueError`: if it cannot.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("its name is not UTF-8, which datasets need; rename the file") from error
+
+
 def image_problem(source: "str | PathLike[str] | bytes | pa.Buffer") -> str | None:
     """
     Why an image file cannot be used for training, or `None` if it can.
@@ -186,6 +200,8 @@ def image_problem(source: "str | PathLike[str] | bytes | pa.Buffer") -> str | No
     ```
     """
     try:
+        if isinstance(source, str | PathLike):
+            check_name(fspath(source))
         with _open(source) as file:
             return _file_problem(file)
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever broken bytes make

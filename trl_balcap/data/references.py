@@ -18,12 +18,35 @@ __all__ = [
 
 _APOSTROPHE = "['\N{RIGHT SINGLE QUOTATION MARK}]"
 _I_AM = rf"i{_APOSTROPHE}?\s*a?m"
-_REFUSAL = re.compile(
-    rf"^\W*(?:{_I_AM} (?:very |so )?sorry|sorry,|i (?:can{_APOSTROPHE}?t|cannot|can not)"
-    r" (?:help|assist|describe|view|see|identify|provide|comply|process|analy[sz]e)"
-    rf"|{_I_AM} (?:unable|not able)|i (?:do not|don{_APOSTROPHE}t) have the ability|as an ai\b)",
-    re.IGNORECASE,
+# How refusals begin, in each language that `language_of` knows. No caption begins like that.
+_REFUSALS = (
+    rf"{_I_AM} (?:very |so |truly )?sorry|sorry,|i apologi[sz]e|(?:my )?apologies,"
+    rf"|(?:unfortunately,? )?i (?:can{_APOSTROPHE}?t|can ?not|won{_APOSTROPHE}?t|will not)"
+    r" (?:help|assist|describe|view|see|identify|provide|comply|process|analy[sz]e|be able)"
+    rf"|(?:unfortunately,? )?{_I_AM} (?:unable|not (?:able|comfortable|going))"
+    rf"|i (?:do not|don{_APOSTROPHE}t) (?:have the ability|feel comfortable|see (?:an|any) image)"
+    r"|as an ai\b|as a (?:large )?language model"
+    r"|please (?:provide|upload|share|attach) ",
+    r"(?:es )?tut mir (?:sehr )?leid|leider kann ich|entschuldigung|ich kann (?:\w+ ){0,4}nicht"
+    r"|ich bin nicht in der lage|als ki\b",
+    r"(?:je suis )?(?:vraiment )?désolée?\b|(?:malheureusement,? )?je ne (?:peux|suis)"
+    rf"|en tant qu{_APOSTROPHE}(?:ia|intelligence)\b",
+    r"lo (?:siento|lamento)|(?:lamentablemente,? )?no puedo|disculp[ae]|como (?:una )?ia\b",
+    r"mi (?:dispiace|spiace)|(?:purtroppo,? )?non posso|sono spiacente",
+    r"(?:me )?desculpe|sinto muito|lamento|(?:infelizmente,? )?(?:eu )?não (?:posso|consigo)",
+    r"het spijt me|helaas kan ik|ik kan (?:\w+ ){0,4}niet",
+    r"извините|простите|мне (?:очень )?жаль|(?:к сожалению,? )?я не могу",
+    r"(?:很|非常|十分)?抱歉|对不起|對不起|我(?:无法|無法|不能)",
+    r"申し訳|すみません|ごめんなさい",
+    r"죄송|미안",
+    r"عذر|آسف|أعتذر|لا (?:أستطيع|يمكنني)",
+    r"क्षमा|मुझे (?:खेद|माफ़)|माफ़",
+    r"מצטער|סליחה",
+    r"λυπάμαι|συγγνώμη",
+    r"ขออภัย|ขอโทษ",
 )
+# Not after a quotation mark: that is what a sign in the image says.
+_REFUSAL = re.compile(rf"""[^\w"'“”„«»‘’「]*(?:{"|".join(_REFUSALS)})""", re.IGNORECASE)
 _PICTURE = r"(?:image|photo|photograph|picture|painting|illustration|drawing|scene)"
 _SHOWS = (
     r"(?:shows?|depicts?|features?|captures?|presents?|displays?|portrays?|illustrates?|contains?|"

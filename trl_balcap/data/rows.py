@@ -9,9 +9,13 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from trl_balcap.data.formats import coco_rows, known_row
 
@@ -19,6 +23,8 @@ __all__ = [
     "TABLE_SUFFIXES",
     "BadRowsError",
     "cut_half_row",
+    "json_line",
+    "only_writer",
     "read_jsonl",
     "read_table",
     "read_text",
@@ -261,11 +267,52 @@ def read_text(path: str | Path) -> str:
     return text
 
 
+def json_line(row: Mapping[str, Any]) -> str:
+    """
+    A row of JSONL, with its line break. Lone surrogates, which UTF-8 lacks, are escaped.
+
+    Example:
+
+    ```python
+    >>> json_line({"text": "Ein Käfer."}), json_line({"text": "\\ud83d"})
+    ('{"text": "Ein Käfer."}\\n', '{"text": "\\\\ud83d"}\\n')
+
+    ```
+    """
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(row)
+    return line + "\n"
+
+
 def cut_half_row(path: Path) -> None:
     """Cut off a partial row left by a killed run, so that it can be resumed."""
-    text = path.read_text(encoding="utf-8")
-    if not text or text.endswith("\n"):
-        return
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
-    temporary.replace(path)
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
+@contextmanager
+def only_writer(out: Path) -> Iterator[None]:
+    """
+    Context in which no other run appends to `out`: two of them would write each row twice, and cut
+    off each other's half rows.
+
+    Raises:
+        `ValueError`: if another run is writing to it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out.with_name(f".{out.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"Another run is writing to {out}. Wait for it, or choose another --out."
+        ) from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

@@ -14,7 +14,7 @@ from typing import Any
 from PIL.Image import Image as PILImage
 
 from trl_balcap.data.completions import is_empty
-from trl_balcap.data.images import image_problem
+from trl_balcap.data.images import check_name, image_problem
 from trl_balcap.data.rows import BadRowsError, read_table
 
 __all__ = [
@@ -325,6 +325,7 @@ def image_path(name: str, folder: str | Path, *, allow_urls: bool = False) -> st
         )
     if "\0" in name:
         raise ValueError(f"the image {name!r} is not a path.")
+    check_name(name)
     if os.path.normpath(name).split(os.sep)[0] == os.pardir:
         raise ValueError(
             f"the image {name!r} is outside {folder}. Set the folder that paths are relative to, "

@@ -250,9 +250,11 @@ class _Reader:
                 f"{folder} contains no captions: it needs a metadata.jsonl or captions.jsonl, or "
                 "a .txt file of the same name next to each image."
             )
+        names = [file.relative_to(folder).as_posix() for file in images]
+        found = [(str(file), {"image": name}) for file, name in zip(images, names, strict=True)]
         columns: dict[str, list[Any]] = {
-            "image": [str(file) for file in images],
-            "file_name": [file.relative_to(folder).as_posix() for file in images],
+            "image": self._images(folder, found, ("image",)),
+            "file_name": names,
         }
         texts = [sidecar_text(file) for file in images]
         if any(text is not None for text in texts):

@@ -13,6 +13,7 @@ from trl_balcap.judge.deployments import Deployment
 from trl_balcap.judge.errors import JudgeConfigError
 from trl_balcap.judge.failures import Failure, failure_of, redirected
 from trl_balcap.judge.litellm_module import litellm_module, unobserved
+from trl_balcap.judge.questions import encodable
 from trl_balcap.judge.wire import careful_requests
 
 
@@ -138,7 +139,7 @@ def _count(usage: Any, name: str) -> int:
 
 
 def _choice(choice: Any) -> ReplyText:
-    text = choice.message.content or ""
+    text = encodable(choice.message.content or "")
     refusal = choice.message.get("refusal")
     failure = None
     # Check the finish reason before the text: half a JSON object may parse by chance.

@@ -96,7 +96,7 @@ class Question(Generic[Verdict]):
     @cached_property
     def said(self) -> str:
         """All text that the judge is to judge or compare, unescaped."""
-        return _encodable("\n".join(_strings(self.data)))
+        return encodable("\n".join(_strings(self.data)))
 
     def new_ticket(self) -> str:
         """A ticket for one request, which nothing in the question can predict."""
@@ -155,7 +155,7 @@ def json_text(data: dict[str, Any]) -> str:
 
     ```
     """
-    dumped = _encodable(json.dumps(data, ensure_ascii=False))
+    dumped = encodable(json.dumps(data, ensure_ascii=False))
     # A fast path: most captions contain none of these characters, and searching is much cheaper
     # than walking all strings. If there are as many brackets as lists, no string contains one.
     lists = sum(isinstance(value, list) for value in data.values())
@@ -166,7 +166,8 @@ def json_text(data: dict[str, Any]) -> str:
     return _STRING.sub(lambda string: _OF_TOKENS.sub(_escaped, string.group()), dumped)
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
+    """The text with U+FFFD for lone surrogates, which cannot be sent or written."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
