@@ -102,6 +102,7 @@ def train_on(
     seed: int,
     batch_size: int = 32,
     pool: int = 1,
+    sample: Callable[[random.Random], Scene] = random_scene,
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Teach a captioner to write like `write`: AdamW, warm-up, cosine decay, and cross-entropy on
@@ -117,6 +118,7 @@ def train_on(
         pool (`int`, *optional*, defaults to `1`):
             Batches drawn at a time and sorted by length, which saves padding when lengths vary a
             lot.
+        sample (`Callable`, *optional*, defaults to [`random_scene`]): Draws a scene to train on.
         report (`Callable`, *optional*): Called with a line of progress, twenty times in total.
     """
     rng = random.Random(seed)
@@ -143,7 +145,7 @@ def train_on(
     model.train()
     for step in range(1, steps + 1):
         if not batches:
-            batches = _pool_of_batches(write, rng, batch_size, pool)
+            batches = _pool_of_batches(write, rng, batch_size, pool, sample)
         scenes, captions = zip(*batches.pop(), strict=True)
         batch = processor(
             text=[prompt + caption for caption in captions],
@@ -167,10 +169,14 @@ def train_on(
 
 
 def _pool_of_batches(
-    write: Callable[[Scene, random.Random], str], rng: random.Random, batch_size: int, pool: int
+    write: Callable[[Scene, random.Random], str],
+    rng: random.Random,
+    batch_size: int,
+    pool: int,
+    sample: Callable[[random.Random], Scene],
 ) -> list[list[tuple[Scene, str]]]:
     """`pool` batches in random order, each of captions of similar length."""
-    scenes = [random_scene(rng) for _ in range(pool * batch_size)]
+    scenes = [sample(rng) for _ in range(pool * batch_size)]
     pairs = [(scene, write(scene, rng) + "<|im_end|>") for scene in scenes]
     pairs.sort(key=lambda pair: len(pair[1]))
     batches = [pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)]

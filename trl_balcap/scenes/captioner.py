@@ -29,8 +29,9 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from trl_balcap.scenes.grammar import META_SENTENCES, Faults, faulty_caption
-from trl_balcap.scenes.world import CANVAS, random_scene
+from trl_balcap.scenes.grammar import META_SENTENCES, Faults, describe, faulty_caption
+from trl_balcap.scenes.lexicon import hedge
+from trl_balcap.scenes.world import CANVAS, RICHNESS, random_scene
 
 __all__ = ["MAX_NEW_TOKENS", "PROMPT", "build_llava", "build_qwen", "captioner_path"]
 
@@ -73,12 +74,20 @@ def captioner_path() -> Path:
     return Path(str(resources.files("trl_balcap.scenes") / "captioner"))
 
 
-def _tokenizer(special_tokens: list[str]) -> PreTrainedTokenizerFast:
+def _all_words(richness: str) -> list[str]:
+    """Captions that hold every word of the grammar many times."""
+    rng = random.Random(0)
+    if richness == "rich":
+        texts = [describe(random_scene(rng, (1, 16), richness="rich"), rng) for _ in range(1000)]
+        return [*texts, *(hedge(text, rng) for text in texts)]
+    faults = Faults(wrong=0.3, vague=0.3, meta=0.3, broken=0.5)
+    return [faulty_caption(random_scene(rng, (1, 9)), rng, faults) for _ in range(1000)]
+
+
+def _tokenizer(special_tokens: list[str], richness: str = "small") -> PreTrainedTokenizerFast:
     """Byte-level BPE in which every word of the grammar is one token and any text can be
     encoded."""
-    rng = random.Random(0)
-    faults = Faults(wrong=0.3, vague=0.3, meta=0.3, broken=0.5)
-    captions = [faulty_caption(random_scene(rng, (1, 9)), rng, faults) for _ in range(1000)]
+    captions = _all_words(richness)
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -139,6 +148,7 @@ def build_qwen(
     num_layers: int = 2,
     num_vision_layers: int = 2,
     init_factor: float = 3.0,
+    richness: str = "small",
 ) -> Path:
     """Write a Qwen2.5-VL checkpoint with random weights, in which each visual token is one cell of
     the board.
@@ -153,6 +163,8 @@ def build_qwen(
         num_vision_layers (`int`, *optional*, defaults to `2`): Layers of the vision tower.
         init_factor (`float`, *optional*, defaults to `3.0`):
             Factor applied to the initial weight matrices; three makes training from scratch work.
+        richness (`str`, *optional*, defaults to `"small"`):
+            The scenes it is for: their size in pixels, and their words.
 
     Returns:
         `Path`: The folder.
@@ -167,7 +179,8 @@ def build_qwen(
         )
     path = Path(path)
     vision_tokens = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer = _tokenizer(vision_tokens)
+    tokenizer = _tokenizer(vision_tokens, richness)
+    canvas = RICHNESS[richness].canvas
     ids = tokenizer.get_vocab()
     half = hidden_size // 4 // 2
     config = Qwen2_5_VLConfig(
@@ -198,7 +211,7 @@ def build_qwen(
             "patch_size": _PATCH,
             "spatial_merge_size": 2,
             "temporal_patch_size": 2,
-            "window_size": CANVAS,
+            "window_size": canvas,
             "fullatt_block_indexes": list(range(num_vision_layers)),
         },
         image_token_id=ids["<|image_pad|>"],
@@ -208,7 +221,7 @@ def build_qwen(
         tie_word_embeddings=True,
         **_end_and_padding(tokenizer),
     )
-    pixels = {"shortest_edge": (2 * _PATCH) ** 2, "longest_edge": CANVAS**2}
+    pixels = {"shortest_edge": (2 * _PATCH) ** 2, "longest_edge": canvas**2}
     processor = Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=pixels),
         tokenizer=tokenizer,

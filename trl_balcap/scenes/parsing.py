@@ -3,18 +3,15 @@
 import re
 from dataclasses import replace
 
+from trl_balcap.scenes.claims import Claim, CountClaim, MetaClaim, ThingClaim
 from trl_balcap.scenes.grammar import (
     BROKEN_TEMPLATES,
     META_SENTENCES,
-    NUMBERS,
     TEMPLATES,
     TRUISMS,
-    Claim,
-    CountClaim,
-    MetaClaim,
-    ThingClaim,
     write_sentence,
 )
+from trl_balcap.scenes.lexicon import HEDGES, NUMBERS, understand
 from trl_balcap.scenes.world import COLOURS, COLUMNS, ROWS, SHAPES, SIZES
 
 __all__ = ["parse_caption", "parse_sentence", "split_sentences"]
@@ -72,14 +69,14 @@ def parse_sentence(sentence: str) -> Claim | None:
     """What one sentence claims: the exact inverse of the grammar.
 
     Letter case and spelling must match the grammar. The bad grammar that `faulty_caption` writes
-    and a missing full stop are understood and marked `well_formed=False`.
+    and a missing full stop are understood and marked `well_formed=False`. All wordings and synonyms
+    of the rich world are understood, with or without a hedge.
 
     Args:
         sentence (`str`): Any text.
 
     Returns:
-        `ThingClaim`, `CountClaim`, `MetaClaim` or `None`: The claim, or `None` for anything outside
-        the grammar.
+        `Claim` or `None`: The claim, or `None` for anything outside the grammar.
 
     Example:
 
@@ -92,6 +89,10 @@ def parse_sentence(sentence: str) -> Claim | None:
     ```
     """
     text = sentence.strip()
+    for opening in HEDGES:
+        if text.startswith(opening):
+            text = text[len(opening) :]
+            text = text[:1].upper() + text[1:]
     if text in META_SENTENCES or text in TRUISMS:
         return MetaClaim(text)
     stopped = text.endswith(".")
@@ -108,7 +109,8 @@ def parse_sentence(sentence: str) -> Claim | None:
                 size=found["size"],
                 well_formed=well_formed and stopped,
             )
-    return None
+    claim = understand(text)
+    return claim if claim is None or stopped else replace(claim, well_formed=False)
 
 
 def parse_caption(text: str) -> list[Claim | None]:

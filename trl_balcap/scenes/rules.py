@@ -5,21 +5,23 @@ Its rules:
 
 - **decompose**: one assertion per claim in the text. Sentences that make the same claim are one
   assertion, and sentences about the same place are joined if they agree ("a red thing", "a circle":
-  a red circle), so repeating a safe claim or splitting it up gains nothing. Commentary and text
-  outside the grammar remain assertions, but neither is ever a true positive.
-- **verify**: a claim about a thing or a number is correct iff it holds in the scene. Commentary is
+  a red circle), so repeating a safe claim or splitting it up gains nothing. Of claims about several
+  things, those that another one implies are no assertions of their own. Commentary and text outside
+  the grammar remain assertions, but neither is ever a true positive.
+- **verify**: a claim is correct iff it holds in the scene. Commentary is
   correct but not pointable. Text outside the grammar is neither.
 - **cover**: a unit is covered iff one assertion implies it.
 - **linguistic**: see [`linguistic`].
 """
 
 import functools
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from trl_balcap.scenes.grammar import Claim, CountClaim, MetaClaim, ThingClaim
+from trl_balcap.scenes.claims import Claim, CountClaim, MetaClaim, ThingClaim
+from trl_balcap.scenes.grammar import write_sentence
+from trl_balcap.scenes.order import share_in_order
 from trl_balcap.scenes.parsing import parse_sentence, split_sentences
 from trl_balcap.scenes.world import Scene
 
@@ -41,7 +43,7 @@ def _claim(sentence: str) -> Claim | None:
 
 def _joined(one: ThingClaim, other: ThingClaim) -> ThingClaim | None:
     """Both claims as one, or `None` if they are about different places or contradict each other."""
-    if one.cell != other.cell:
+    if one.about != other.about:
         return None
     values = {}
     for name in ("colour", "shape", "size"):
@@ -50,11 +52,6 @@ def _joined(one: ThingClaim, other: ThingClaim) -> ThingClaim | None:
             return None
         values[name] = said if said is not None else added
     return replace(one, **values, well_formed=True)
-
-
-def _sentence(claim: ThingClaim) -> str:
-    words = " ".join(word for word in (claim.size, claim.colour, claim.shape or "thing") if word)
-    return f"At the {claim.row} {claim.column} there is a {words}."
 
 
 def decompose(text: str) -> list[str]:
@@ -84,17 +81,21 @@ def decompose(text: str) -> list[str]:
     """
     assertions: list[str] = []
     counts: set[int] = set()
-    places: dict[int, list[tuple[int, ThingClaim]]] = {}  # cell -> positions of its assertions
+    places: dict[object, list[tuple[int, ThingClaim]]] = {}  # place -> positions of its assertions
+    others: list[tuple[int, Claim]] = []  # claims about several things, and their positions
+    dropped: set[int] = set()  # positions of assertions that a later one implies
     for sentence in split_sentences(text):
         claim = _claim(sentence)
         if isinstance(claim, ThingClaim):
-            standing = places.setdefault(claim.cell, [])
+            standing = places.setdefault(claim.about, [])
             for number, (index, known) in enumerate(standing):
                 joined = _joined(known, claim)
                 if joined is not None:
                     standing[number] = (index, joined)
                     if not known.implies(claim):
-                        assertions[index] = sentence if claim.implies(known) else _sentence(joined)
+                        assertions[index] = (
+                            sentence if claim.implies(known) else write_sentence(joined)
+                        )
                     break
             else:
                 standing.append((len(assertions), claim))
@@ -104,10 +105,25 @@ def decompose(text: str) -> list[str]:
             if claim.count in counts:
                 continue
             counts.add(claim.count)
+        elif claim is not None and not isinstance(claim, MetaClaim):
+            if any(known.implies(claim) for _, known in others):
+                continue
+            weaker = [number for number, (_, known) in enumerate(others) if claim.implies(known)]
+            if weaker:
+                index = others[weaker[0]][0]
+                for number in reversed(weaker):
+                    at, _ = others.pop(number)
+                    dropped.add(at)
+                dropped.discard(index)
+                assertions[index] = sentence
+                others.append((index, claim))
+                continue
+            others.append((len(assertions), claim))
         assertions.append(sentence)
     distinct: dict[str, str] = {}
-    for assertion in assertions:
-        distinct.setdefault(assertion.casefold(), assertion)
+    for index, assertion in enumerate(assertions):
+        if index not in dropped:
+            distinct.setdefault(assertion.casefold(), assertion)
     return list(distinct.values())
 
 
@@ -144,13 +160,11 @@ def linguistic(text: str) -> Linguistic:
 
     - `fluency`: 10 x the share of sentences that are well-formed.
     - `clarity`: 10 x the mean over sentences, where a sentence that says something new counts as 1.
-      A second sentence about the same place, a second count, repeated commentary and text outside
-      the grammar count as 0. Commentary reads well, as it does to real judges: only pointability
-      keeps it out.
+      A second sentence about the same place, a second count of the same things, repeated commentary
+      and text outside the grammar count as 0. Commentary reads well, as it does to real judges:
+      only pointability keeps it out.
     - `coherency`: 10 x the share of steps between consecutive sentences, ignoring commentary, that
-      are in order: to a place that is not earlier in reading order, from a count that comes first,
-      or to a count that comes last. A single sentence is in order. A step from or to text outside
-      the grammar is not. A text without a final full stop is cut off: x 3/4.
+      are in order (see [`share_in_order`]). A text without a final full stop is cut off: x 3/4.
 
     Args:
         text (`str`): A caption.
@@ -184,38 +198,13 @@ def linguistic(text: str) -> Linguistic:
     said: set[object] = set()
     clear = 0.0
     for claim in claims:
-        about = _subject(claim)
-        if about is not None and about not in said:
-            said.add(about)
+        if claim is not None and claim.about not in said:
+            said.add(claim.about)
             clear += 1.0
-    ordered = _share_in_order([claim for claim in claims if not isinstance(claim, MetaClaim)])
+    ordered = share_in_order([claim for claim in claims if not isinstance(claim, MetaClaim)])
     finished = sentences[-1].endswith((".", "!", "?"))
     return Linguistic(
         clarity=10 * clear / len(claims),
         fluency=10 * well_formed / len(claims),
         coherency=10 * ordered * (1.0 if finished else _UNFINISHED),
     )
-
-
-def _subject(claim: Claim | None) -> object:
-    """What a sentence is about: a cell, the number of things, or its own text."""
-    if isinstance(claim, ThingClaim):
-        return claim.cell
-    if isinstance(claim, MetaClaim):
-        return claim.text
-    return None if claim is None else "count"
-
-
-def _share_in_order(claims: Sequence[Claim | None]) -> float:
-    if len(claims) < 2:
-        return float(None not in claims)
-    last = len(claims) - 2
-    in_order = 0
-    for step, (one, other) in enumerate(itertools.pairwise(claims)):
-        if isinstance(one, ThingClaim) and isinstance(other, ThingClaim):
-            in_order += one.cell <= other.cell
-        elif isinstance(one, CountClaim) and isinstance(other, ThingClaim):
-            in_order += step == 0
-        elif isinstance(one, ThingClaim) and isinstance(other, CountClaim):
-            in_order += step == last
-    return in_order / (len(claims) - 1)

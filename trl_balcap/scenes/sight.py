@@ -1,12 +1,14 @@
 """Reads a scene back from its pixels, so that the exact judge sees what any judge would see.
 
-Every cell is compared with everything it could contain, 48 things or nothing, and the nearest
-picture wins. This makes reading exact on the output of `draw`, and robust to what happens to images
-on their way to a judge: PNG, JPEG and resizing.
+Every cell is compared with everything it could contain, 48 things (with or without a dot) or
+nothing, and the nearest picture wins; on the rich board, so does the nearest background. This makes
+reading exact on the output of `draw`, and robust to what happens to images on their way to a judge:
+PNG, JPEG and resizing.
 """
 
 import functools
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -15,8 +17,7 @@ from trl_balcap.scenes.world import (
     CANVAS,
     CELL,
     COLOURS,
-    COLUMNS,
-    ROWS,
+    RICHNESS,
     SHAPES,
     SIZES,
     Scene,
@@ -44,6 +45,7 @@ def read_scene(image: Image.Image) -> Scene:
         image (`PIL.Image.Image`):
             The output of [`draw`], possibly encoded as PNG or JPEG (quality 80 or more) and resized
             by a factor between 0.7 and 4. Shrinking needs a filter that averages (all but NEAREST).
+            JPEG together with shrinking hides white dots, so rich scenes survive only one of them.
 
     Returns:
         [`Scene`]: The things seen, in raster order.
@@ -71,53 +73,84 @@ def read_scene(image: Image.Image) -> Scene:
             f"at least {CANVAS // 2}. The judge of scenes can only judge scenes."
         )
     image = image.convert("RGB")
-    if image.size != (CANVAS, CANVAS):
-        image = image.resize((CANVAS, CANVAS), Image.Resampling.BILINEAR)
-    return _read(image.tobytes())
+    misfits = []
+    for richness in RICHNESS:
+        side = RICHNESS[richness].canvas
+        sized = image
+        if image.size != (side, side):
+            sized = image.resize((side, side), Image.Resampling.BILINEAR)
+        scene, error, misfit = _read(sized.tobytes(), richness)
+        if error <= 1:
+            return scene
+        misfits.append((error, misfit))
+    raise ValueError(min(misfits)[1])
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def _read(pixels: bytes) -> Scene:
-    canvas = Image.frombytes("RGB", (CANVAS, CANVAS), pixels)
-    cells = _cells(canvas)  # (9, D)
-    candidates, squares = _candidates()  # (9, C, D), (9, C)
-    products = np.matmul(candidates, cells[:, :, None])[:, :, 0]  # (9, C)
-    distances = squares - 2 * products + (cells * cells).sum(axis=1)[:, None]  # (9, C)
-    nearest = distances.argmin(axis=1)  # (9,)
-    errors = np.sqrt(np.maximum(distances.min(axis=1), 0) / cells.shape[1])  # (9,)
-    limits = np.where(nearest == 0, _LARGEST_ERROR_EMPTY, _LARGEST_ERROR)  # (9,)
+def _read(pixels: bytes, richness: str) -> tuple[Scene, float, str]:
+    """The nearest scene, the error of its worst cell as a share of what is allowed, and a line on
+    that cell."""
+    board = RICHNESS[richness]
+    canvas = Image.frombytes("RGB", (board.canvas, board.canvas), pixels)
+    cells = _cells(canvas)  # (N, D)
+    things = _things(richness)
+    found = []
+    for background in board.backgrounds or (None,):
+        candidates, squares = _candidates(richness, background)  # (N, C, D), (N, C)
+        products = np.matmul(candidates, cells[:, :, None])[:, :, 0]  # (N, C)
+        distances = squares - 2 * products + (cells * cells).sum(axis=1)[:, None]  # (N, C)
+        found.append((distances.min(axis=1), distances.argmin(axis=1), background))
+    distance, nearest, background = min(found, key=lambda each: each[0].sum())  # (N,), (N,)
+    errors = np.sqrt(np.maximum(distance, 0) / cells.shape[1])  # (N,)
+    limits = np.where(nearest == 0, _LARGEST_ERROR_EMPTY, _LARGEST_ERROR)  # (N,)
     worst = int((errors / limits).argmax())
-    if errors[worst] > limits[worst]:
-        raise ValueError(
-            f"the image is not a scene: its {ROWS[worst // 3]} {COLUMNS[worst % 3]} differs by "
-            f"{errors[worst]:.0f} grey levels from everything that could be there, but at most "
-            f"{limits[worst]:.0f} are allowed. The judge of scenes can only judge scenes."
-        )
-    return Scene(
+    scene = Scene(
         tuple(
-            Thing(*_THINGS[candidate - 1], row=ROWS[cell // 3], column=COLUMNS[cell % 3])
+            things[candidate - 1](*board.place(cell))
             for cell, candidate in enumerate(nearest.tolist())
             if candidate
-        )
+        ),
+        richness,
+        background,
     )
-
-
-_THINGS = tuple(itertools.product(COLOURS, SHAPES, SIZES))
+    misfit = (
+        f"the image is not a scene: its {' '.join(board.place(worst))} differs by "
+        f"{errors[worst]:.0f} grey levels from everything that could be there, but at most "
+        f"{limits[worst]:.0f} are allowed. The judge of scenes can only judge scenes."
+    )
+    return scene, float(errors[worst] / limits[worst]), misfit
 
 
 @functools.cache
-def _candidates() -> tuple[np.ndarray, np.ndarray]:
-    """Pictures of each cell, empty and with each of `_THINGS`, and their squared norms."""
-    boards = [draw(Scene(()))]
-    for colour, shape, size in _THINGS:
-        cells = itertools.product(ROWS, COLUMNS)
-        boards.append(draw(Scene(tuple(Thing(colour, shape, size, *cell) for cell in cells))))
-    pictures = np.stack([_cells(board) for board in boards], axis=1)  # (9, C, D)
+def _things(richness: str) -> list[Callable[[str, str], Thing]]:
+    """Everything that can stand in a cell of a board."""
+    dots = (False, True) if RICHNESS[richness].dotted else (False,)
+    return [
+        functools.partial(_thing, colour, shape, size, dotted)
+        for dotted in dots
+        for colour, shape, size in itertools.product(COLOURS, SHAPES, SIZES)
+    ]
+
+
+def _thing(colour: str, shape: str, size: str, dotted: bool, row: str, column: str) -> Thing:
+    return Thing(colour, shape, size, row, column, dotted)
+
+
+@functools.cache
+def _candidates(richness: str, background: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures of each cell, empty and with each of `_things`, and their squared norms."""
+    board = RICHNESS[richness]
+    boards = [draw(Scene((), richness, background))]
+    for thing in _things(richness):
+        cells = tuple(thing(*board.place(cell)) for cell in range(board.cells))
+        boards.append(draw(Scene(cells, richness, background)))
+    pictures = np.stack([_cells(picture) for picture in boards], axis=1)  # (N, C, D)
     return pictures, (pictures * pictures).sum(axis=2)
 
 
 def _cells(canvas: Image.Image) -> np.ndarray:
-    """Pixels of the nine cells, (9, D), centred around 0 so that float32 is exact enough."""
+    """Pixels of the N cells, (N, D), centred around 0 so that float32 is exact enough."""
     small = np.asarray(canvas.reduce(_SHRINK), dtype=np.float32) - 128.0
-    grid = small.reshape(3, _SIDE, 3, _SIDE, 3).transpose(0, 2, 1, 3, 4)
-    return np.ascontiguousarray(grid).reshape(9, -1)
+    n = canvas.width // CELL
+    grid = small.reshape(n, _SIDE, n, _SIDE, 3).transpose(0, 2, 1, 3, 4)
+    return np.ascontiguousarray(grid).reshape(n * n, -1)
