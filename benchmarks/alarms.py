@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reproduction.arms import ARMS
-from benchmarks.reproduction.report import read_results
+from benchmarks.reproduction.experiments import read_results
 from benchmarks.reproduction.runs import read_runs
 from benchmarks.results_file import RESULTS
 from trl_balcap.report.alarms import WINDOW, alarms

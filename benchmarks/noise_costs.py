@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reproduction.arms import LEVELS, NOISE
-from benchmarks.reproduction.claims import LEAST_SEEDS, Part, difference
-from benchmarks.reproduction.report import read_results
+from benchmarks.reproduction.claims import Part, difference
+from benchmarks.reproduction.experiments import read_results
+from benchmarks.reproduction.inference import LEAST_SEEDS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "reproduce.jsonl"

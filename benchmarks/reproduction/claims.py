@@ -1,42 +1,40 @@
-"""The paper's claims and our own as differences between arms, and the rule that decides them."""
+"""The paper's claims and our own as differences between arms."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from scipy.stats import t as student
+import numpy as np
+
+from benchmarks.reproduction.horizons import Results
+from benchmarks.reproduction.inference import (
+    LEAST_SEEDS,
+    Evidence,
+    Interval,
+    crossed_bootstrap,
+    evidence,
+    harmonic,
+    interval,
+    verdict,
+)
 
 __all__ = [
     "CLAIMS",
-    "Answer",
     "Claim",
-    "Interval",
     "Part",
-    "answer",
+    "bootstrap",
     "difference",
-    "interval",
+    "differences",
     "judge",
     "margin",
+    "said",
+    "weigh",
 ]
 
-Answer = Literal["yes", "no", "undecided"]
-Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
-"""arm -> seed -> the result's JSON"""
+MARGINS = {"arena": 4.0, "length_ratio": 0.05}
+"""Largest differences that count as none: 0.02 for measures that are not listed here."""
 
-LEAST_SEEDS = 3
-MARGINS = {"arena": 3.0, "length_ratio": 0.05}
-"""Differences too small to matter; 0.01 for measures not listed here."""
-
-
-class Interval(NamedTuple):
-    """A mean over seeds with its 95% t interval; the ends are NaN with fewer than two seeds."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
+VIEWS = ("precision", "recall", "linguistic")
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,14 @@ class Part:
         measure (`str`): A key of the measures.
         more, less (`str`): Arms, compared pair by pair over the seeds they share.
         why (`str`, *optional*): What the difference shows, if it is not clear from the arms.
+        tie (`bool`, *optional*, defaults to `False`): The claim is that both are equally good.
     """
 
     measure: str
     more: str
     less: str
     why: str = ""
+    tie: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,6 @@ class Claim:
     ours: bool = False
 
 
-_VIEWS = ("precision", "recall", "linguistic", "b_capscore")
-
-
 def _all(measures: Sequence[str], more: str, less: str) -> tuple[Part, ...]:
     return tuple(Part(measure, more, less) for measure in measures)
 
@@ -87,7 +84,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "1",
         "The full method beats the base on all three rewards and b-CapScore.",
-        _all(_VIEWS, "full", "base"),
+        _all((*VIEWS, "b_capscore"), "full", "base"),
         _all(("qa", "arena"), "full", "base"),
     ),
     Claim(
@@ -104,6 +101,23 @@ CLAIMS: tuple[Claim, ...] = (
         (
             *_all(("precision", "recall", "linguistic", "qa", "arena"), "full", "vanilla_skewed"),
             Part("b_capscore", "full_skewed", "vanilla_skewed"),
+        ),
+        ours=True,
+    ),
+    Claim(
+        "2c",
+        "So it does with the spreads reversed (x2, x1, x0.2).",
+        _all(("b_capscore",), "full", "vanilla_reversed"),
+        ours=True,
+    ),
+    Claim(
+        "2d",
+        "Unequal spreads act like weights: c-GDPO with weights 0.2, 1, 2 ends where vanilla GRPO "
+        "with those spreads does.",
+        (Part("b_capscore", "weights_skewed", "vanilla_skewed", tie=True),),
+        (
+            Part("precision", "weights_skewed", "vanilla_skewed", tie=True),
+            Part("b_capscore", "weights_reversed", "vanilla_reversed", tie=True),
         ),
         ours=True,
     ),
@@ -138,7 +152,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "6",
-        "Without pointability meta commentary rises.",
+        "Without pointability, commentary that the full method removes stays.",
         _all(("meta",), "no_pointability", "full"),
         (
             Part("meta", "no_pointability", "base", "against the base"),
@@ -201,7 +215,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "10a",
-        "Judge noise hurts training (large noise).",
+        "A judge with large noise makes training worse.",
         _all(("b_capscore",), "full", "noise_large"),
         (
             *_all(("precision", "recall", "linguistic"), "full", "noise_large"),
@@ -210,76 +224,102 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         ours=True,
     ),
+    Claim(
+        "10b",
+        "Under large noise, c-GDPO and vanilla GRPO lose alike.",
+        (Part("b_capscore", "noise_large", "vanilla_noise_large", tie=True),),
+        (Part("b_capscore", "vanilla", "vanilla_noise_large"),),
+        ours=True,
+    ),
 )
 
 
-def interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """
-    Mean of values over seeds, with its t interval.
-
-    Example: a spread of 0.1 over 3 seeds is +-0.1 x 4.303 / sqrt(3).
-
-    ```python
-    >>> mean, low, high, n = interval([0.1, 0.2, 0.3])
-    >>> round(mean, 4), round(low, 4), round(high, 4), n
-    (0.2, -0.0484, 0.4484, 3)
-
-    ```
-    """
-    n = len(values)
-    if n == 0:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    mean = fmean(values)
-    if n == 1:
-        return Interval(mean, math.nan, math.nan, 1)
-    half = float(student.ppf((1 + level) / 2, n - 1)) * stdev(values) / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, n)
+def differences(part: Part, results: Results, decoding: str) -> list[float]:
+    """`more` minus `less`, pair by pair."""
+    one, other = results.get(part.more, {}), results.get(part.less, {})
+    return [
+        one[pair]["measures"][decoding][part.measure]
+        - other[pair]["measures"][decoding][part.measure]
+        for pair in sorted(one.keys() & other.keys())
+    ]
 
 
 def difference(part: Part, results: Results, decoding: str) -> Interval:
-    """Mean of `more` minus `less`, paired by seed, with its interval."""
+    """Mean of the differences, with its interval."""
+    return interval(differences(part, results, decoding))
+
+
+def weigh(part: Part, results: Results, decoding: str) -> Evidence:
+    """The tests of a part."""
+    return evidence(differences(part, results, decoding), margin(part.measure))
+
+
+def bootstrap(part: Part, results: Results) -> tuple[float, float] | None:
+    """The part's interval over seeds and scenes at once, sampled; `None` without enough pairs that
+    kept their scores scene by scene, and for measures that are not made of them."""
     one, other = results.get(part.more, {}), results.get(part.less, {})
-    return interval(
-        [
-            one[seed]["measures"][decoding][part.measure]
-            - other[seed]["measures"][decoding][part.measure]
-            for seed in sorted(one.keys() & other.keys())
-        ]
-    )
+    kept = [
+        (_scenes(one[pair]), _scenes(other[pair]))
+        for pair in sorted(one.keys() & other.keys())
+        if "scenes" in one[pair]["measures"] and "scenes" in other[pair]["measures"]
+    ]
+    if len(kept) < LEAST_SEEDS or part.measure not in (*VIEWS, "b_capscore"):
+        return None
+    more, less = (np.stack(side) for side in zip(*kept, strict=True))  # (S, N, K)
+    if part.measure == "b_capscore":
+        return crossed_bootstrap(more, less, harmonic)
+    place = VIEWS.index(part.measure)
+    return crossed_bootstrap(more, less, lambda means: means[..., place])
 
 
-def answer(found: Interval, margin: float) -> Answer:
-    """
-    `"yes"` if the interval lies above 0, `"no"` if it lies below the margin (which rules out an
-    effect large enough to matter), and `"undecided"` otherwise or with fewer than three seeds.
-
-    Example:
-
-    ```python
-    >>> answer(Interval(0.05, 0.02, 0.08, 5), 0.01), answer(Interval(-0.01, -0.03, 0.005, 5), 0.01)
-    ('yes', 'no')
-    >>> answer(Interval(0.05, -0.01, 0.11, 5), 0.01), answer(Interval(0.05, 0.04, 0.06, 2), 0.01)
-    ('undecided', 'undecided')
-
-    ```
-    """
-    if found.n < LEAST_SEEDS or math.isnan(found.low):
-        return "undecided"
-    if found.low > 0:
-        return "yes"
-    return "no" if found.high < margin else "undecided"
+def _scenes(result: Any) -> np.ndarray:
+    scenes = result["measures"]["scenes"]
+    return np.array([scenes[name] for name in VIEWS], dtype=float).T / 1000  # (N, K)
 
 
 def margin(measure: str) -> float:
-    """The largest difference in a measure that is too small to matter."""
-    return MARGINS.get(measure, 0.01)
+    """The largest difference in a measure that counts as none."""
+    return MARGINS.get(measure, 0.02)
 
 
-def judge(claim: Claim, results: Results, decoding: str) -> Answer:
-    """A claim's answer: yes if all its parts are yes, no if any of them is no."""
-    answers = {
-        answer(difference(part, results, decoding), margin(part.measure)) for part in claim.parts
-    }
-    if "no" in answers:
+def said(part: Part, found: Evidence) -> str:
+    """
+    A part's [`verdict`]. Of a tie, `"yes"` is equivalence, and `"no"` a difference of more than the
+    margin.
+
+    ```python
+    >>> tie = Part("b_capscore", "full", "vanilla", tie=True)
+    >>> said(tie, evidence([0.001, -0.001, 0.0], 0.02))
+    'yes'
+    >>> said(tie, evidence([0.1, 0.11, 0.12], 0.02))
+    'no'
+
+    ```
+    """
+    word = verdict(found)
+    if not part.tie or word.startswith("too few"):
+        return word
+    if found.p_equivalent < 0.05:
+        return "yes"
+    low, high = found.interval.low, found.interval.high
+    if low > found.margin or high < -found.margin:
         return "no"
-    return "yes" if answers == {"yes"} else "undecided"
+    return f"undecided within {max(-low, high):.2g}"
+
+
+def judge(claim: Claim, results: Results, decoding: str) -> str:
+    """
+    A claim's answer: `"yes"` if all its parts are, `"no"` if a part is reversed, `"equivalent"` if
+    a part's difference is shown to be no more than the margin; else `"undecided"`, or `"not run"`
+    if a part has too few seeds.
+    """
+    words = [said(part, weigh(part, results, decoding)) for part in claim.parts]
+    for word, answer in (
+        ("too few", "not run"),
+        ("no", "no"),
+        ("equivalent", "equivalent"),
+        ("undecided", "undecided"),
+    ):
+        if any(one.startswith(word) for one in words):
+            return answer
+    return "yes"

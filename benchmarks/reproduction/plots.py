@@ -1,7 +1,8 @@
-"""The pictures of docs/reproduction.md."""
+"""The three figures of docs/reproduction.md."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -9,198 +10,229 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 
-from benchmarks.reproduction.arms import ARMS
-from benchmarks.reproduction.claims import CLAIMS, Results, answer, difference, margin
-from trl_balcap.advantages import cgdpo_advantages, grpo_advantages
+from benchmarks.reproduction.calls import judge_calls
+from benchmarks.reproduction.claims import CLAIMS, Claim, Part, difference
+from benchmarks.reproduction.experiments import Experiment
+from benchmarks.reproduction.horizons import Run
+from benchmarks.reproduction.inference import LEAST_SEEDS, Interval, interval
 
 __all__ = ["plot_all"]
 
-REWARDS = ("precision", "recall", "linguistic")
-CURVES = ("full", "vanilla", "no_precision", "no_recall", "no_linguistic", "no_pointability")
-COLOURS: dict[str, str] = dict(
-    zip(CURVES, ("#1b6ca8", "#d1495b", "#edae49", "#66a182", "#8d5b9a", "#6b6b6b"), strict=True)
-)
-DPI = 90
+CURVES = {
+    "full": ("#1b6ca8", "full method"),
+    "vanilla": ("#d1495b", "vanilla GRPO"),
+    "no_gate": ("#111111", "no length gate"),
+    "no_precision": ("#edae49", "no precision"),
+    "no_recall": ("#66a182", "no recall"),
+    "no_linguistic": ("#8d5b9a", "no linguistic"),
+    "no_pointability": ("#8a8a8a", "no pointability"),
+}
+PANELS = {
+    "precision/mean": "precision reward",
+    "recall/mean": "recall reward",
+    "linguistic/mean": "linguistic reward, after the gate",
+    "length": "caption length (tokens)",
+}
+METHODS = {
+    "full": ("#1b6ca8", "o", "full method"),
+    "vanilla": ("#d1495b", "s", "vanilla GRPO"),
+    "credit": ("#e07b00", "^", "credit for assertions"),
+    "utility": ("#2a7f3f", "v", "utility (CapRL)"),
+    "rubric": ("#7a5c00", "D", "rubric (RubiCap)"),
+    "feedquill": ("#111111", "X", "FEEDQUILL"),
+    "group": ("#00a0a0", "P", "rank in the group"),
+    "sft": ("#8a8a8a", "*", "SFT, no judge"),
+}
+STEP_COLOURS = {40: "#f2a65a", 120: "#1b6ca8", 300: "#14213d", "area": "#66a182"}
+EQUAL = 0.02
+DPI = 100
 
 
-def plot_all(results: Results, folder: Path) -> list[str]:
-    """Draw every picture for which there are results; returns the file names."""
+def plot_all(experiments: Sequence[Experiment], folder: Path) -> None:
+    """Draw the figures."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = [advantage_maps(folder)]
-    curved = [name for name in CURVES if results.get(name)]
-    if curved:
-        drawn.append(reward_curves(results, curved, folder))
-        drawn.append(length_curves(results, folder))
-    if results:
-        drawn.append(views(results, folder))
-        drawn.append(forest(results, folder))
-    return drawn
+    if experiments:
+        curves(experiments, folder)
+        claims(experiments, folder)
+        calls(experiments, folder)
 
 
-def advantage_maps(folder: Path) -> str:
-    """
-    Figure 2 of the paper: the advantage of one rollout as a function of its two rewards.
-
-    The other seven rollouts of its group are fixed: their first reward has a spread of 0.05 around
-    0.5, their second one of 0.25.
-    """
-    others = torch.tensor([[0.45, 0.2], [0.5, 0.8], [0.55, 0.5], [0.5, 0.3], [0.47, 0.7]])
-    others = torch.cat([others, torch.tensor([[0.53, 0.45], [0.5, 0.65]])])  # (7, 2)
-    axis = torch.linspace(0, 1, 61)
-    points = torch.cartesian_prod(axis, axis)  # (N, 2)
-    groups = torch.cat([points[:, None], others.expand(len(points), -1, -1)], dim=1)  # (N, 8, 2)
-    maps = {
-        "GRPO: sum, then normalise": grpo_advantages(groups.flatten(0, 1), num_generations=8),
-        "c-GDPO: normalise, then sum": cgdpo_advantages(groups.flatten(0, 1), num_generations=8),
-    }
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True, layout="constrained")
-    image = None
-    for axes_of, (title, advantages) in zip(axes, maps.items(), strict=True):
-        plane = advantages.view(-1, 8)[:, 0].view(61, 61).T.numpy()  # (r2, r1)
-        image = axes_of.imshow(
-            plane, origin="lower", extent=(0, 1, 0, 1), cmap="RdBu", vmin=-2.6, vmax=2.6
-        )
-        lines = axes_of.contour(plane, levels=9, extent=(0, 1, 0, 1), colors="k", linewidths=0.4)
-        axes_of.clabel(lines, fontsize=6)
-        axes_of.scatter(*others.T.numpy(), s=10, c="k")
-        axes_of.set(title=title, xlabel="reward 1 (others spread little)")
-    axes[0].set_ylabel("reward 2 (others spread widely)")
-    assert image is not None  # two maps have been drawn
-    figure.colorbar(image, ax=axes, label="advantage")
-    return _save(figure, folder, "advantage-maps.png")
-
-
-def reward_curves(results: Results, names: Sequence[str], folder: Path) -> str:
-    """Training rewards over steps, one panel per reward: mean over seeds, range as a band."""
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharex=True, layout="constrained")
-    for axes_of, reward in zip(axes, REWARDS, strict=True):
-        for name in names:
-            _band(axes_of, results[name], f"{reward}/mean", name)
-        axes_of.set(title=f"{reward} reward, as trained on", xlabel="step")
-        axes_of.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
-    return _save(figure, folder, "reward-curves.png")
-
-
-def length_curves(results: Results, folder: Path) -> str:
-    """Caption length over steps."""
-    names = ("full", "no_linguistic", "no_gate", "linear_gate", "no_precision", "no_recall")
-    palette = ("#1b6ca8", "#8d5b9a", "#d1495b", "#66a182", "#edae49", "#6b6b6b")
-    figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
-    for name, colour in zip(names, palette, strict=True):
-        if results.get(name):
-            _band(axes, results[name], "length", name, colour)
-    axes.set(title="Length of training captions", xlabel="step", ylabel="tokens")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
-    return _save(figure, folder, "length.png")
-
-
-def views(results: Results, folder: Path) -> str:
-    """The three views and their harmonic mean per arm, on held-out scenes, sampled."""
-    names = [name for name in ARMS if results.get(name)]
-    keys = (*REWARDS, "b_capscore")
-    colours = ("#1b6ca8", "#66a182", "#edae49", "#333333")
-    figure, axes = plt.subplots(figsize=(9, 0.36 * len(names) + 1.2), layout="constrained")
-    rows = np.arange(len(names))
-    for k, (key, colour) in enumerate(zip(keys, colours, strict=True)):
-        values = [
-            np.array([result["measures"]["sampled"][key] for result in results[name].values()])
-            for name in names
-        ]
-        axes.barh(
-            rows + (k - 1.5) * 0.2,
-            [v.mean() for v in values],
-            0.19,
-            xerr=[v.std() for v in values],
-            color=colour,
-            error_kw={"lw": 0.7},
-            label=key,
-        )
-    axes.set(yticks=rows, yticklabels=names, xlim=(0, 1.02))
-    axes.set_title("Held-out scenes, sampled: three views and b-CapScore")
-    axes.invert_yaxis()
-    axes.grid(axis="x", alpha=0.3)
-    axes.legend(fontsize=7, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.04))
-    return _save(figure, folder, "views.png")
-
-
-def forest(results: Results, folder: Path) -> str:
-    """Every counted part of every claim as an interval, with arena scores divided by 100."""
-    parts = [(claim, part) for claim in CLAIMS for part in claim.parts]
-    figure, axes = plt.subplots(figsize=(8, 0.27 * len(parts) + 1.0), layout="constrained")
-    colours = {"yes": "#2a7f3f", "no": "#b3261e", "undecided": "#888888"}
-    meaning = ("yes: above 0", "no: an effect worth the name is excluded", "undecided")
-    labels = []
-    for row, (claim, part) in enumerate(parts):
-        labels.append(f"{claim.number}: {part.measure}, {part.more} - {part.less}")
-        for shift, decoding, marker in ((-0.13, "sampled", "o"), (0.13, "greedy", "s")):
-            found = difference(part, results, decoding)
-            if not found.n:
-                continue
-            scale = 100.0 if part.measure == "arena" else 1.0
-            ends = [[(found.mean - found.low) / scale], [(found.high - found.mean) / scale]]
-            axes.errorbar(
-                found.mean / scale,
-                row + shift,
-                xerr=None if np.isnan(found.low) else ends,
-                marker=marker,
-                ms=4,
-                lw=1.2,
-                color=colours[answer(found, margin(part.measure))],
-                mfc=None if decoding == "sampled" else "white",
-            )
-    axes.axvline(0, color="k", lw=0.7)
-    axes.set(yticks=range(len(parts)), yticklabels=labels)
-    axes.tick_params(axis="y", labelsize=7)
-    axes.set_title(
-        "Differences over seeds, 95% intervals (full marker: sampled, empty: greedy)", fontsize=9
+def curves(experiments: Sequence[Experiment], folder: Path) -> None:
+    """Rewards and length in training, a row per experiment: mean over runs, range as a band."""
+    figure, every = plt.subplots(
+        len(experiments),
+        len(PANELS),
+        figsize=(13, 3.1 * len(experiments) + 0.7),
+        squeeze=False,
+        layout="constrained",
     )
-    handles = [axes.plot([], [], "o-", color=colour)[0] for colour in colours.values()]
-    axes.legend(
-        handles,
-        meaning,
-        fontsize=7,
-        ncols=3,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.03),
+    for row, one in zip(every, experiments, strict=True):
+        for axes, (key, title) in zip(row, PANELS.items(), strict=True):
+            for name, (colour, _) in CURVES.items():
+                _band(axes, _longest(one.runs, name), key, colour)
+            axes.set(title=title, xlabel="training step")
+            axes.grid(alpha=0.3)
+            if key != "length":
+                axes.set_ylim(0.2, 1.0)
+        row[0].set_ylabel(one.title, fontsize=11, fontweight="bold")
+    handles = [plt.Line2D([], [], color=colour, lw=2.5) for colour, _ in CURVES.values()]
+    figure.suptitle("What training earns, by arm (line: mean over runs; band: all runs)")
+    figure.legend(
+        handles, [said for _, said in CURVES.values()], loc="outside lower center", ncols=7
     )
-    axes.invert_yaxis()
-    axes.grid(axis="x", alpha=0.3)
-    return _save(figure, folder, "claims.png")
+    _save(figure, folder, "curves.png")
 
 
-def _band(
-    axes: Any,
-    seeds: Mapping[int, Mapping[str, Any]],
-    key: str,
-    name: str,
-    colour: str | None = None,
-) -> None:
-    curves = [
-        _smooth([step[key] for step in result["steps"]])
-        for result in seeds.values()
-        if result["steps"]
-    ]
-    if not curves:
+def _longest(runs: Sequence[Run], name: str) -> list[Run]:
+    """An arm's runs of the greatest length that three of them have."""
+    found = [run for run in runs if run["arm"] == name and run["steps"]]
+    lengths = [len(run["steps"]) for run in found]
+    most = max((n for n in lengths if lengths.count(n) >= LEAST_SEEDS), default=0)
+    return [run for run in found if len(run["steps"]) == (most or max(lengths, default=0))]
+
+
+def _band(axes: Any, runs: Sequence[Run], key: str, colour: str) -> None:
+    if not runs or key not in runs[0]["steps"][0]:
         return
-    length = min(map(len, curves))
-    stacked = np.stack([curve[:length] for curve in curves])  # (seeds, steps)
-    colour = colour or COLOURS[name]
-    steps = np.arange(length)
-    axes.plot(steps, stacked.mean(0), color=colour, lw=1.4, label=f"{name} ({len(curves)})")
-    axes.fill_between(steps, stacked.min(0), stacked.max(0), color=colour, alpha=0.15, lw=0)
+    stacked = np.stack([_smooth([step[key] for step in run["steps"]]) for run in runs])  # (R, T)
+    steps = np.arange(1, stacked.shape[1] + 1)
+    axes.plot(steps, stacked.mean(0), color=colour, lw=1.8)
+    axes.fill_between(steps, stacked.min(0), stacked.max(0), color=colour, alpha=0.12, lw=0)
 
 
-def _smooth(values: Sequence[float], width: int = 7) -> np.ndarray:
+def _smooth(values: Sequence[float], width: int = 9) -> np.ndarray:
     """Running mean over the last steps, with a shorter window at the start."""
     return np.array([np.mean(values[max(0, i - width + 1) : i + 1]) for i in range(len(values))])
 
 
-def _save(figure: Any, folder: Path, name: str) -> str:
+def claims(experiments: Sequence[Experiment], folder: Path) -> None:
+    """Every counted part of every claim, with an interval for each step and for the area."""
+    parts = [(claim, part) for claim in CLAIMS for part in claim.parts]
+    parts = [
+        (claim, part)
+        for claim, part in parts
+        if any(
+            difference(part, r, "sampled").n for one in experiments for r in _looks(one).values()
+        )
+    ]
+    figure, every = plt.subplots(
+        1,
+        len(experiments),
+        figsize=(4.6 + 4.6 * len(experiments), 0.52 * len(parts) + 1.6),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axes, one in zip(every[0], experiments, strict=True):
+        looks = _looks(one)
+        shifts = np.linspace(-0.27, 0.27, len(looks)) if len(looks) > 1 else [0.0]
+        axes.axvspan(-EQUAL, EQUAL, color="#000000", alpha=0.07, lw=0)
+        axes.axvline(0, color="k", lw=0.8)
+        for row, (_, part) in enumerate(parts):
+            for shift, (look, results) in zip(shifts, looks.items(), strict=True):
+                _interval(axes, difference(part, results, "sampled"), row + shift, look)
+        axes.set(title=one.title, xlabel="difference (1 = the whole scale)", xlim=(-0.32, 0.52))
+        axes.grid(axis="x", alpha=0.3)
+        for row in range(1, len(parts)):
+            axes.axhline(row - 0.5, color="k", lw=0.3, alpha=0.4)
+    axes = every[0][0]
+    axes.set(yticks=range(len(parts)), ylim=(len(parts) - 0.5, -0.5))
+    axes.set_yticklabels(_labels(parts), fontsize=8)
+    named = dict.fromkeys(look for one in experiments for look in _looks(one))
+    handles = [
+        plt.Line2D([], [], color=STEP_COLOURS.get(look, "#888888"), marker="o", lw=2)
+        for look in named
+    ]
+    labels = ["area to step 120" if look == "area" else f"after {look} steps" for look in named]
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.suptitle(
+        "Claims as differences: right of 0 holds, in grey no more than 0.02 (95% intervals over "
+        "seeds; hollow: fewer than three)",
+        fontsize=10,
+    )
+    _save(figure, folder, "claims.png")
+
+
+def _labels(parts: Sequence[tuple[Claim, Part]]) -> list[str]:
+    """What a row is about: the claim in its first row, and the difference in all."""
+    labels, numbers = [], set()
+    for claim, part in parts:
+        difference = f"{part.measure}: {part.more} − {part.less}" + (" = 0?" if part.tie else "")
+        text = fill(f"{claim.number}. {claim.text}", 68)
+        labels.append(difference if claim.number in numbers else f"{text}\n{difference}")
+        numbers.add(claim.number)
+    return labels
+
+
+def _looks(one: Experiment) -> dict[Any, Any]:
+    return {**one.horizons, **({"area": one.areas} if one.areas else {})}
+
+
+def _interval(axes: Any, found: Interval, height: float, look: Any) -> None:
+    if not found.n:
+        return
+    colour = STEP_COLOURS.get(look, "#888888")
+    few = found.n < LEAST_SEEDS
+    if not few:
+        axes.plot([found.low, found.high], [height, height], color=colour, lw=1.6)
+    axes.plot(found.mean, height, "o", ms=4, color=colour, mfc="white" if few else colour)
+
+
+def calls(experiments: Sequence[Experiment], folder: Path) -> None:
+    """b-CapScore of the methods against the judge calls of their training, step by step."""
+    figure, every = plt.subplots(
+        1,
+        len(experiments),
+        figsize=(3.5 + 5.0 * len(experiments), 4.6),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axes, one in zip(every[0], experiments, strict=True):
+        settings = one.runs[0]["settings"]
+        asked = settings["prompts_per_step"], settings["num_generations"]
+        for name, (colour, marker, _) in METHODS.items():
+            points = [
+                (judge_calls(name, step, *asked) / 1000, _mean(results[name]))
+                for step, results in one.horizons.items()
+                if name in results
+            ]
+            if not points:
+                continue
+            x = [at for at, _ in points]
+            y = [found.mean for _, found in points]
+            axes.plot(x, y, marker=marker, color=colour, lw=1.8, ms=7)
+            for at, found in points:
+                if found.n > 1:
+                    axes.plot([at, at], [found.low, found.high], color=colour, lw=1.0)
+        base = [
+            run["measures"]["sampled"]["b_capscore"] for run in one.runs if run["arm"] == "base"
+        ]
+        if base:
+            axes.axhline(np.mean(base), color="k", ls="--", lw=1)
+            axes.annotate("the base, untrained", (0.99, np.mean(base)), xytext=(0, 4),
+                          xycoords=("axes fraction", "data"), textcoords="offset points",
+                          ha="right", fontsize=9)  # fmt: skip
+        axes.set(title=one.title, xlabel="judge calls in training (thousands)")
+        axes.grid(alpha=0.3)
+    every[0][0].set_ylabel("b-CapScore on held-out scenes, sampled")
+    shown = {name for one in experiments for found in one.horizons.values() for name in found}
+    handles = [
+        plt.Line2D([], [], color=colour, marker=marker, ms=7, lw=1.8, label=said)
+        for name, (colour, marker, said) in METHODS.items()
+        if name in shown
+    ]
+    figure.legend(handles=handles, loc="outside right center")
+    figure.suptitle("What judge calls buy (points: after 40, 120 and 300 steps; 95% intervals)")
+    _save(figure, folder, "calls.png")
+
+
+def _mean(runs: Mapping[Any, Mapping[str, Any]]) -> Interval:
+    return interval([run["measures"]["sampled"]["b_capscore"] for run in runs.values()])
+
+
+def _save(figure: Any, folder: Path, name: str) -> None:
     # No date or version inside, so that the same results give the same file.
     figure.savefig(folder / name, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
-    return name

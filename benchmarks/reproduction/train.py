@@ -24,6 +24,7 @@ from benchmarks.reproduction.arms import Arm
 from benchmarks.reproduction.balanced import balanced_rewards, poor_reference
 from benchmarks.reproduction.credit import token_values
 from benchmarks.reproduction.field import field_rewards, fine_tune, quiet_arguments
+from benchmarks.reproduction.horizons import HORIZONS
 from benchmarks.reproduction.measure import HeldOut, held_out, measure, scene_scores
 from benchmarks.reproduction.sampling import FastSampler, share_images
 from benchmarks.reproduction.variants import VARIANTS, token_credit
@@ -37,9 +38,6 @@ from trl_balcap.scenes.oracle import Scores
 from trl_balcap.scenes.world import Scene, draw, random_scene
 
 __all__ = ["Settings", "base_digest", "train_arm"]
-
-HORIZONS = (40, 120, 300)
-"""Steps after which a longer run is measured."""
 
 
 @dataclass(frozen=True)

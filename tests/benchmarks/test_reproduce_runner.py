@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import reproduce
-from benchmarks.reproduction import arms, report, runs, train
+from benchmarks.reproduction import arms, experiments, report, runs, tables, train
 from tests.benchmarks.tiny_runs import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,34 +61,33 @@ def test_full_order_is_claims_first_then_seeds():
     assert {seed for _, seed in jobs[: len(arms.TIERS[0])]} == {0}
 
 
-def test_longer_runs_get_tables_of_their_own(tmp_path):
-    """Two seeds of 120 steps, looked at after 40: +0.1 there, +0.2 at the end."""
-    file = tmp_path / "runs.jsonl"
-    for seed in (0, 1):
-        for name, early, late in (("full", 0.5, 0.6), ("credit", 0.6, 0.8)):
-            measures = [
-                {"sampled": {"b_capscore": v}, "greedy": {"b_capscore": v}} for v in (early, late)
-            ]
-            run = {"arm": name, "seed": seed, "settings": {"steps": 120}}
-            looks = {"on_the_way": {40: measures[0]}, "measures": measures[1]}
-            reproduce.write_result(file, {**run, **looks})
-    horizons = report.read_horizons(file)
-    assert list(horizons) == [40, 120]
-    row = report._better_table(horizons).splitlines()[-1]
-    assert "| greedy | +0.100 [+0.100, +0.100] | +0.200 [+0.200, +0.200] | 2 |" in row
-
-
 def test_page_of_no_results_and_of_some(tmp_path, tiny_qwen):
     file = tmp_path / "runs.jsonl"
     assert "No results" in report.write_page(file, tmp_path).read_text()
     for name in ("base", "full", "vanilla"):
         result = train.train_arm(arms.ARMS[name], 0, TINY, tiny_qwen)
-        reproduce.write_result(file, {**result, "commit": "c", "hardware": "h"})
+        for seed in range(3):
+            line = {**result, "seed": seed, "commit": "c", "hardware": "h"}
+            reproduce.write_result(file, line)
     page = report.write_page(file, tmp_path).read_text()
-    assert "**Not complete.**" in page
-    for picture in ("advantage-maps", "reward-curves", "length", "views", "claims"):
+    assert "| 2a c-GDPO beats vanilla GRPO" in page
+    assert "(3 at 2)" in page  # three pairs, at step 2
+    for picture in ("curves", "claims", "calls"):
         assert f"reproduction/{picture}.png" in page
         assert (tmp_path / "reproduction" / f"{picture}.png").stat().st_size < 150_000
+
+
+def test_a_better_arm_wins_if_it_is_ahead_by_enough():
+    """Three seeds of `credit` at +0.1 and of `rdpo` at +0.01, each with the same gain."""
+    looks = {
+        name: {(120, s): {"measures": {k: {"b_capscore": v} for k in ("sampled", "greedy")}}
+               for s in range(3)}
+        for name, v in (("full", 0.8), ("credit", 0.9), ("rdpo", 0.81))
+    }  # fmt: skip
+    found = experiments.Experiment("small", "The small world", [], {120: looks}, {})
+    assert tables.winners(found) == ["credit"]
+    row = tables.better_table(found).splitlines()[2]
+    assert "| sampled | +0.100 [+0.100, +0.100] 3 |" in row
 
 
 @pytest.mark.slow

@@ -1,0 +1,40 @@
+"""What was run: one experiment for each world and base."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.reproduction.horizons import Results, Run, areas, at_horizons, experiment
+from benchmarks.reproduction.runs import read_runs
+
+__all__ = ["Experiment", "read_experiments", "read_results"]
+
+
+class Experiment(NamedTuple):
+    """The runs that share a world and a base."""
+
+    short: str
+    title: str
+    runs: list[Run]
+    horizons: dict[int, Results]
+    areas: Results
+
+
+def read_experiments(file: Path) -> list[Experiment]:
+    """The experiments with results, the small world's first."""
+    runs = read_runs(file)
+    found = [_of(experiment(runs), "small", "The small world")]
+    return [one for one in found if one.runs]
+
+
+def _of(runs: Sequence[Run], short: str, title: str) -> Experiment:
+    horizons = at_horizons(runs)
+    return Experiment(short, title, list(runs), horizons, areas(horizons))
+
+
+def read_results(file: Path, steps: int = 40) -> dict[str, dict[int, dict[str, Any]]]:
+    """The small world's runs of one length, by arm and seed."""
+    found: dict[str, dict[int, Any]] = {}
+    for run in experiment(read_runs(file), steps=steps):
+        found.setdefault(run["arm"], {})[run["seed"]] = run
+    return found

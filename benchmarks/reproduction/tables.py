@@ -1,0 +1,241 @@
+"""The tables of docs/reproduction.md."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from benchmarks.reproduction.arms import ARMS, BETTER, WEIGHTS, WHICH_REWARD
+from benchmarks.reproduction.claims import (
+    CLAIMS,
+    Claim,
+    Part,
+    bootstrap,
+    difference,
+    judge,
+    said,
+    weigh,
+)
+from benchmarks.reproduction.experiments import Experiment
+from benchmarks.reproduction.horizons import Results, last_of, latest
+from benchmarks.reproduction.inference import LEAST_SEEDS, Interval, corrected, interval
+from benchmarks.reproduction.paper import STATEMENTS, answered
+
+__all__ = [
+    "arms_table",
+    "better_table",
+    "claims_table",
+    "greedy_differs",
+    "reward_table",
+    "statements_table",
+    "table",
+    "weights_table",
+    "winners",
+]
+
+WORTH = 0.03
+"""By how much b-CapScore must rise for a variant to become a setting of the trainer."""
+
+
+def claims_table(experiment: Experiment) -> str:
+    """Every counted part of every claim, by horizon and by area, with all tests at the last."""
+    rows, p_values = [], []
+    for claim in CLAIMS:
+        for place, part in enumerate(claim.parts):
+            looks = [difference(part, found, "sampled") for found in experiment.horizons.values()]
+            step = last_of(experiment.horizons, (part.more, part.less), LEAST_SEEDS)
+            if step is None:
+                continue
+            found = weigh(part, experiment.horizons[step], "sampled")
+            crossed = bootstrap(part, experiment.horizons[step])
+            p_values.append(found.p_t)
+            rows.append(
+                (
+                    f"{claim.number} {_told(claim)}" if not place else "",
+                    part.why or f"{part.measure}: {part.more} - {part.less}",
+                    *(with_n(look) for look in looks),
+                    with_n(difference(part, experiment.areas, "sampled")),
+                    "" if crossed is None else f"[{crossed[0]:+.3f}, {crossed[1]:+.3f}]",
+                    _p(found.p_t),
+                    _p(found.p_flip),
+                    said(part, found),
+                )
+            )
+    family = corrected(p_values)
+    rows = [
+        (*row[:-1], _p(holm), _p(bh), f"**{row[-1]}**")
+        for row, (holm, bh) in zip(rows, family, strict=True)
+    ]
+    steps = (f"step {step}" for step in experiment.horizons)
+    head = ("claim", "difference", *steps, "area", "scenes too", "t", "signs", "Holm", "BH", "")
+    return table(head, rows) if rows else ""
+
+
+def _told(claim: Claim) -> str:
+    return claim.text + (" *(ours)*" if claim.ours else "")
+
+
+def greedy_differs(experiment: Experiment) -> str:
+    """The claims that greedy captions answer otherwise, as a sentence."""
+    other = []
+    for claim in CLAIMS:
+        arms = {name for part in claim.parts for name in (part.more, part.less)}
+        step = last_of(experiment.horizons, sorted(arms), LEAST_SEEDS)
+        if step is None:
+            continue
+        results = experiment.horizons[step]
+        sampled, greedy = (judge(claim, results, kind) for kind in ("sampled", "greedy"))
+        if sampled != greedy:
+            other.append(f"{claim.number} ({greedy}, sampled {sampled})")
+    return f"Greedy captions answer otherwise in: {', '.join(other)}." if other else ""
+
+
+def statements_table(experiments: Sequence[Experiment]) -> str:
+    """Every statement of the paper with its answer in each experiment."""
+    rows = []
+    for statement in STATEMENTS:
+        found = [answered(statement, experiment.horizons) for experiment in experiments]
+        reasons = dict.fromkeys(
+            (f"{one.short}: {why}" if len(experiments) > 1 and not statement.untested else why)
+            for one, (word, why) in zip(experiments, found, strict=True)
+            if why and word != "not run"
+        )
+        cells = [f"**{word}**" for word, _ in found]
+        rows.append((statement.where, statement.text, *cells, "; ".join(reasons)))
+    head = ("in the paper", "statement", *(one.short for one in experiments), "because")
+    return table(head, rows)
+
+
+def better_table(experiment: Experiment) -> str:
+    """Attempts to beat the full method: differences in b-CapScore, by horizon and by area."""
+    rows = []
+    for name in BETTER:
+        for decoding in ("sampled", "greedy"):
+            part = Part("b_capscore", name, "full")
+            step = last_of(experiment.horizons, (name, "full"), LEAST_SEEDS)
+            if step is None:
+                continue
+            looks = [difference(part, found, decoding) for found in experiment.horizons.values()]
+            area = difference(part, experiment.areas, decoding)
+            word = said(part, weigh(part, experiment.horizons[step], decoding))
+            title = f"`{name}`: {ARMS[name].title}" if decoding == "sampled" else ""
+            rows.append((title, decoding, *map(with_n, looks), with_n(area), word))
+    steps = (f"step {step}" for step in experiment.horizons)
+    return table(("arm", "", *steps, "area", "ahead?"), rows) if rows else ""
+
+
+def winners(experiment: Experiment) -> list[str]:
+    """The arms that beat the full method at their last step: by `WORTH`, with an interval above
+    0."""
+    found = []
+    for name in BETTER:
+        step = last_of(experiment.horizons, (name, "full"), LEAST_SEEDS)
+        if step is not None:
+            part = Part("b_capscore", name, "full")
+            ahead = difference(part, experiment.horizons[step], "sampled")
+            if ahead.mean >= WORTH and ahead.low > 0:
+                found.append(name)
+    return found
+
+
+def weights_table(experiment: Experiment) -> str:
+    """The sweep of weights, by c-GDPO and by vanilla GRPO, against the full method."""
+    rows = []
+    for name, (title, _) in {"": ("all weighted 1", ()), **WEIGHTS}.items():
+        cells = []
+        for arm in (name or "full", f"vanilla_{name}" if name else "vanilla"):
+            step = last_of(experiment.horizons, (arm, "full"), LEAST_SEEDS)
+            part = Part("b_capscore", arm, "full")
+            found = difference(part, experiment.horizons[step], "sampled") if step else None
+            cells.append("reference" if arm == "full" else with_n(found) if found else "not run")
+        rows.append((title, *cells))
+    return table(("weights", "c-GDPO", "vanilla GRPO"), rows)
+
+
+def reward_table(experiment: Experiment) -> str:
+    """What each reward of the field improves, and what it costs."""
+    keys = {
+        **{"b_capscore": "b-CapScore", "qa": "QA", "arena": "arena", "length": "length"},
+        **{"precision": "precision", "recall": "recall", "linguistic": "linguistic"},
+        **{"meta": "commentary", "repetition": "repetition"},
+    }
+    step = last_of(experiment.horizons, ("full", "utility"), LEAST_SEEDS)
+    return _means(experiment.horizons[step], WHICH_REWARD, keys) if step else ""
+
+
+def arms_table(experiment: Experiment) -> str:
+    """Every arm at the last step that enough of its runs have reached."""
+    keys = (
+        "b_capscore",
+        "precision",
+        "recall",
+        "linguistic",
+        "qa",
+        "arena",
+        "length_ratio",
+        "meta",
+    )
+    results = latest(experiment.horizons)
+    at = {
+        name: max(step for step, found in experiment.horizons.items() if runs is found.get(name))
+        for name, runs in results.items()
+    }
+    return _means(results, tuple(results), {key: key for key in keys}, at)
+
+
+def _means(
+    results: Results,
+    names: Sequence[str],
+    keys: Mapping[str, str],
+    at: Mapping[str, int] | None = None,
+) -> str:
+    rows = []
+    for name in names:
+        # The base stands in for every length of run: each of its own runs counts once.
+        runs = {id(run): run for run in results.get(name, {}).values()}
+        values = [run["measures"]["sampled"] for run in runs.values()]
+        if values:
+            cells = [spread(interval([v[key] for v in values]), key) for key in keys]
+            step = (str(at[name]),) if at else ()
+            rows.append((f"`{name}`: {ARMS[name].title}", *cells, *step, str(len(values))))
+    return table(("arm", *keys.values(), *(("step",) if at else ()), "runs"), rows)
+
+
+def with_n(found: Interval) -> str:
+    """
+    ```python
+    >>> with_n(Interval(0.1, 0.05, 0.15, 5))
+    '+0.100 [+0.050, +0.150] 5'
+
+    ```
+    """
+    if not found.n:
+        return ""
+    ends = f" [{found.low:+.3f}, {found.high:+.3f}]" if found.n > 1 else ""
+    return f"{found.mean:+.3f}{ends} {found.n}"
+
+
+def spread(found: Interval, key: str) -> str:
+    """Mean and half the interval, with one digit for the arena and lengths."""
+    digits = 1 if key in ("arena", "length") else 3
+    half = f" ±{(found.high - found.low) / 2:.{digits}f}" if found.n > 1 else ""
+    return f"{found.mean:.{digits}f}{half}"
+
+
+def _p(value: float) -> str:
+    return "" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """
+    A Markdown table.
+
+    ```python
+    >>> print(table(("a", "b"), [("1", "2")]))
+    | a | b |
+    |---|---|
+    | 1 | 2 |
+
+    ```
+    """
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    lines.insert(1, "|" + "---|" * len(head))
+    return "\n".join(lines)
