@@ -25,7 +25,15 @@ from trl_balcap.data.images import (
 from trl_balcap.data.rows import cut_half_row, json_line, only_writer, read_jsonl
 from trl_balcap.judge import Judge
 
-__all__ = ["CaptionRun", "Engine", "ImageRow", "caption_images", "captions_left", "list_images"]
+__all__ = [
+    "CaptionRun",
+    "Engine",
+    "ImageRow",
+    "caption_images",
+    "caption_row",
+    "captions_left",
+    "list_images",
+]
 
 Engine = Literal["auto", "transformers", "vllm", "api"]
 
@@ -159,7 +167,7 @@ def caption_images(
             captioner = _started(start, how, model, max(len(row.paths) for row in left))
 
             def line(row: ImageRow, found: Mapping[str, Any]) -> dict[str, Any]:
-                return _row(row, found, out, made)
+                return caption_row(row, found, out, made)
 
             if isinstance(captioner, ServerCaptioner):
                 written, skipped = asyncio.run(
@@ -283,9 +291,10 @@ def _readable_batches(
         yield batch
 
 
-def _row(
+def caption_row(
     row: ImageRow, found: Mapping[str, Any], out: Path, made: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """The row to write to `out` for an image: what was found, and how it was made."""
     return {
         **written_columns(row, out),
         **found,
