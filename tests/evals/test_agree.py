@@ -16,7 +16,7 @@ from trl_balcap.data import BadRowsError
 from trl_balcap.evals.agree import agreement
 from trl_balcap.evals.arena import HUMAN_RANKING
 from trl_balcap.evals.battles import load_battles
-from trl_balcap.evals.ranks import correlations
+from trl_balcap.evals.ranks import correlations, kendall_p, spearman_p
 from trl_balcap.scenes.benchmarks import write_benchmarks
 
 MODELS = [model for model in HUMAN_RANKING if model != "human"]
@@ -183,6 +183,16 @@ def test_correlations_of_rounds_are_scipy_s(pairs):
     rho, tau = correlations(x[None], y[None])
     assert rho[0] == pytest.approx(spearmanr(x, y)[0])
     assert tau[0] == pytest.approx(kendalltau(x, y)[0])
+    assert spearman_p(rho[0], len(x)) == pytest.approx(spearmanr(x, y)[1], abs=1e-12)
+    assert kendall_p(x, y) == pytest.approx(kendalltau(x, y)[1])
+
+
+def test_p_values_by_hand():
+    """Of the 24 orders of four, 1 has no pair out of order and 3 have one: 2 (1 + 3) / 24."""
+    one_swap = np.array([1, 3, 2, 4]), np.array([1, 2, 3, 4])
+    assert kendall_p(*one_swap) == pytest.approx(1 / 3)
+    # rho is 0.8, so t is 0.8 sqrt(2 / 0.36) = 1.886, which Student's t with 2 passes with 0.1.
+    assert spearman_p(0.8, 4) == pytest.approx(0.2)
 
 
 # ---- battles judged here -------------------------------------------------------------------------

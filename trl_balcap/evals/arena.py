@@ -5,6 +5,7 @@ Battles of two models' captions of one image, judged by people (`winner`) and by
 Rules as measured on njucckevin/CapArena at c251cdd.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -245,10 +246,7 @@ def caption_agreement(
     everything = [same for level in LEVELS for same in agreed[level]]
     low, high = None, None
     if everything:
-        from scipy.stats import binomtest  # takes half a second, and most commands do not need it
-
-        test = binomtest(sum(everything), len(everything))
-        low, high = test.proportion_ci(method="wilson")
+        low, high = _wilson(sum(everything), len(everything))
     return CaptionAgreement(
         overall=_share(everything),
         n=len(everything),
@@ -320,3 +318,11 @@ def model_agreement(
 
 def _share(values: Sequence[bool]) -> float | None:
     return sum(values) / len(values) if values else None
+
+
+def _wilson(hits: int, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share."""
+    share, z = hits / n, 1.959964
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return middle - half, middle + half
