@@ -33,6 +33,7 @@ import os
 import random
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,11 @@ from ray.exceptions import RayTaskError
 
 from trl_balcap.captioning.api import server_captioner
 from trl_balcap.captioning.engine import Generation, user_turn
-from trl_balcap.captioning.run import caption_row, captions_there, list_images
+from trl_balcap.captioning.listing import ImageRow, list_images
+from trl_balcap.captioning.run import caption_row
+from trl_balcap.captioning.window import done_ids
 from trl_balcap.data.images import DEFAULT_MAX_PIXELS, ImageError, open_image
+from trl_balcap.data.rows import json_line, only_writer
 
 PROBLEM = "__inference_error__"
 """The column in which Ray's processors carry a row's problem past the model."""
@@ -153,6 +157,40 @@ def last_words(error: Exception) -> str | None:
     return None if words is None else f"{words[1]} of a request ({words[2]})"
 
 
+def captioned(
+    rows: list[ImageRow], args: argparse.Namespace, how: Generation
+) -> Iterator[dict[str, str]]:
+    """Id and caption, or problem, of each row, as Ray has them."""
+    ray.init()
+    urls = [f"{url.rstrip('/')}/chat/completions" for url in args.url]
+    key = os.environ.get("HOSTED_VLLM_API_KEY", "none")
+    processor = build_processor(
+        HttpRequestProcessorConfig(
+            url=urls[0],
+            headers={"Authorization": f"Bearer {key}"},
+            session_factory=functools.partial(Servers, urls),
+            batch_size=max(1, args.requests // BATCHES),
+            concurrency=(args.workers, args.workers),
+            max_retries=RETRIES,
+            http_request_stage={"num_cpus": 0.1},  # it only waits
+        ),
+        preprocess=functools.partial(
+            question, model=args.model, how=how, max_pixels=args.max_pixels
+        ),
+        postprocess=found,
+    )
+    items = [{"id": row.id, "paths": [str(path.resolve()) for path in row.paths]} for row in rows]
+    # A worker that dies loses the block that it is at, so a block is a few batches.
+    blocks = -(-len(items) // (4 * args.requests))
+    try:
+        yield from processor(ray.data.from_items(items, override_num_blocks=blocks)).iter_rows()
+    except RayTaskError as error:
+        words = last_words(error)
+        if words is None:
+            raise
+        sys.exit(f"{words}. Repeat the command to continue.")
+
+
 def main(args: argparse.Namespace) -> None:
     how = Generation(args.prompt, args.max_new_tokens, args.temperature, args.requests)
     model = f"hosted_vllm/{args.model}"  # as `trl-balcap caption` calls it
@@ -165,53 +203,23 @@ def main(args: argparse.Namespace) -> None:
         "max_pixels": args.max_pixels,
     }
     rows = list_images(args.images)
-    there = captions_there(args.out, made, rows)
-    left = {row.id: row for row in rows if row.id not in there}
     written = skipped = 0
-    if left:
-        ray.init()
-        items = [{"id": row.id, "paths": [str(one.resolve()) for one in row.paths]}
-                 for row in left.values()]  # fmt: skip
-        # A dead worker loses its blocks, so they are small: a few batches each.
-        blocks = -(-len(items) // (4 * args.requests))
-        urls = [f"{url.rstrip('/')}/chat/completions" for url in args.url]
-        key = os.environ.get("HOSTED_VLLM_API_KEY", "none")
-        processor = build_processor(
-            HttpRequestProcessorConfig(
-                url=urls[0],
-                headers={"Authorization": f"Bearer {key}"},
-                session_factory=functools.partial(Servers, urls),
-                batch_size=max(1, args.requests // BATCHES),
-                concurrency=(args.workers, args.workers),
-                max_retries=RETRIES,
-                http_request_stage={"num_cpus": 0.1},  # it only waits
-            ),
-            preprocess=functools.partial(
-                question, model=args.model, how=how, max_pixels=args.max_pixels
-            ),
-            postprocess=found,
-        )
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        captioned = processor(ray.data.from_items(items, override_num_blocks=blocks))
+    with only_writer(args.out):
+        done = done_ids(args.out, rows, made, lambda row: row, verb="captioned")
+        left = {row.id: row for row in rows if row.id not in done}
         with args.out.open("a", encoding="utf-8") as file:
-            try:
-                for row in captioned.iter_rows():
-                    image = left[row["id"]]
-                    if row[PROBLEM]:
-                        skipped += 1
-                        print(f"skipped {image.id}: {row[PROBLEM]}")
-                        continue
-                    line = caption_row(image, {"caption": row["caption"]}, args.out, made)
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    file.flush()
-                    written += 1
-            except RayTaskError as error:
-                words = last_words(error)
-                if words is None:
-                    raise
-                sys.exit(f"{words}, after {written} captions. Repeat the command to continue.")
+            for row in captioned(list(left.values()), args, how) if left else ():
+                image = left[row["id"]]
+                if row[PROBLEM]:
+                    skipped += 1
+                    print(f"skipped {image.id}: {row[PROBLEM]}")
+                    continue
+                line = caption_row(image, {"caption": row["caption"]}, args.out, made)
+                file.write(json_line(line))
+                file.flush()
+                written += 1
     print(
-        f"{args.out}: {written} captions written, {len(there)} already there, "
+        f"{args.out}: {written} captions written, {len(rows) - len(left)} already there, "
         f"{skipped} images skipped."
     )
 
