@@ -2,7 +2,9 @@
 
     python -m benchmarks.lookahead
 
-The tiny captioner trains on 64 captions per update, in 4 generation batches of 16 or one of 64.
+A small captioner with random weights trains on 64 captions of 32 tokens per update, in 4 generation
+batches of 16 or one of 64. It is larger than the shipped one, so that the CPU time of judging does
+not hide everything else.
 The judge is the exact one behind HTTP, in its own process on another core. Its latency is chosen so
 that in TRL's order judging takes half, one and two times the rest of the step (a batch is judged in
 two round trips). In one run, every arm trains a few steps in turn, over several rounds, so that a
@@ -45,7 +47,7 @@ from trl_balcap import (
     RecallReward,
 )
 from trl_balcap.demo import demo_scenes
-from trl_balcap.scenes.captioner import captioner_path
+from trl_balcap.scenes.captioner import build_qwen
 from trl_balcap.scenes.server import ServerHandle, serve
 
 BATCHES = 4  # generation batches per update, when there is more than one
@@ -91,6 +93,7 @@ class StepTimes(TrainerCallback):
 
 
 def trainer_of(arm: Arm, server: ServerHandle | None, train: Any, steps: int, out: Path) -> Any:
+    """A trainer of the captioner in `out / "captioner"`."""
     rewards: list[Any] = list(REWARDS)
     if server is not None:
         judge = Judge("openai/oracle", api_base=server.url, api_key="none", max_concurrency=256)
@@ -122,7 +125,7 @@ def trainer_of(arm: Arm, server: ServerHandle | None, train: Any, steps: int, ou
         settings["judge_lookahead"] = arm.name in ("look-ahead", "one step off")
         settings["judge_lag"] = int(arm.name == "one step off")
     return (BalCapTrainer if ours else GRPOTrainer)(
-        model=str(captioner_path()),
+        model=str(out / "captioner"),
         reward_funcs=rewards,
         args=(BalCapConfig if ours else GRPOConfig)(**settings),
         train_dataset=train,
@@ -143,6 +146,7 @@ def run(rounds: int, steps: int, out: Path) -> tuple[list[Arm], dict[str, float]
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[0]})
     torch.set_num_threads(1)
+    build_qwen(out / "captioner", hidden_size=192, num_layers=5)
     train = demo_scenes(str(out), rows=256)
     rest = free_step(train, steps, out)
     arms = [Arm("GRPOTrainer", BATCHES), Arm("free rewards", BATCHES), Arm("free rewards", 1)]

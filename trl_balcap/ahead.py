@@ -3,13 +3,16 @@
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
+
+from accelerate.utils import is_peft_model
 
 from trl_balcap.checkpoints import CaptionerTrainer
 from trl_balcap.config import BalCapConfig
 from trl_balcap.lookahead import LookAhead, Peekable, Written
 from trl_balcap.rewards.hooks import RewardHooks, reward_hooks, start_early
+from trl_balcap.sampled_logps import SampledLogps
 
 __all__ = ["AheadTrainer"]
 
@@ -22,10 +25,11 @@ class AheadTrainer(CaptionerTrainer):
 
     Judging starts as soon as completions exist. With `judge_lookahead`, the later generation
     batches of an update are generated while the judge reads the first one. With `judge_lag=1`, so
-    are those of the next update, by the policy before this update. TRL computes their
+    are those of the next update, by the policy before this update. TRL asks for their
     log-probabilities right away, as it does when generation and updates are not aligned, and gets
     the same values back when it trains on them. So its importance ratio compares the policy being
-    trained with the policy that generated them.
+    trained with the policy that generated them. They are noted while transformers generates; with
+    another engine, or several turns, they take a forward pass.
     """
 
     _hooks: Sequence[RewardHooks] = ()  # of the reward functions that define them
@@ -34,6 +38,7 @@ class AheadTrainer(CaptionerTrainer):
     _batches: Peekable | None = None  # of the current epoch
     _next_update: Sequence[Any] = ()  # its generation batches, with judge_lag=1
     _written: Written | None = None  # the batch being generated one update early
+    _noted: SampledLogps  # while it was generated
     _replay: Any = None  # log-probabilities that TRL asks for next, if already known
 
     def _prepare_ahead(self) -> None:
@@ -96,27 +101,45 @@ class AheadTrainer(CaptionerTrainer):
         columns = self._columns()
         for hooks in self._hooks:
             hooks.before_generation(**columns)
-        output = super()._generate(prompts)
+        early = any(batch is self._inputs for batch in self._next_update)
+        with self._noting() if early else nullcontext():
+            output = super()._generate(prompts)
         # Indices, not unpacking: the tuple's length depends on the TRL release, the indices do not.
         completion_ids, completions = output[1], output[3]
         for reward_func in self.reward_funcs:
             start_early(
                 reward_func, completions=completions, completion_ids=completion_ids, **columns
             )
-        if any(batch is self._inputs for batch in self._next_update):
+        if early:
             self._written = Written(output)
             return output  # TRL continues with the log-probabilities
         return self._lookahead.keep(self._inputs, Written(output)).output
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any):
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Note the log-probabilities of what is generated."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        self._noted = SampledLogps(self.temperature)
+        with self._noted.watching(model.get_base_model() if is_peft_model(model) else model):
+            yield
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, *args: Any, **kwargs: Any
+    ):
         if (known := self._replay) is not None:
             self._replay = None
             return known
-        found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        if (written := self._written) is not None:
-            self._written, written.logps = None, found
-            self._lookahead.keep(self._inputs, written)  # leaves TRL's generate-and-score
-        return found
+        inputs = (model, input_ids, attention_mask, logits_to_keep)
+        if (written := self._written) is None:
+            return super()._get_per_token_logps_and_entropies(*inputs, *args, **kwargs)
+        logps = self._noted.of(input_ids[:, -logits_to_keep:], attention_mask[:, -logits_to_keep:])
+        written.logps = (
+            (logps, None, None)  # log-probabilities, entropies and the loss of a mixture of experts
+            if logps is not None
+            else super()._get_per_token_logps_and_entropies(*inputs, *args, **kwargs)
+        )
+        self._written = None
+        return self._lookahead.keep(self._inputs, written).logps  # leaves TRL's generate-and-score
 
     def _generate_and_score_completions(self, inputs):
         self._inputs = inputs
