@@ -121,7 +121,7 @@ def test_shards_of_other_images_or_settings_are_refused(shards, images, tmp_path
 
 def test_a_file_without_shards_is_not_continued_as_one(images, tmp_path, url):
     caption_images("openai/x", images, tmp_path / "all.jsonl", api_base=url)
-    with pytest.raises(ValueError, match="has captions of no shard"):
+    with pytest.raises(ValueError, match="has rows of no shard"):
         caption_images("openai/x", images, tmp_path / "all.jsonl", api_base=url, shard="1/2")
 
 

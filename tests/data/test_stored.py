@@ -135,7 +135,11 @@ def test_parquet_with_references_and_what_is_no_dataset(tmp_path):
     path = tmp_path / "rows.parquet"
     datasets.Dataset.from_list(rows, features=features).to_parquet(path)
     first, second = list_images(path, store=tmp_path / "images")
-    assert (first.id, first.path.name, first.reference) == ("x/1", "x_1.png", "Red.")
+    assert (first.id, first.path, first.reference) == (
+        "x/1",
+        tmp_path / "images" / "x" / "1.png",
+        "Red.",
+    )
     assert not second.path.exists()  # said, with the others that cannot be opened
     splits = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"id": ["1"]})})
     splits.save_to_disk(tmp_path / "splits")

@@ -1,14 +1,20 @@
 """Images to caption, from whatever they are in."""
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from trl_balcap.data.folders import image_files, list_of, sidecar_text, written_path
+from trl_balcap.data.formats import SHARD_IMAGES
+from trl_balcap.data.ids import IdTable
 from trl_balcap.data.images import IMAGE_SUFFIXES, image_problem
-from trl_balcap.data.rows import TABLE_SUFFIXES, BadRowsError, read_table
+from trl_balcap.data.rows import TABLE_SUFFIXES, BadRowsError, table_rows
 from trl_balcap.data.scored import (
     IMAGE_COLUMNS,
     REFERENCE_COLUMNS,
@@ -16,9 +22,10 @@ from trl_balcap.data.scored import (
     image_path,
     row_image,
 )
-from trl_balcap.data.stored import is_dataset, load_rows, stored_images
+from trl_balcap.data.stored import is_dataset, written_images
+from trl_balcap.data.streams import open_stream
 
-__all__ = ["ImageRow", "list_images", "written_columns"]
+__all__ = ["ImageRow", "Images", "list_images", "open_images", "written_columns"]
 
 SEVERAL_COLUMNS = ("images", "image_paths")
 """Where a row of several images, as CaptionQA has them, lists their paths."""
@@ -46,6 +53,117 @@ class ImageRow:
         return (self.path, *self.more)
 
 
+@dataclass(frozen=True)
+class Images:
+    """
+    Images to caption, which are read as they are needed, as often as they are needed.
+
+    Args:
+        read (`Callable`):
+            Given I and N, reads the I-th of N parts: an id, and a function that makes the row, for
+            each row.
+        listed (`str`):
+            Digest of what is read: of all ids, or of a dataset's files.
+        total (`int`, *optional*):
+            Number of rows; `None` if only reading all of them would tell.
+        most (`int`, *optional*):
+            Largest number of images in a row; `None` if only reading would tell.
+        by_files (`Callable`):
+            Whether N parts are of consecutive rows; else the I-th has every N-th row.
+        has_ids (`bool`, *optional*, defaults to `True`):
+            Whether ids name images, and not just places in this dataset.
+    """
+
+    read: Callable[[int, int], Iterator[tuple[str, Callable[[], ImageRow]]]]
+    listed: str
+    total: int | None = None
+    most: int | None = None
+    by_files: Callable[[int], bool] = lambda of: False
+    has_ids: bool = True
+
+    @classmethod
+    def of(cls, rows: Callable[[], Iterable[ImageRow]]) -> "Images":
+        """
+        Images of a list, which is read once for its ids.
+
+        Example:
+
+        ```python
+        >>> rows = [ImageRow(name, Path(name)) for name in ("a.png", "b.png", "c.png")]
+        >>> images = Images.of(lambda: rows)
+        >>> images.total, [identity for identity, _ in images.read(1, 2)]
+        (3, ['a.png', 'c.png'])
+
+        ```
+        """
+        digest, total, most = hashlib.sha256(), 0, 0
+        for row in rows():
+            digest.update(json.dumps(row.id).encode() + b"\n")
+            total, most = total + 1, max(most, len(row.paths))
+
+        def read(number: int, of: int) -> Iterator[tuple[str, Callable[[], ImageRow]]]:
+            for row in islice(rows(), number - 1, None, of):
+                yield row.id, lambda row=row: row
+
+        return cls(read, digest.hexdigest(), total, most)
+
+
+def open_images(
+    source: str | Path,
+    *,
+    image_folder: str | Path | None = None,
+    split: str = "train",
+    store: str | Path | None = None,
+    out: str | Path | None = None,
+    columns: bool = False,
+) -> Images:
+    """
+    The images of [`list_images`], without holding them: a list is checked and then read again row
+    by row, a dataset is read as a stream, and its images are written to files one by one.
+
+    Args:
+        source, image_folder, split, store, out, columns:
+            As for [`list_images`]. Of a dataset, `*` stands for several files.
+
+    Raises:
+        `FileNotFoundError`: if `source` does not exist.
+        [`~data.BadRowsError`]: if rows of a list cannot be used, with one message each.
+        `ValueError`: if there are no images.
+    """
+    if store is not None and is_dataset(source):
+        return _streamed_images(source, image_folder, split, Path(store))
+    source = Path(source)
+    if not source.exists():
+        raise FileNotFoundError(f"File or folder not found: {source}.")
+    if image_folder is not None and not Path(image_folder).is_dir():
+        raise FileNotFoundError(f"Image folder not found: {image_folder}.")
+    listed = source if source.suffix.lower() in TABLE_SUFFIXES else None
+    if source.is_dir():
+        listed = list_of(source, but=out)
+    if listed is not None:
+        folder = Path(image_folder or listed.parent)
+        _check_list(listed, folder)
+        images = Images.of(lambda: _rows_of_list(listed, folder, columns))
+    elif source.is_dir():
+        images = Images.of(
+            lambda: (
+                ImageRow(path.relative_to(source).as_posix(), path, sidecar_text(path))
+                for path in image_files(source)
+            )
+        )
+    else:
+        problem = image_problem(source)
+        if problem is not None:
+            raise ValueError(
+                f"{source}: {problem}. Pass an image, a folder of images, or a list of them "
+                f"({', '.join(TABLE_SUFFIXES)})."
+            )
+        images = Images.of(lambda: [ImageRow(source.name, source)])
+    if not images.total:
+        raise ValueError(f"{source} contains no images ({', '.join(IMAGE_SUFFIXES)}).")
+    return images
+
+
 def list_images(
     source: str | Path,
     *,
@@ -58,7 +176,8 @@ def list_images(
     """
     List the images of a source: a folder (by its list, or searched recursively, with references in
     `.txt` files next to the images), a JSONL, CSV or JSON file with images, one image, or a dataset
-    that contains images (saved, in Parquet, or on the Hub), which are first written to files.
+    that contains images (saved, in Parquet, in WebDataset shards, or on the Hub), which are first
+    written to files.
 
     Args:
         source (`str` or `Path`):
@@ -85,32 +204,15 @@ def list_images(
         `ValueError`: if there are no images.
     """
     if store is not None and is_dataset(source):
-        return _dataset_images(source, split, store)
-    source = Path(source)
-    if not source.exists():
-        raise FileNotFoundError(f"File or folder not found: {source}.")
-    if image_folder is not None and not Path(image_folder).is_dir():
-        raise FileNotFoundError(f"Image folder not found: {image_folder}.")
-    listed = source if source.suffix.lower() in TABLE_SUFFIXES else None
-    if source.is_dir():
-        listed = list_of(source, but=out)
-    if listed is not None:
-        rows = _listed_images(listed, Path(image_folder or listed.parent), columns)
-    elif source.is_dir():
-        rows = [
-            ImageRow(path.relative_to(source).as_posix(), path, sidecar_text(path))
-            for path in image_files(source)
-        ]
+        images = _streamed_images(source, image_folder, split, Path(store), download=True)
     else:
-        problem = image_problem(source)
-        if problem is not None:
-            raise ValueError(
-                f"{source}: {problem}. Pass an image, a folder of images, or a list of them "
-                f"({', '.join(TABLE_SUFFIXES)})."
-            )
-        rows = [ImageRow(source.name, source)]
-    if not rows:
-        raise ValueError(f"{source} contains no images ({', '.join(IMAGE_SUFFIXES)}).")
+        images = open_images(source, image_folder=image_folder, out=out, columns=columns)
+    rows = [make() for _, make in images.read(1, 1)]
+    twice = [name for name, n in Counter(row.id for row in rows).items() if n > 1]
+    if twice:
+        raise BadRowsError(
+            [f"{source}: the id {name!r} is there more than once." for name in twice]
+        )
     return rows
 
 
@@ -130,34 +232,89 @@ def written_columns(row: ImageRow, out: Path) -> dict[str, Any]:
     return {"id": row.id, "image": written_path(row.path, out), **several}
 
 
-def _listed_images(path: Path, folder: Path, columns: bool) -> list[ImageRow]:
-    rows: list[ImageRow] = []
+def _check_list(path: Path, folder: Path) -> None:
+    """Find all bad rows of a list before the first one is used."""
     problems = []
-    places: dict[str, str] = {}
-    for where, row in read_table(path):
+    places = IdTable()
+    for place, (where, found) in enumerate(_read_list(path, folder)):
+        if isinstance(found, str):
+            problems.append(f"{where}: {found}")
+            continue
+        earlier = places.get(found.id)
+        if earlier is None:
+            places[found.id] = place
+        else:
+            there, _ = next(islice(table_rows(path), earlier, None))
+            problems.append(
+                f'{where}: the id {found.id!r} is already at {there}. Give each row its own "id".'
+            )
+    if problems:
+        raise BadRowsError(problems)
+
+
+def _rows_of_list(path: Path, folder: Path, columns: bool) -> Iterator[ImageRow]:
+    return (row for _, row in _read_list(path, folder, columns) if isinstance(row, ImageRow))
+
+
+def _read_list(
+    path: Path, folder: Path, columns: bool = False
+) -> Iterator[tuple[str, ImageRow | str]]:
+    """Place of each row of a list, and the row, or what is wrong with it."""
+    for where, row in table_rows(path):
         try:
             files = _row_images(row, folder)
         except ValueError as error:
-            problems.append(f"{where}: {error}")
+            yield where, str(error)
             continue
         if not files:
-            problems.append(
-                f'{where}: the row has no "image" (it has {", ".join(row)}). Rename yours.'
-            )
+            yield where, f'the row has no "image" (it has {", ".join(row)}). Rename yours.'
             continue
         identity = str(row.get("id", files[0].name))
-        if identity in places:
-            problems.append(
-                f"{where}: the id {identity!r} is already at {places[identity]}. Give each row its "
-                'own "id".'
-            )
-            continue
-        places[identity] = where
         others = {name: row[name] for name in row if name not in _OWN} if columns else {}
-        rows.append(ImageRow(identity, files[0], _reference(row), tuple(files[1:]), others))
-    if problems:
-        raise BadRowsError(problems)
-    return rows
+        yield where, ImageRow(identity, files[0], _reference(row), tuple(files[1:]), others)
+
+
+def _streamed_images(
+    source: str | Path,
+    image_folder: str | Path | None,
+    split: str,
+    store: Path,
+    *,
+    download: bool = False,
+) -> Images:
+    stream = open_stream(source, split, download=download)
+    column = _image_column(stream.columns)
+    folder = Path(image_folder or (source if Path(source).is_dir() else Path(source).parent))
+
+    def made(identity: str, row: Mapping[str, Any]) -> ImageRow:
+        value = row.get(column)
+        values = [
+            image_path(one, folder) if isinstance(one, str) else one
+            for one in (value if isinstance(value, list) else [value])
+        ]
+        files = written_images(values, store, identity)
+        return ImageRow(identity, files[0], _reference(row), tuple(files[1:]))
+
+    def read(number: int, of: int) -> Iterator[tuple[str, Callable[[], ImageRow]]]:
+        for identity, row in stream.rows(number, of):
+            # CaptionQA's own captioner also skips rows that list no image.
+            if row.get(column) or column not in SEVERAL_COLUMNS:
+                yield identity, partial(made, identity, row)
+
+    most = None if column in SEVERAL_COLUMNS else 1
+    return Images(read, stream.listed, most=most, by_files=stream.by_files, has_ids=stream.has_ids)
+
+
+def _image_column(columns: Sequence[str]) -> str:
+    """The column with the images of a dataset's rows, after [`~data.formats.known_row`]."""
+    if "__key__" in columns:
+        columns = ["image" for name in SHARD_IMAGES if name in columns] or columns
+    column = next((name for name in ("images", *IMAGE_COLUMNS) if name in columns), None)
+    if column is None:
+        raise ValueError(
+            f"The dataset has no column of images: its columns are {', '.join(columns)}."
+        )
+    return column
 
 
 def _row_images(row: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -168,27 +325,6 @@ def _row_images(row: Mapping[str, Any], folder: Path) -> list[Path]:
         return [Path(image_path(str(name), folder)) for name in several]
     file = row_image(row, folder)
     return [] if file is None else [Path(file)]
-
-
-def _dataset_images(source: str | Path, split: str, store: str | Path) -> list[ImageRow]:
-    dataset = load_rows(source, split)
-    names = dataset.column_names
-    ids = dataset["id"] if "id" in names else range(len(dataset))
-    column = next((name for name in REFERENCE_COLUMNS if name in names), None)
-    references = dataset[column] if column is not None else [None] * len(dataset)
-    rows = [
-        ImageRow(str(identity), files[0], reference, tuple(files[1:]))
-        for identity, files, reference in zip(
-            ids, stored_images(dataset, store), references, strict=True
-        )
-        if files  # CaptionQA's own captioner also skips rows without an image
-    ]
-    twice = [name for name, n in Counter(row.id for row in rows).items() if n > 1]
-    if twice:
-        raise BadRowsError(
-            [f"{source}: the id {name!r} is there more than once." for name in twice]
-        )
-    return rows
 
 
 def _reference(row: Mapping[str, Any]) -> str | None:

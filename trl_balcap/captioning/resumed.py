@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trl_balcap.captioning.left import Done
 from trl_balcap.captioning.listing import ImageRow, written_columns
 from trl_balcap.captioning.run import CaptionRun
-from trl_balcap.captioning.window import append_rows, done_ids
+from trl_balcap.captioning.window import append_rows
 from trl_balcap.data.rows import only_writer
 
 __all__ = ["Agree", "write_rows"]
@@ -64,8 +65,8 @@ async def write_rows(
         return {**written_columns(row, out), **row.columns, **found, "made_by": made}
 
     with only_writer(out):
-        done = done_ids(out, rows, made, lambda row: row.get("made_by") or {})
-        left = [row for row in rows if row.id not in done]
+        done = Done(out, made, lambda row: row.get("made_by") or {})
+        left = [row for row in rows if not done.has(row)]
         if agree is not None and not agree(len(rows), len(rows) - len(left)):
             return CaptionRun(out, 0, len(rows) - len(left), [])
         if left:

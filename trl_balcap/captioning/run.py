@@ -1,7 +1,8 @@
 """`trl-balcap caption`: captions images into a file, with any image-text-to-text model."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,9 +12,16 @@ from PIL import Image
 
 from trl_balcap.captioning.api import ServerCaptioner, server_captioner
 from trl_balcap.captioning.engine import Captioner, Generation, Placement, trained_prompt
-from trl_balcap.captioning.listing import ImageRow, list_images, written_columns
+from trl_balcap.captioning.left import Done, Left, captions_left
+from trl_balcap.captioning.listing import (
+    ImageRow,
+    Images,
+    list_images,
+    open_images,
+    written_columns,
+)
 from trl_balcap.captioning.shards import begin_shard
-from trl_balcap.captioning.window import append_rows, done_ids
+from trl_balcap.captioning.window import append_rows
 from trl_balcap.data import DEFAULT_PROMPT
 from trl_balcap.data.images import (
     DEFAULT_MAX_PIXELS,
@@ -22,7 +30,7 @@ from trl_balcap.data.images import (
     image_problem,
     open_image,
 )
-from trl_balcap.data.rows import cut_half_row, json_line, only_writer, read_jsonl
+from trl_balcap.data.rows import json_line, only_writer
 from trl_balcap.judge import Judge
 
 __all__ = [
@@ -60,7 +68,7 @@ class CaptionRun:
 
 def caption_images(
     model: str,
-    images: str | Path | Sequence[ImageRow],
+    images: str | Path | Images | Sequence[ImageRow],
     out: str | Path,
     *,
     prompt: str | None = None,
@@ -74,7 +82,7 @@ def caption_images(
     shard: str | None = None,
     placement: Placement | None = None,
     client: Judge | None = None,
-    on_total: Callable[[int, int], None] | None = None,
+    on_total: Callable[[int | None, int], None] | None = None,
     on_caption: Callable[[], None] | None = None,
 ) -> CaptionRun:
     """
@@ -87,8 +95,9 @@ def caption_images(
         model (`str`):
             A checkpoint or a PEFT adapter, on disk or on the Hub; for `"api"` a litellm model
             string.
-        images (`str`, `Path` or `Sequence[ImageRow]`):
-            Images to caption, see [`list_images`].
+        images (`str`, `Path`, `Images` or `Sequence[ImageRow]`):
+            Images to caption, see [`list_images`]; those of [`~captioning.listing.open_images`] are
+            read only as they are needed.
         out (`str` or `Path`):
             Output file.
         prompt (`str`, *optional*):
@@ -112,14 +121,15 @@ def caption_images(
         seed (`int`, *optional*):
             Sampling seed, see [`~captioning.engine.Generation`].
         shard (`str`, *optional*):
-            Part of the images to caption, such as `"2/8"`: every 8th from the 2nd on. Parts made on
-            several machines are merged by [`~captioning.shards.merge_shards`].
+            Part of the images to caption, such as `"2/8"`, see [`~captioning.shards.begin_shard`].
+            Parts made on several machines are merged by [`~captioning.shards.merge_shards`].
         placement ([`~captioning.engine.Placement`], *optional*):
             Placement of a model that is too large for one GPU.
         client ([`~judge.Judge`], *optional*):
             Client for the `"api"` engine, for callers that read its statistics.
         on_total (`Callable`, *optional*):
-            Called once with the total number of images and the number already done.
+            Called once with the total number of images, `None` if unknown, and the number already
+            done.
         on_caption (`Callable`, *optional*):
             Called when an image is done or skipped.
 
@@ -144,7 +154,11 @@ def caption_images(
     if out.is_dir():
         raise ValueError(f"{out} is a folder. Pass a file, such as {out}/out.jsonl.")
     start = _captioner(model, engine, api_base, placement or Placement(), client)
-    rows = list_images(images, out=out) if isinstance(images, str | Path) else list(images)
+    if isinstance(images, str | Path):
+        images = open_images(images, out=out)
+    elif not isinstance(images, Images):
+        listed = list(images)
+        images = Images.of(lambda: listed)
     made = {
         "model": model,
         "prompt": prompt,
@@ -152,57 +166,59 @@ def caption_images(
         "max_new_tokens": max_new_tokens,
         "max_pixels": max_pixels,
         **({} if seed is None else {"seed": seed}),
+        **({} if images.has_ids else {"dataset": images.listed[:16]}),
     }
-    if shard is not None:
-        rows = begin_shard(out, rows, shard, made)
     with only_writer(out):
-        done = done_ids(out, rows, made, lambda row: row, verb="captioned")
-        left = [row for row in rows if row.id not in done]
+        number, of = (1, 1) if shard is None else begin_shard(out, images, shard, made)
+        done = Done(out, made, lambda row: row, verb="captioned")
+        left = Left(images, done, out, on_caption)
+        rows = left.rows(number, of, noted=shard is not None)
         if on_total is not None:
-            on_total(len(rows), len(rows) - len(left))
-        skipped: list[str] = []
-        written = 0
-        if left:
-            out.touch()
-            captioner = _started(start, how, model, max(len(row.paths) for row in left))
+            total = images.total
+            on_total(None if total is None else len(range(number - 1, total, of)), len(done))
+        first = next(rows, None)
+        if first is None:
+            return CaptionRun(out, 0, left.kept, left.problems)
+        captioner = _started(start, how, model, _most_images(images, engine))
 
-            def line(row: ImageRow, found: Mapping[str, Any]) -> dict[str, Any]:
-                return caption_row(row, found, out, made)
+        def line(row: ImageRow, found: Mapping[str, Any]) -> dict[str, Any]:
+            return caption_row(row, found, out, made)
 
-            if isinstance(captioner, ServerCaptioner):
-                written, skipped = asyncio.run(
-                    append_rows(
-                        left,
-                        out,
-                        lambda row: captioner.caption(row, max_pixels),
-                        line,
-                        name="caption",
-                        width=captioner.width,
-                        on_row=on_caption,
-                    )
+        to_do = itertools.chain([first], rows)
+        if isinstance(captioner, ServerCaptioner):
+            written, skipped = asyncio.run(
+                append_rows(
+                    to_do,
+                    out,
+                    lambda row: captioner.caption(row, max_pixels),
+                    line,
+                    name="caption",
+                    width=captioner.width,
+                    on_row=on_caption,
                 )
-            else:
-                batches = _readable_batches(left, batch_size, max_pixels, skipped, on_caption)
-                with out.open("a", encoding="utf-8") as file:
-                    for batch in batches:
-                        captions = captioner([images for _, images in batch])
-                        for (row, _), caption in zip(batch, captions, strict=True):
-                            found = line(row, {"caption": caption})
-                            file.write(json_line(found))
-                            written += 1
-                            if on_caption is not None:
-                                on_caption()
-                        file.flush()
-    return CaptionRun(out, written, len(rows) - len(left), skipped)
+            )
+        else:
+            written, skipped = 0, []
+            batches = _readable_batches(to_do, batch_size, max_pixels, skipped, on_caption)
+            with out.open("a", encoding="utf-8") as file:
+                for batch in batches:
+                    captions = captioner([images for _, images in batch])
+                    for (row, _), caption in zip(batch, captions, strict=True):
+                        file.write(json_line(line(row, {"caption": caption})))
+                        written += 1
+                        if on_caption is not None:
+                            on_caption()
+                    file.flush()
+    return CaptionRun(out, written, left.kept, [*left.problems, *skipped])
 
 
-def captions_left(out: Path, rows: Sequence[ImageRow]) -> list[ImageRow]:
-    """The rows that have no caption in `out` yet."""
-    if not out.is_file():
-        return list(rows)
-    cut_half_row(out)
-    done = {row.get("id") for _, row in read_jsonl(out)}
-    return [row for row in rows if row.id not in done]
+def _most_images(images: Images, engine: Engine) -> int:
+    if images.most is None and engine == "vllm":
+        raise ValueError(
+            "Rows of a stream may have any number of images, and vLLM wants to know the largest. "
+            "Serve the model with `vllm serve --limit-mm-per-prompt` and pass --api-base."
+        )
+    return images.most or 1
 
 
 def _captioner(
@@ -264,7 +280,7 @@ def _started(
 
 
 def _readable_batches(
-    rows: Sequence[ImageRow],
+    rows: Iterable[ImageRow],
     batch_size: int,
     max_pixels: int,
     skipped: list[str],

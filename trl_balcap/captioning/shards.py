@@ -1,36 +1,40 @@
 """Captions made in shards on several machines, and merged into one file."""
 
-import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from trl_balcap.captioning.listing import ImageRow
+from trl_balcap.captioning.listing import Images
 from trl_balcap.data.folders import written_path
-from trl_balcap.data.rows import BadRowsError, read_jsonl, read_text
+from trl_balcap.data.ids import IdTable
+from trl_balcap.data.row_file import RowFile
+from trl_balcap.data.rows import BadRowsError, json_line, read_text
 
-__all__ = ["Merged", "begin_shard", "merge_shards", "shard_place"]
+__all__ = ["Merged", "begin_shard", "merge_shards", "noted_ids", "shard_place"]
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
 class _Shard:
     """
-    The expected content of a shard, stored in a file next to its captions.
+    What a shard is of, stored in a file next to its rows.
 
     Args:
         number, of (`int`): Its number, starting at 1, and the number of shards.
-        listed (`str`): Digest of the ids of all images, not only of this shard's.
-        ids (`list[str]`): Ids of its images, in order.
-        made (`dict`): How the captions are made.
+        listed (`str`): Digest of all ids, or of the dataset's files, not only of this shard's.
+        by_files (`bool`): Whether it has consecutive rows, else every N-th.
+        made (`dict`): How its rows are made.
     """
 
     number: int
     of: int
     listed: str
-    ids: list[str]
+    by_files: bool
     made: dict[str, Any]
 
 
@@ -75,22 +79,24 @@ def shard_place(shard: str) -> tuple[int, int]:
     return number, of
 
 
-def begin_shard(
-    out: Path, rows: Sequence[ImageRow], shard: str, made: Mapping[str, Any]
-) -> list[ImageRow]:
+def begin_shard(out: Path, images: Images, shard: str, made: Mapping[str, Any]) -> tuple[int, int]:
     """
-    The rows of a shard: of N shards, the I-th has every N-th row, starting at the I-th. Also writes
-    a note next to `out` that lists them, for [`merge_shards`].
+    Write a note next to `out` about the shard it has, for [`merge_shards`]. Of N shards of a list,
+    the I-th has every N-th row, starting at the I-th; of a dataset with at least N files, each has
+    consecutive files.
+
+    Returns:
+        `tuple[int, int]`: I and N.
 
     Raises:
         `ValueError`: if there is no such shard, or `out` has another shard, list or settings.
     """
     number, of = shard_place(shard)
-    if of > len(rows):
-        raise ValueError(f"{len(rows)} images cannot make {of} shards: use {len(rows)} or fewer.")
-    mine = list(rows[number - 1 :: of])
-    listed = _digest([row.id for row in rows])
-    begun = _Shard(number, of, listed, [row.id for row in mine], dict(made))
+    if images.total is not None and of > images.total:
+        raise ValueError(
+            f"{images.total} images cannot make {of} shards: use {images.total} or fewer."
+        )
+    begun = _Shard(number, of, images.listed, images.by_files(of), dict(made))
     note = _note(out)
     if note.is_file():
         if _read_note(out) != begun:
@@ -99,13 +105,23 @@ def begin_shard(
                 "Choose another --out, or remove both files."
             )
     elif out.is_file() and out.stat().st_size:
-        raise ValueError(f"{out} has captions of no shard. Choose another --out, or remove it.")
+        raise ValueError(f"{out} has rows of no shard. Choose another --out, or remove it.")
     else:
         note.parent.mkdir(parents=True, exist_ok=True)
         temporary = note.with_name(note.name + ".part")
         temporary.write_text(json.dumps(asdict(begun), ensure_ascii=False), encoding="utf-8")
         temporary.replace(note)
-    return mine
+    return number, of
+
+
+def noted_ids(out: Path, rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, Row]]:
+    """The rows of a shard. When all were read, their ids are in a second note next to `out`."""
+    temporary = _ids(out).with_name(_ids(out).name + ".part")
+    with temporary.open("w", encoding="utf-8") as file:
+        for identity, make in rows:
+            file.write(json.dumps(identity) + "\n")
+            yield identity, make
+    temporary.replace(_ids(out))
 
 
 def merge_shards(
@@ -136,14 +152,18 @@ def merge_shards(
 
     ```python
     >>> import tempfile
+    >>> from trl_balcap.captioning.listing import ImageRow
+    >>> from trl_balcap.data.rows import json_line, read_jsonl
     >>> folder = Path(tempfile.mkdtemp())
     >>> rows = [ImageRow(name, folder / name) for name in ("a.png", "b.png", "c.png")]
+    >>> images = Images.of(lambda: rows)
     >>> files = [folder / "1.jsonl", folder / "2.jsonl"]
     >>> for number, file in enumerate(files, start=1):
     ...     with file.open("w") as shard:
-    ...         for row in begin_shard(file, rows, f"{number}/2", {"model": "m"}):
-    ...             line = {"id": row.id, "image": row.id, "caption": "A cup.", "model": "m"}
-    ...             print(json.dumps(line), file=shard)
+    ...         dealt = images.read(*begin_shard(file, images, f"{number}/2", {"model": "m"}))
+    ...         for name, _ in noted_ids(file, dealt):
+    ...             row = {"id": name, "image": name, "caption": "A cup.", "model": "m"}
+    ...             _ = shard.write(json_line(row))
     >>> merged = merge_shards(files, folder / "all.jsonl")
     >>> [row["id"] for _, row in read_jsonl(merged.out)]
     ['a.png', 'b.png', 'c.png']
@@ -155,45 +175,103 @@ def merge_shards(
         raise ValueError(f"{out} already exists. Choose another --out, or remove it.")
     notes = {path: _read_note(path) for path in paths}
     _check_notes(notes)
-    found: dict[str, dict[str, Any]] = {}
-    problems = []
-    for path, note in notes.items():
-        mine = set(note.ids)
-        for number, row in read_jsonl(path) if path.is_file() else ():
-            where, identity = f"{path}:{number}", row.get("id")
-            different = [name for name, value in note.made.items() if row.get(name) != value]
-            if identity not in mine:
-                problems.append(f"{where}: {identity!r} is no image of shard {_name(note)}.")
-            elif identity in found:
+    parts = [
+        _Part(path, note, RowFile(path) if path.is_file() else ())
+        for path, note in sorted(notes.items(), key=lambda item: item[1].number)
+    ]
+    problems: list[str] = []
+    shard_of = _shards_of_ids(parts, problems)
+    place_of = IdTable()
+    for k, part in enumerate(parts):
+        for place, row in enumerate(part.rows):
+            where, identity = f"{part.path}:{place + 1}", row.get("id")
+            made = part.note.made
+            different = [name for name, value in made.items() if row.get(name) != value]
+            if not isinstance(identity, str) or shard_of.get(identity) != k:
+                problems.append(f"{where}: {identity!r} is no image of shard {part.name}.")
+            elif identity in place_of:
                 problems.append(f"{where}: {identity!r} is there twice.")
             elif different:
                 problems.append(f"{where}: made with another {', '.join(different)}.")
             else:
-                found[identity] = _moved(row, path, out)
-    missing = [
-        (identity, f"{path}: no caption of {identity!r} (shard {_name(note)}).")
-        for path, note in notes.items()
-        for identity in note.ids
-        if identity not in found
-    ]
-    if not allow_missing:
-        problems += [problem for _, problem in missing]
+                place_of[identity] = place
+    missing: list[str] = []
+    for k, identity in _in_order(parts):
+        if identity not in place_of:
+            missing.append(identity)
+            if not allow_missing:
+                problems.append(
+                    f"{parts[k].path}: no caption of {identity!r} (shard {parts[k].name})."
+                )
     if problems:
         raise BadRowsError(
             problems,
             rule="The shards cannot be merged:",
-            way_out="Run those shards again, which captions what is missing, or pass "
-            "--allow-missing for images that cannot be captioned.",
+            way_out="Run those shards again, which makes what is missing, or pass --allow-missing "
+            "for images that cannot be captioned or scored.",
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(out.name + ".part")
-    order = _interleaved([note.ids for note in sorted(notes.values(), key=lambda n: n.number)])
+    written = 0
     with temporary.open("w", encoding="utf-8") as file:
-        for identity in order:
-            if identity in found:
-                file.write(json.dumps(found[identity], ensure_ascii=False) + "\n")
+        for k, identity in _in_order(parts):
+            place = place_of.get(identity)
+            if place is not None:
+                file.write(json_line(_moved(parts[k].rows[place], parts[k].path, out)))
+                written += 1
     temporary.replace(out)
-    return Merged(out, len(found), [identity for identity, _ in missing])
+    return Merged(out, written, missing)
+
+
+class _Part(NamedTuple):
+    """A shard to merge: its file, its note and its rows."""
+
+    path: Path
+    note: _Shard
+    rows: Sequence[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return _name(self.note)
+
+    def ids(self) -> Iterator[str]:
+        with _ids(self.path).open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+
+def _shards_of_ids(parts: Sequence[_Part], problems: list[str]) -> IdTable:
+    """The shard that each id is of."""
+    for part in parts:
+        if not _ids(part.path).is_file():
+            raise ValueError(
+                f"{part.path} (shard {part.name}) was stopped before all of its images were read. "
+                "Run it again."
+            )
+    found = IdTable()
+    for k, part in enumerate(parts):
+        for identity in part.ids():
+            other = found.get(identity)
+            if other is None:
+                found[identity] = k
+            else:
+                problems.append(
+                    f"{part.path}: the id {identity!r} is also in shard {parts[other].name}. Give "
+                    "each row of the dataset its own."
+                )
+    return found
+
+
+def _in_order(parts: Sequence[_Part]) -> Iterator[tuple[int, str]]:
+    """Shard and id of each row, in the order of the list that [`begin_shard`] dealt out."""
+    if parts[0].note.by_files:
+        for k, part in enumerate(parts):
+            for identity in part.ids():
+                yield k, identity
+        return
+    for dealt in zip_longest(*(part.ids() for part in parts)):
+        for k, identity in enumerate(dealt):
+            if identity is not None:
+                yield k, identity
 
 
 def _check_notes(notes: Mapping[Path, _Shard]) -> None:
@@ -203,7 +281,7 @@ def _check_notes(notes: Mapping[Path, _Shard]) -> None:
     first_path, first = next(iter(notes.items()))
     by_number: dict[int, Path] = {}
     for path, note in notes.items():
-        if (note.of, note.listed) != (first.of, first.listed):
+        if (note.of, note.listed, note.by_files) != (first.of, first.listed, first.by_files):
             raise ValueError(
                 f"{path} (shard {_name(note)}) and {first_path} (shard {_name(first)}) are not "
                 "shards of the same list of images."
@@ -222,13 +300,10 @@ def _check_notes(notes: Mapping[Path, _Shard]) -> None:
         raise ValueError(f"Shards are missing: {', '.join(absent)}. Pass the files of all.")
 
 
-def _interleaved(parts: Sequence[Sequence[str]]) -> list[str]:
-    """The complete list of ids, from the parts that [`begin_shard`] dealt out in turn."""
-    return [part[place] for place in range(len(parts[0])) for part in parts if place < len(part)]
-
-
 def _moved(row: Mapping[str, Any], source: Path, out: Path) -> dict[str, Any]:
-    """The row with image paths that are valid in `out`."""
+    """The row with image paths that are valid in `out`. Those of scored rows are not relative."""
+    if "metric" in row:
+        return dict(row)
 
     def path(written: str) -> str:
         return written_path(source.parent / written, out)
@@ -247,6 +322,10 @@ def _note(out: Path) -> Path:
     return out.with_name(out.name + ".shard.json")
 
 
+def _ids(out: Path) -> Path:
+    return out.with_name(out.name + ".shard.ids")
+
+
 def _read_note(out: Path) -> _Shard:
     note = _note(out)
     if not note.is_file():
@@ -258,7 +337,3 @@ def _read_note(out: Path) -> _Shard:
         return _Shard(**json.loads(read_text(note)))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{note} is damaged ({error}). Run its shard again.") from error
-
-
-def _digest(ids: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()

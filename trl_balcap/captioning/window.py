@@ -1,26 +1,63 @@
 """Processes images in a sliding window, and appends each result to a file when it is ready."""
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from trl_balcap.captioning.listing import ImageRow
 from trl_balcap.data.images import ImageError, image_problem, open_image
-from trl_balcap.data.rows import cut_half_row, json_line, read_jsonl
+from trl_balcap.data.rows import json_line
 from trl_balcap.judge import JudgeError
 
-__all__ = ["WINDOW", "append_rows", "done_ids", "opened"]
+__all__ = ["WINDOW", "append_rows", "in_window", "opened"]
 
 WINDOW = 512
 """Maximum number of images at a time, so that we never hold a hundred thousand in memory."""
 
+Item = TypeVar("Item")
+_NONE: Any = object()
+
+
+async def in_window(
+    items: Iterable[Item], work: Callable[[Item], Awaitable[bool]], width: int = WINDOW
+) -> None:
+    """
+    Work on items, `width` at a time: when one is done, the next one starts. They are read in a
+    thread, and only as they are needed.
+
+    Args:
+        items (`Iterable`):
+            The items.
+        work (`Callable`):
+            Awaited for each item; returns `False` to start no more.
+        width (`int`, *optional*, defaults to `512`):
+            Items at a time.
+    """
+    left = iter(items)
+    reading = asyncio.Lock()
+    goes_on = True
+
+    async def hand() -> None:
+        nonlocal goes_on
+        while goes_on:
+            async with reading:
+                item = await asyncio.to_thread(next, left, _NONE) if goes_on else _NONE
+            if item is _NONE or not await work(item):
+                goes_on = False
+
+    hands = [asyncio.ensure_future(hand()) for _ in range(width)]
+    try:
+        await asyncio.gather(*hands)
+    finally:
+        for one in hands:  # after an error, none may go on
+            one.cancel()
+
 
 async def append_rows(
-    rows: Sequence[ImageRow],
+    rows: Iterable[ImageRow],
     out: Path,
     make: Callable[[ImageRow], Awaitable[Mapping[str, Any] | str]],
     line: Callable[[ImageRow, Mapping[str, Any]], Mapping[str, Any]],
@@ -30,11 +67,11 @@ async def append_rows(
     on_row: Callable[[], None] | None = None,
 ) -> tuple[int, list[str]]:
     """
-    Make new columns for each image, and append them as soon as they are done. When an image is
-    done, the next one starts, so no image waits for the slowest of a batch.
+    Make new columns for each image, and append them as soon as they are done. No image waits for
+    the slowest of a batch, see [`in_window`].
 
     Args:
-        rows (`Sequence[ImageRow]`):
+        rows (`Iterable[ImageRow]`):
             The images.
         out (`Path`):
             Output file.
@@ -56,11 +93,10 @@ async def append_rows(
     skipped: list[str] = []
     spent: list[JudgeError] = []
     written = 0
-    left = iter(rows)
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("a", encoding="utf-8") as file:
 
-        async def one(row: ImageRow) -> None:
+        async def one(row: ImageRow) -> bool:
             nonlocal written
             found: Mapping[str, Any] | str
             try:
@@ -68,7 +104,7 @@ async def append_rows(
             except JudgeError as error:
                 if error.reason == "over_budget":
                     spent.append(error)
-                    return
+                    return False
                 found = f"no {name}: {error}"
             if isinstance(found, str):
                 skipped.append(f"{row.path}: {found}")
@@ -78,71 +114,12 @@ async def append_rows(
                 written += 1
             if on_row is not None:
                 on_row()
+            return True
 
-        async def hand() -> None:
-            for row in left:
-                if spent:
-                    return
-                await one(row)
-
-        hands = [asyncio.ensure_future(hand()) for _ in range(min(width, len(rows)))]
-        try:
-            await asyncio.gather(*hands)
-        finally:
-            for one_hand in hands:  # no worker may write to a closed file
-                one_hand.cancel()
+        await in_window(rows, one, width)
     if spent:
         skipped.append(f"{spent[0].message} Rerun to continue from here.")
     return written, skipped
-
-
-def done_ids(
-    out: Path,
-    rows: Sequence[ImageRow],
-    made: Mapping[str, Any],
-    made_before: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-    *,
-    verb: str = "made",
-) -> set[str]:
-    """
-    Ids that are already done in `out`. A partial row left by a killed run is cut off.
-
-    Args:
-        out (`Path`):
-            Output file, which may not exist yet.
-        rows (`Sequence[ImageRow]`):
-            The images of this run.
-        made (`Mapping[str, Any]`):
-            This run's settings.
-        made_before (`Callable`):
-            Returns the settings in a row of `out`.
-        verb (`str`, *optional*, defaults to `"made"`):
-            What was done to the rows, for messages.
-
-    Raises:
-        `ValueError`: if a row was made with other settings, or from another image of the same id.
-    """
-    if not out.is_file():
-        return set()
-    cut_half_row(out)
-    paths = {row.id: os.path.realpath(row.path) for row in rows}
-    done = set()
-    for number, row in read_jsonl(out):
-        before = made_before(row)
-        for name, value in made.items():
-            if before.get(name) != value:
-                raise ValueError(
-                    f"{out}:{number} was {verb} with {name} {before.get(name)!r}, but this run has "
-                    f"{value!r}. Choose another --out, or remove that file."
-                )
-        there = os.path.realpath(out.parent / row["image"])
-        if paths.get(row["id"], there) != there:
-            raise ValueError(
-                f"{out}:{number} was {verb} from {there}, but {row['id']!r} is now another image. "
-                "Choose another --out, or remove that file."
-            )
-        done.add(row["id"])
-    return done
 
 
 async def opened(row: ImageRow, max_pixels: int) -> list[Image.Image] | str:

@@ -8,7 +8,7 @@ from trl_balcap.commands.placing import add_placement_flags, placement_from
 from trl_balcap.commands.showing import make_console, make_progress, say
 
 if TYPE_CHECKING:
-    from trl_balcap.captioning.listing import ImageRow
+    from trl_balcap.captioning.listing import ImageRow, Images
 
 __all__ = ["add_parser", "run"]
 
@@ -33,7 +33,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "images",
         help='folder, JSONL with "image", one image, a dataset with the images inside (saved, in '
-        "Parquet, or on the Hub), or the name of a benchmark that has one: captionqa",
+        "Parquet, in WebDataset shards, or on the Hub; read as a stream), or the name of a "
+        "benchmark that has one: captionqa",
     )
     parser.add_argument("--out", type=Path, required=True, help="output JSONL file")
     parser.add_argument("--image-folder", help="folder that listed image paths are relative to")
@@ -73,7 +74,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--shard",
         metavar="I/N",
-        help="caption only every N-th image from the I-th on; `trl-balcap merge` joins the files",
+        help="caption only the I-th of N parts: every N-th image, or a dataset's I-th files; "
+        "`trl-balcap merge` joins them",
     )
     parser.add_argument(
         "--max-pixels",
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     Caption the images.
 
     Returns:
-        `int`: 0, or 1 if no image has a caption.
+        `int`: 0, or 1 if no image has a caption; a shard may have no image.
 
     Raises:
         `ValueError`: if there is nothing to caption, or the arguments contradict each other.
@@ -125,12 +127,14 @@ def run(args: argparse.Namespace) -> int:
         f"{done.out}: {done.written} captions written, {done.kept} already there, "
         f"{len(done.skipped)} images skipped.",
     )
-    return 0 if done.written + done.kept else 1
+    return 0 if done.written + done.kept or not done.skipped else 1
 
 
-def _rows_and_settings(args: argparse.Namespace) -> "tuple[list[ImageRow], dict[str, Any]]":
+def _rows_and_settings(
+    args: argparse.Namespace,
+) -> "tuple[Images | list[ImageRow], dict[str, Any]]":
     """The images, and what a suite says of captioning them where no flag says otherwise."""
-    from trl_balcap.captioning.listing import list_images
+    from trl_balcap.captioning.listing import open_images
 
     wanted = {
         "prompt": args.prompt,
@@ -142,7 +146,7 @@ def _rows_and_settings(args: argparse.Namespace) -> "tuple[list[ImageRow], dict[
     store = args.out.with_name(f"{args.out.stem}-images")
     suite = args.suite or (args.images if args.images in SUITES else None)
     if suite is None:
-        rows = list_images(
+        rows = open_images(
             args.images,
             image_folder=args.image_folder,
             split=args.split or "train",

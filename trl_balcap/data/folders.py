@@ -1,6 +1,7 @@
 """The lists, images and captions in a folder, and the paths that files use for them."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from trl_balcap.data.images import IMAGE_SUFFIXES
@@ -43,9 +44,15 @@ def _is_same(file: Path, other: Path) -> bool:
     return other.exists() and file.samefile(other)
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Files below a folder with image extensions, sorted by path."""
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+def image_files(folder: Path) -> Iterator[Path]:
+    """Files below a folder with image extensions, sorted by path, one folder at a time."""
+    with os.scandir(folder) as entries:
+        names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    for name, is_folder in names:
+        if is_folder:
+            yield from image_files(folder / name)
+        elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+            yield folder / name
 
 
 def sidecar_text(image: Path) -> str | None:

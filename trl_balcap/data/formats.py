@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from trl_balcap.data.opened import stored
@@ -9,11 +10,13 @@ from trl_balcap.data.opened import stored
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["coco_rows", "known_dataset", "known_row"]
+__all__ = ["SHARD_IMAGES", "coco_rows", "known_dataset", "known_row"]
 
 _TALKS = ("conversations", "messages")  # LLaVA, ShareGPT4V and ALLaVA; OpenAI and TRL
 _QUESTIONS = "reward_model"  # CapRL-QA-75K
-_SHARD_IMAGES = ("jpg", "jpeg", "png", "webp")  # members of a WebDataset sample
+SHARD_IMAGES = ("jpg", "jpeg", "png", "webp")
+"""Members of a WebDataset sample that are its image."""
+
 _MARK = re.compile(r"\s*<image>\s*")
 _LETTER = re.compile(r"^([A-Z])[).:]\s*")
 
@@ -25,7 +28,9 @@ def known_row(row: Mapping[str, Any]) -> dict[str, Any]:
     - `conversations` of `{"from": "human" | "gpt", "value": ...}` (LLaVA, ShareGPT4V, ALLaVA) and
       `messages` of `{"role": "user" | "assistant", "content": ...}`: the first of each;
     - `reward_model` with `ground_truth` (CapRL-QA-75K): `questions` of `question`, `choices` and
-      `answer`, the choices without their letters and the answer as one of them.
+      `answer`, the choices without their letters and the answer as one of them;
+    - a WebDataset sample: its `json` as columns, its `txt` as the reference, its image, and as id
+      the shard's name and the key, such as "00000/000000012".
 
     Example:
 
@@ -37,6 +42,8 @@ def known_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
     ```
     """
+    if "__key__" in row:
+        row = _sample(row)
     known = {name: value for name, value in row.items() if name not in (*_TALKS, _QUESTIONS)}
     talk = next((row[name] for name in _TALKS if isinstance(row.get(name), list)), None)
     if talk is not None:
@@ -49,11 +56,22 @@ def known_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
+def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A WebDataset sample as a row."""
+    said = row.get("json")
+    known = dict(said) if isinstance(said, Mapping) else {}
+    if row.get("txt") is not None:
+        known["reference"] = row["txt"]
+    if known.get("id") is None:
+        known["id"] = f"{PurePosixPath(row['__url__']).stem}/{row['__key__']}"
+    return known | {"image": next((row[n] for n in SHARD_IMAGES if row.get(n) is not None), None)}
+
+
 def known_dataset(dataset: "Dataset") -> "Dataset":
     """Convert a dataset of such rows, or of WebDataset samples (`jpg` and `txt`)."""
     columns = dataset.column_names
     if "__key__" in columns:
-        image = next((name for name in _SHARD_IMAGES if name in columns), None)
+        image = next((name for name in SHARD_IMAGES if name in columns), None)
         renamed = {"txt": "reference", **({image: "image"} if image else {})}
         dataset = dataset.rename_columns({k: v for k, v in renamed.items() if k in columns})
         return dataset.remove_columns([name for name in ("__url__",) if name in columns])

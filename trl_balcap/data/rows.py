@@ -7,8 +7,9 @@ guessed. One error lists the problems of all rows.
 
 import codecs
 import csv
-import io
+import itertools
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,15 +20,19 @@ from filelock import FileLock, Timeout
 
 from trl_balcap.data.formats import coco_rows, known_row
 
+logger = logging.getLogger(__name__)
+
 __all__ = [
     "TABLE_SUFFIXES",
     "BadRowsError",
     "cut_half_row",
     "json_line",
+    "jsonl_rows",
     "only_writer",
     "read_jsonl",
     "read_table",
     "read_text",
+    "table_rows",
 ]
 
 TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
@@ -43,6 +48,7 @@ _MARKS = (
 )
 
 _SHOWN = 50
+_TAIL = 65_536  # bytes read at once in search of the last whole row
 
 
 class BadRowsError(ValueError):
@@ -102,6 +108,16 @@ def read_table(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
         [`BadRowsError`]: if rows cannot be read; lists all of them.
         `ValueError`: if it is another kind of file.
     """
+    return list(table_rows(path))
+
+
+def table_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """
+    The rows of [`read_table`], one at a time: only a `.json` file is read whole.
+
+    Raises:
+        [`BadRowsError`]: after the last row, if rows cannot be read.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"File not found: {path}.")
@@ -109,31 +125,33 @@ def read_table(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     if suffix not in TABLE_SUFFIXES:
         raise ValueError(f"{path} is not a supported file: use {', '.join(TABLE_SUFFIXES)}.")
     if suffix in (".csv", ".tsv"):
-        return _csv_rows(path, "\t" if suffix == ".tsv" else ",")
-    if suffix == ".json":
-        return _json_rows(path)
-    return [(f"{path}:{number}", known_row(row)) for number, row in read_jsonl(path)]
+        yield from _csv_rows(path, "\t" if suffix == ".tsv" else ",")
+    elif suffix == ".json":
+        yield from _json_rows(path)
+    else:
+        for number, row in jsonl_rows(path):
+            yield f"{path}:{number}", known_row(row)
 
 
-def _csv_rows(path: Path, delimiter: str) -> list[tuple[str, dict[str, Any]]]:
-    text = read_text(path)
-    header = text.partition("\n")[0]
+def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    lines = _lines(path, newline="")
+    header = next(lines, "")
     if delimiter == "," and "," not in header and ";" in header:
         delimiter = ";"  # from spreadsheets in locales with decimal commas
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows, problems = [], []
+    lines = itertools.chain([header], lines)
+    reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
+    problems = []
     try:
         for row in reader:
             where = f"{path}:{reader.line_num}"
             if None in row:
                 problems.append(f"{where}: more cells than columns in the header.")
             else:
-                rows.append((where, dict(row)))
+                yield where, dict(row)
     except csv.Error as error:
         problems.append(f"{path}:{reader.line_num}: not CSV ({error}).")
     if problems:
         raise BadRowsError(problems)
-    return rows
 
 
 def _json_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -195,9 +213,19 @@ def read_jsonl(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
 
     ```
     """
-    rows, problems = [], []
+    return list(jsonl_rows(path))
+
+
+def jsonl_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """
+    The rows of [`read_jsonl`], one at a time, so that a file may be larger than memory.
+
+    Raises:
+        [`BadRowsError`]: after the last row, if lines are not JSON objects.
+    """
+    problems = []
     # Not splitlines(): a caption may contain U+2028, which does not end a line of JSON.
-    for number, line in enumerate(io.StringIO(read_text(path), newline=None), start=1):
+    for number, line in enumerate(_lines(Path(path), newline=None), start=1):
         if not line.strip():
             continue
         try:
@@ -211,10 +239,36 @@ def read_jsonl(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
                 f"{path}:{number}: a row must be a JSON object, not {type(row).__name__}."
             )
             continue
-        rows.append((number, row))
+        yield number, row
     if problems:
         raise BadRowsError(problems)
-    return rows
+
+
+def _lines(path: Path, newline: str | None) -> Iterator[str]:
+    """Lines of a text file. [`read_text`] says what is wrong with it."""
+    _check_file(path)
+    with path.open("rb") as file:
+        encoding = _encoding(file.read(4))
+    try:
+        with path.open(encoding=encoding, newline=newline) as file:
+            for line in file:
+                if "\0" in line:
+                    read_text(path)
+                yield line
+    except UnicodeDecodeError:
+        read_text(path)
+        raise
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"File not found: {path}.")
+    if not path.is_file():
+        raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}.")
+
+
+def _encoding(content: bytes) -> str:
+    return next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
 
 
 def read_text(path: str | Path) -> str:
@@ -243,12 +297,9 @@ def read_text(path: str | Path) -> str:
     ```
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"File not found: {path}.")
-    if not path.is_file():
-        raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}.")
+    _check_file(path)
     content = path.read_bytes()
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    encoding = _encoding(content)
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -289,9 +340,18 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 def cut_half_row(path: Path) -> None:
     """Cut off a partial row left by a killed run, so that it can be resumed."""
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
+    with path.open("rb+") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - _TAIL)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
 
 
 @contextmanager
@@ -307,6 +367,8 @@ def only_writer(out: Path) -> Iterator[None]:
     lock = FileLock(out.with_name(f".{out.name}.lock"))
     try:
         lock.acquire(timeout=0)
+    except NotImplementedError:
+        logger.warning("%s is on a file system without locks: let no other run write there.", out)
     except Timeout as error:
         raise ValueError(
             f"Another run is writing to {out}. Wait for it, or choose another --out."

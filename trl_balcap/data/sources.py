@@ -19,13 +19,13 @@ from trl_balcap.data.images import IMAGE_SUFFIXES
 from trl_balcap.data.opened import stored
 from trl_balcap.data.rows import TABLE_SUFFIXES, BadRowsError, read_table
 from trl_balcap.data.scored import image_path, row_image
+from trl_balcap.data.stored import BUILDERS
 
 __all__ = ["Rows", "read_source"]
 
 logger = logging.getLogger(__name__)
 
-_BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}  # of `datasets`
-_KNOWN_SUFFIXES = (*TABLE_SUFFIXES, *_BUILDERS, *IMAGE_SUFFIXES, ".txt", ".zip")
+_KNOWN_SUFFIXES = (*TABLE_SUFFIXES, *BUILDERS, *IMAGE_SUFFIXES, ".txt", ".zip")
 
 
 class Rows:
@@ -130,11 +130,11 @@ class _Reader:
         suffix = file.suffix.lower()
         if suffix in TABLE_SUFFIXES:
             return self.table(file)
-        builder = _BUILDERS.get(suffix)
+        builder = BUILDERS.get(suffix)
         if builder is None:
             raise ValueError(
                 f"{file} is not a supported file: use {', '.join(TABLE_SUFFIXES)}, "
-                f"{', '.join(_BUILDERS)}, or a folder of images."
+                f"{', '.join(BUILDERS)}, or a folder of images."
             )
         return self.built(builder, [file], str(file), file.parent)
 
@@ -244,7 +244,7 @@ class _Reader:
         return dataset, rows
 
     def sidecars(self, folder: Path) -> tuple[datasets.Dataset, Rows]:
-        images = image_files(folder)
+        images = list(image_files(folder))
         if not images:
             raise ValueError(
                 f"{folder} contains no captions: it needs a metadata.jsonl or captions.jsonl, or "

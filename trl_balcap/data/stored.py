@@ -1,5 +1,7 @@
 """Datasets that contain their images: reads the rows, and writes the images to disk."""
 
+import contextlib
+import hashlib
 import io
 import re
 from collections.abc import Iterator, Mapping
@@ -8,27 +10,49 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, UnidentifiedImageError
 
-from trl_balcap.data.opened import stored
+from trl_balcap.data.folders import image_files
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["is_dataset", "load_rows", "stored_images"]
+__all__ = [
+    "BUILDERS",
+    "finding",
+    "is_dataset",
+    "is_saved",
+    "load_rows",
+    "written_images",
+]
 
 _OF_DATASETS = ("dataset_info.json", "dataset_dict.json")
+BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
+"""Builder of `datasets` for a file, by its extension."""
+_LONGEST = 80  # characters of an id's part in a file name
 
 
 def is_dataset(source: str | Path) -> bool:
-    """Whether a source is a dataset (saved, in Parquet, or on the Hub), not a folder of images."""
+    """
+    Whether a source is a dataset (saved, in Parquet, in WebDataset shards, or on the Hub), not a
+    folder of images. `*` stands for several Parquet files or shards.
+    """
     path = Path(source)
     if path.is_dir():
-        saved = any((path / name).is_file() for name in _OF_DATASETS)
-        return saved or any(path.rglob("*.parquet"))
+        # A folder of images may have an archive beside them.
+        return (
+            is_saved(path)
+            or any(path.rglob("*.parquet"))
+            or (any(path.rglob("*.tar")) and not any(image_files(path)))
+        )
     name = str(source)
     if path.suffix or path.exists():
-        return path.suffix == ".parquet"
+        return path.suffix in BUILDERS
     is_path = name.startswith((".", "/", "~")) or Path(name.partition("/")[0]).is_dir()
     return name.count("/") == 1 and not is_path
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a folder was written by `Dataset.save_to_disk`."""
+    return any((path / name).is_file() for name in _OF_DATASETS)
 
 
 def load_rows(source: str | Path, split: str) -> "Dataset":
@@ -50,7 +74,7 @@ def load_rows(source: str | Path, split: str) -> "Dataset":
     import datasets  # takes a second, and image files do not need it
 
     path = Path(source)
-    if path.is_dir() and any((path / name).is_file() for name in _OF_DATASETS):
+    if path.is_dir() and is_saved(path):
         loaded = datasets.load_from_disk(str(path))
         if isinstance(loaded, datasets.Dataset):
             if split in ("all", "train") or "domain" not in loaded.column_names:
@@ -61,65 +85,71 @@ def load_rows(source: str | Path, split: str) -> "Dataset":
             have = ", ".join(map(str, loaded))
             raise ValueError(f"{path} has no split {split!r}, only {have}.")
         return loaded[split]
-    try:
-        if path.suffix == ".parquet":
-            dataset = datasets.load_dataset("parquet", data_files=str(path), split="train")
+    with finding(source, split):
+        if path.suffix in BUILDERS:
+            dataset = datasets.load_dataset(
+                BUILDERS[path.suffix], data_files=str(path), split="train"
+            )
         else:
             dataset = datasets.load_dataset(str(source), split=split)
+    assert isinstance(dataset, datasets.Dataset)
+    return dataset
+
+
+@contextlib.contextmanager
+def finding(source: str | Path, split: str) -> Iterator[None]:
+    """Say in one line that a dataset, or its split, cannot be found."""
+    try:
+        yield
     except (OSError, ValueError) as error:  # no such dataset, no network, no such split
         said = str(error).strip().partition("\n")[0]
         raise FileNotFoundError(
             f"There is no dataset {source} here, and the Hub gave none (split {split!r}): {said}"
         ) from error
-    assert isinstance(dataset, datasets.Dataset)
-    return dataset
 
 
-def stored_images(dataset: "Dataset", folder: str | Path) -> Iterator[list[Path]]:
+def written_images(images: Any, folder: Path, identity: str) -> list[Path]:
     """
-    Write the images of a dataset's rows to files, with the exact bytes stored, and yield the files
-    of each row. An existing file of the same size is kept.
+    Write the images stored in a row to files named after the row's id, and return the files. A
+    slash in the id makes a folder.
 
     Args:
-        dataset (`datasets.Dataset`):
-            Rows with "image" or "images", and an "id", used to name the files.
-        folder (`str` or `Path`):
+        images (`Mapping`, `str`, a list of them, or `None`):
+            The image or images, as a dataset stores them. Paths are returned unchanged.
+        folder (`Path`):
             Folder for the files.
-
-    Raises:
-        `ValueError`: if there is no image column.
+        identity (`str`):
+            The id.
     """
-    column = next((name for name in ("images", "image") if name in dataset.column_names), None)
-    if column is None:
-        raise ValueError(
-            f"The dataset has no column of images: its columns are "
-            f"{', '.join(dataset.column_names)}."
-        )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    ids = dataset["id"] if "id" in dataset.column_names else range(len(dataset))
-    for name, value in zip(ids, stored(dataset, column), strict=True):
-        images = value.as_py()
-        if column == "image":
-            images = [images]
-        stem = re.sub(r"[^\w.+-]+", "_", str(name))
-        several = len(images or ()) > 1
-        yield [
-            _written(image, folder, f"{stem}-{place}" if several else stem)
-            for place, image in enumerate(images or ())
-        ]
+    several = images if isinstance(images, list) else [images]
+    stem = _file_stem(identity)
+    return [
+        _written(image, folder, f"{stem}-{place}" if len(several) > 1 else stem)
+        for place, image in enumerate(several)
+    ]
+
+
+def _file_stem(identity: str) -> str:
+    """A file name for an id, without suffix. Ids that differ have names that differ."""
+    parts = [re.sub(r"[^\w.+-]+", "_", part)[:_LONGEST] for part in identity.split("/")]
+    parts = [part if part.strip(".") else "_" for part in parts]
+    stem = "/".join(parts)
+    if stem == identity:
+        return stem
+    return f"{stem}-{hashlib.sha256(identity.encode('utf-8', 'replace')).hexdigest()[:12]}"
 
 
 def _written(image: Any, folder: Path, stem: str) -> Path:
     """Write one stored image to a file; the path of an existing file is returned unchanged."""
     if isinstance(image, str):
         return Path(image)
-    content = image.get("bytes") if isinstance(image, Mapping) else None
+    content = image.get("bytes") if isinstance(image, Mapping) else image
     if content is None:
         path = image.get("path") if isinstance(image, Mapping) else None
         return folder / f"{stem}.missing" if path is None else Path(path)  # reported when opened
     file = folder / f"{stem}.{_kind(content)}"
     if not file.is_file() or file.stat().st_size != len(content):
+        file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(file.name + ".part")
         part.write_bytes(content)
         part.replace(file)
