@@ -6,39 +6,26 @@ fixed authors (CapArena). All of it is deterministic: rules over what the captio
 """
 
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import NamedTuple
 
+from benchmarks.reproduction.questions import ATTRIBUTES, qa_score
 from trl_balcap.metrics import corpus_scores
-from trl_balcap.scenes.grammar import (
-    NUMBERS,
-    Claim,
-    CountClaim,
-    Faults,
-    MetaClaim,
-    ThingClaim,
-    describe,
-    faulty_caption,
-)
+from trl_balcap.scenes.claims import Claim, MetaClaim, ThingClaim
+from trl_balcap.scenes.grammar import Faults, faulty_caption, reference
 from trl_balcap.scenes.oracle import Scores, score
 from trl_balcap.scenes.parsing import parse_caption
-from trl_balcap.scenes.world import COLOURS, SHAPES, SIZES, Scene, random_scene
+from trl_balcap.scenes.world import Scene, random_scene
 
 __all__ = [
     "ARENA_AUTHORS",
     "MEASURES",
     "HeldOut",
-    "Question",
     "arena_points",
     "arena_score",
     "held_out",
     "measure",
-    "qa_score",
-    "questions_about",
-    "read_answer",
     "scene_scores",
 ]
 
@@ -61,8 +48,6 @@ MEASURES = (
 )
 """Keys returned by [`measure`], in the order of the tables."""
 
-ATTRIBUTES: dict[str, tuple[str, ...]] = {"colour": tuple(COLOURS), "shape": SHAPES, "size": SIZES}
-
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -72,13 +57,14 @@ class HeldOut:
     reference: str
 
 
-def held_out(n: int) -> list[HeldOut]:
-    """The first `n` scenes of the test set, the same for every arm and seed."""
+def held_out(n: int, world: str = "small") -> list[HeldOut]:
+    """The first `n` scenes of the test set, the same for every arm and seed; `world` is a key of
+    `RICHNESS`."""
     rng = random.Random(HELD_OUT_SEED)
     rows = []
     for _ in range(n):
-        scene = random_scene(rng)
-        rows.append(HeldOut(scene, describe(scene, rng)))
+        scene = random_scene(rng, richness=world)
+        rows.append(HeldOut(scene, reference(scene, rng)))
     return rows
 
 
@@ -143,99 +129,8 @@ def measure(
 
 def _repeated(claims: Sequence[Claim | None]) -> int:
     """Sentences about something that an earlier sentence already covered."""
-    about = [
-        claim.cell
-        if isinstance(claim, ThingClaim)
-        else "count"
-        if isinstance(claim, CountClaim)
-        else claim.text
-        for claim in claims
-        if claim is not None
-    ]
+    about = [claim.about for claim in claims if claim is not None]
     return len(about) - len(set(about))
-
-
-# ---------------------------------------------------------------------------------------------
-# Questions, modelled on CaptionQA
-
-
-class Question(NamedTuple):
-    """A question to answer from a caption: `about` is `"colour"`, `"shape"`, `"size"`, `"count"` or
-    `"there"`."""
-
-    about: str
-    cell: int | None
-    choices: tuple[str, ...]
-    answer: str
-
-
-def questions_about(scene: Scene) -> list[Question]:
-    """
-    Questions about a scene: the colour, shape and size of each thing, whether there is anything at
-    its place and at the same number of empty places, and how many things there are.
-
-    Example:
-
-    ```python
-    >>> from trl_balcap.scenes.world import Scene, Thing
-    >>> scene = Scene((Thing("red", "star", "large", "top", "left"),))
-    >>> [(question.about, question.answer) for question in questions_about(scene)]
-    [('count', 'one'), ('colour', 'red'), ('shape', 'star'), ('size', 'large'), ('there', 'yes'), ('there', 'no')]
-
-    ```
-    """  # noqa: E501
-    count = NUMBERS[len(scene.things)]
-    questions = [Question("count", None, NUMBERS[1:6], count)]
-    for thing in scene.things:
-        for name, choices in ATTRIBUTES.items():
-            questions.append(Question(name, thing.cell, choices, getattr(thing, name)))
-        questions.append(Question("there", thing.cell, ("yes", "no"), "yes"))
-    taken = {thing.cell for thing in scene.things}
-    for cell in [cell for cell in range(9) if cell not in taken][: len(scene.things)]:
-        questions.append(Question("there", cell, ("yes", "no"), "no"))
-    return questions
-
-
-def read_answer(question: Question, claims: Sequence[Claim | None]) -> str | None:
-    """
-    The answer that a caption gives, by exact rules; `None` means "cannot answer".
-
-    The reader believes the most frequent statement about a place, or the first of several equally
-    frequent ones. Yes/no questions always get an answer: what is not mentioned is not there.
-    """
-    if question.about == "count":
-        return next((NUMBERS[c.count] for c in claims if isinstance(c, CountClaim)), None)
-    there = [c for c in claims if isinstance(c, ThingClaim) and c.cell == question.cell]
-    if question.about == "there":
-        return "yes" if there else "no"
-    said = Counter(value for c in there if (value := getattr(c, question.about)) is not None)
-    return said.most_common(1)[0][0] if said else None  # the first mentioned wins ties
-
-
-def qa_score(claims: Sequence[Claim | None], scene: Scene) -> float:
-    """
-    Mean over a scene's questions: 1 for the right answer, 0 for a wrong one, and 1/K + 0.05 for
-    "cannot answer" with K choices, as in CaptionQA.
-
-    Example: of six questions, four cannot be answered (with 6, 4, 2 and, for the count, 5 choices),
-    and one is wrong, because the empty caption implies that the place is empty.
-
-    ```python
-    >>> from trl_balcap.scenes.world import Scene, Thing
-    >>> scene = Scene((Thing("red", "star", "large", "top", "left"),))
-    >>> round(qa_score([], scene), 4) == round((1/6 + 1/4 + 1/2 + 1/5 + 4 * 0.05 + 0 + 1) / 6, 4)
-    True
-
-    ```
-    """
-    points = []
-    for question in questions_about(scene):
-        answer = read_answer(question, claims)
-        if answer is None:
-            points.append(1 / len(question.choices) + 0.05)
-        else:
-            points.append(float(answer == question.answer))
-    return fmean(points)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -270,8 +165,8 @@ def arena_points(caption: str, scene: Scene) -> float:
     How much a reader who sees the picture likes a caption.
 
     Each thing found: 1, plus 1 for each correct attribute. Each wrong attribute: -1.5. A thing that
-    is not there: -3. A wrong count: -1.5; a right one: 1. Each sentence that is commentary, a
-    repetition, broken or nonsense: -1.
+    is not there: -3. A wrong count, or another wrong claim about the picture: -1.5; a right one: 1.
+    Each sentence that is commentary, a repetition, broken or nonsense: -1.
 
     Example:
 
@@ -293,10 +188,11 @@ def arena_points(caption: str, scene: Scene) -> float:
             points -= 1.0
             continue
         points -= float(not claim.well_formed)
-        if isinstance(claim, CountClaim):
-            if ("count", claim.count) not in judged:
+        if not isinstance(claim, ThingClaim):
+            said = replace(claim, well_formed=True)
+            if (said,) not in judged:
                 points += 1.0 if claim.holds_in(scene) else -1.5
-            judged.add(("count", claim.count))
+            judged.add((said,))
             continue
         there = scene.at(claim.row, claim.column)
         if (claim.cell,) not in judged:

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks.reproduction import measure
+from benchmarks.reproduction.questions import qa_score
 from tests.benchmarks.tiny_runs import STAR
 from trl_balcap.scenes.parsing import parse_caption
 
@@ -28,15 +29,13 @@ from trl_balcap.scenes.parsing import parse_caption
 def test_questions_are_answered_from_the_caption_alone(caption, right):
     # Six questions: count (5 choices), colour, shape, size, there? yes, there? no.
     cannot_count = 1 / 5 + 0.05
-    assert measure.qa_score(parse_caption(caption), STAR) == pytest.approx(
-        (right + cannot_count) / 6
-    )
+    assert qa_score(parse_caption(caption), STAR) == pytest.approx((right + cannot_count) / 6)
 
 
 def test_saying_nothing_scores_as_captionqa_scores_it():
     # 1/K + 0.05 for count, colour, shape, size; "there?" is yes or no: wrong once, right once.
     abstained = 1 / 5 + 1 / 6 + 1 / 4 + 1 / 2 + 4 * 0.05
-    assert measure.qa_score([], STAR) == pytest.approx((abstained + 0 + 1) / 6)
+    assert qa_score([], STAR) == pytest.approx((abstained + 0 + 1) / 6)
 
 
 def test_the_arena_ranks_perfect_above_hedging_above_nothing():
