@@ -45,9 +45,9 @@ from ray.exceptions import RayTaskError
 
 from trl_balcap.captioning.api import server_captioner
 from trl_balcap.captioning.engine import Generation, user_turn
+from trl_balcap.captioning.left import Done
 from trl_balcap.captioning.listing import ImageRow, list_images
 from trl_balcap.captioning.run import caption_row
-from trl_balcap.captioning.window import done_ids
 from trl_balcap.data.images import DEFAULT_MAX_PIXELS, ImageError, open_image
 from trl_balcap.data.rows import json_line, only_writer
 
@@ -205,8 +205,8 @@ def main(args: argparse.Namespace) -> None:
     rows = list_images(args.images)
     written = skipped = 0
     with only_writer(args.out):
-        done = done_ids(args.out, rows, made, lambda row: row, verb="captioned")
-        left = {row.id: row for row in rows if row.id not in done}
+        done = Done(args.out, made, lambda row: row, verb="captioned")
+        left = {row.id: row for row in rows if not done.has(row)}
         with args.out.open("a", encoding="utf-8") as file:
             for row in captioned(list(left.values()), args, how) if left else ():
                 image = left[row["id"]]
