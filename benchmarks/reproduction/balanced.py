@@ -1,5 +1,6 @@
 """The paper's three rewards as used by the arms: exact or noisy, some of them missing."""
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -47,7 +48,7 @@ def balanced_rewards(arm: Arm, seed: int, scenes: Sequence[Scene]) -> list[Calla
                 call = trainer_state.global_step * 1000 + place if noise else 0
                 value: float | None = judged(caption, text, index, call)[k]
                 if value is not None:
-                    value *= arm.scales[k]
+                    value = None if math.isnan(value) else value * arm.scales[k]
                 if arm.failures and dice.random() < arm.failures:
                     value = arm.failed_as
                 values.append(value)

@@ -12,6 +12,7 @@ import functools
 import io
 import itertools
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from trl_balcap.scenes import answers
 from trl_balcap.scenes.benchmarks import benchmark_answer
 from trl_balcap.scenes.noise import LOOKING, Noise
-from trl_balcap.scenes.rules import covered, decompose, linguistic, verdict
+from trl_balcap.scenes.rules import Linguistic, covered, decompose, linguistic, verdict
 from trl_balcap.scenes.sight import read_scene
 from trl_balcap.scenes.world import Scene
 
@@ -218,7 +219,8 @@ def score(
         pointable (`bool`, *optional*, defaults to `True`):
             Whether a true positive must also be pointable. `False` is the paper's ablation: being
             verifiable is enough, so commentary counts.
-        noise ([`Noise`], *optional*): Scores as a noisy judge would.
+        noise ([`Noise`], *optional*):
+            Scores as a noisy judge would; NaN where a reply that a score needs does not come.
         call (`int`, *optional*, defaults to `0`): Which of the noisy judge's calls to use.
 
     Returns:
@@ -245,32 +247,36 @@ def score(
         return Scores(0.0, 0.0, 0.0)
     scene = _seen(image)
 
-    def ask(name: str, **keys: Any) -> dict[str, Any]:
+    missing: set[str] = set()
+
+    def ask(name: str, view: str, **keys: Any) -> dict[str, Any]:
         question = {"question": name, **keys}
         reply = answer(question, scene)
-        return reply if noise is None else noise.spoil(question, reply, scene, call)
+        if noise is None:
+            return reply
+        if noise.fails(question, scene, call):
+            missing.update(view)
+        return noise.spoil(question, reply, scene, call)
 
-    assertions = _number(ask("decompose", text=caption)["assertions"])
-    units = _number(ask("decompose", text=reference)["assertions"])
+    # P, R and L: the rewards that need the reply.
+    assertions = _number(ask("decompose", "PR", text=caption)["assertions"])
+    units = _number(ask("decompose", "R", text=reference)["assertions"])
     precision = recall = 0.0
     if assertions:
-        verdicts = ask("verify", assertions=assertions)["verdicts"]
+        verdicts = ask("verify", "P", assertions=assertions)["verdicts"]
         positives = sum(v["correct"] and (v["pointable"] or not pointable) for v in verdicts)
         precision = positives / len(assertions)
     if assertions and units:
-        verdicts = ask("cover", assertions=assertions, units=units)["verdicts"]
+        verdicts = ask("cover", "R", assertions=assertions, units=units)["verdicts"]
         recall = sum(v["covered"] for v in verdicts) / len(units)
-    read = ask("linguistic", text=caption)
-    grades = read["clarity"] + read["fluency"] + read["coherency"]
-    return Scores(precision, recall if units else None, grades / 30.0)
+    grades = sum(ask("linguistic", "L", text=caption)[name] for name in Linguistic._fields)
+    scored = zip("PRL", (precision, recall, grades / 30.0), strict=True)
+    rewards = [math.nan if name in missing else value for name, value in scored]
+    return Scores(rewards[0], rewards[1] if units else None, rewards[2])
 
 
 def _number(texts: Iterable[str]) -> list[dict[str, Any]]:
     return [{"id": number, "text": text} for number, text in enumerate(texts, start=1)]
-
-
-# ---------------------------------------------------------------------------------------------
-# Chat messages
 
 
 class Oracle:
@@ -312,7 +318,10 @@ class Oracle:
             scene = _scene_at(urls[0])
         reply = answer(question, scene)
         call = next(self.calls) if self.noise.every_call else 0
-        return json.dumps(self.noise.spoil(question, reply, scene, call), ensure_ascii=False)
+        text = json.dumps(self.noise.spoil(question, reply, scene, call), ensure_ascii=False)
+        return (
+            text[: len(text) // 2] if self.noise.fails(question, scene, call) else text
+        )  # broken off
 
 
 def _of_benchmark(messages: Sequence[dict[str, Any]]) -> str | None:
