@@ -1,7 +1,8 @@
 """The paper's ablations on scenes, on one machine, with one command.
 
     python -m benchmarks.reproduce            # --quick: base, full method, vanilla GRPO; 2 seeds
-    python -m benchmarks.reproduce --full     # every arm, 5 seeds; hours; restart to continue
+    python -m benchmarks.reproduce --full     # every arm, 120 steps; a day; restart to continue
+    python -m benchmarks.reproduce --full --world rich --base long
     python -m benchmarks.reproduce --report   # no training: rewrite docs/reproduction.md
 
 Each finished arm and seed is one line in `benchmarks/results/reproduce.jsonl`, appended at once and
@@ -26,8 +27,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-from benchmarks.reproduction.arms import ARMS, QUICK, TIERS  # noqa: E402
+from benchmarks.reproduction.arms import ARMS, QUICK, RICH, TIERS  # noqa: E402
 from benchmarks.reproduction.runs import in_columns, read_runs  # noqa: E402
+from benchmarks.reproduction.settings import (  # noqa: E402
+    SETTINGS,
+    Settings,
+    base_digest,
+    base_folder,
+)
 from benchmarks.results_file import provenance  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "reproduce.jsonl"
@@ -51,8 +58,10 @@ def planned(args: argparse.Namespace) -> list[tuple[str, int]]:
     """Arms and seeds to run, in order: one tier over all seeds, then the next tier."""
     if args.arms:
         tiers: tuple[tuple[str, ...], ...] = (tuple(args.arms),)
+    elif args.full:
+        tiers = TIERS if args.world == "small" else (RICH,)
     else:
-        tiers = TIERS if args.full else (QUICK,)
+        tiers = (QUICK,)
     return [(name, seed) for tier in tiers for seed in range(args.seeds) for name in tier]
 
 
@@ -121,7 +130,7 @@ def work(
     messages: Any,
 ) -> None:
     """Train one arm with one seed and write its result; runs in its own process."""
-    from benchmarks.reproduction.train import Settings, train_arm
+    from benchmarks.reproduction.train import train_arm
 
     values = {key: value for key, value in settings.items() if key != "base"}
     chosen = Settings(**values)
@@ -165,13 +174,8 @@ def rounded(value: Any) -> Any:
 
 
 def _settings(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
-    from benchmarks.reproduction.train import Settings, base_digest
-    from trl_balcap.scenes.captioner import captioner_path
-
-    base = args.base or captioner_path()
-    if not (base / "model.safetensors").exists():
-        raise SystemExit(f"There is no captioner in {base}. Name one with --base.")
-    settings = Settings() if args.steps is None else replace(Settings(), steps=args.steps)
+    base = base_folder(args.world, args.base)
+    settings = replace(SETTINGS[args.world], steps=args.steps)
     return {**asdict(settings), "base": base_digest(base)}, base
 
 
@@ -192,16 +196,22 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     size.add_argument("--full", action="store_true", help="every arm")
     size.add_argument("--report", action="store_true", help="only write the page")
     parser.add_argument("--arms", nargs="+", choices=ARMS, metavar="ARM", help="only these arms")
+    parser.add_argument("--world", choices=SETTINGS, default="small", help="which drawn world")
     parser.add_argument("--seeds", type=int, help="number of seeds (default: 2, with --full 5)")
     parser.add_argument("--processes", type=int, default=2, help="arms at a time (default: 2)")
-    parser.add_argument("--steps", type=int, help="steps of each arm, for trials")
-    parser.add_argument("--base", type=Path, help="captioner to start from (default: the shipped)")
+    parser.add_argument("--steps", type=int, help="steps (default: 40, with --full 120)")
+    parser.add_argument(
+        "--base",
+        help="captioner to start from: a folder, or right, short or long for the rich world\n"
+        "(default: the shipped one, or right)",
+    )
     parser.add_argument(
         "--results", type=Path, default=RESULTS, help="file of the results, one line a run"
     )
     parser.add_argument("--every", type=float, default=15.0, help="seconds between progress lines")
     args = parser.parse_args(argv)
     args.seeds = args.seeds or (5 if args.full else 2)
+    args.steps = args.steps or (120 if args.full else 40)
     return args
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "LEVELS",
     "NOISE",
     "QUICK",
+    "RICH",
     "TIERS",
     "WEIGHTS",
     "WHICH_REWARD",
@@ -241,6 +242,12 @@ method."""
 
 WHICH_REWARD = ("base", "full", *(arm.name for arm in _FIELD))
 """The arms in the table that compares rewards."""
+
+RICH = (
+    *("base", "full", "vanilla", "no_gate", "linear_gate", "tau_1.25", "tau_4", "no_precision"),
+    *("no_recall", "no_linguistic", "no_pointability", "feedquill", "utility", "sft", "credit"),
+)
+"""The arms of the rich world: those whose question the small world cannot answer, and `credit`."""
 
 QUICK = ("base", "full", "vanilla")
 """The arms of `--quick`."""

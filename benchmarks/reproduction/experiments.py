@@ -6,8 +6,16 @@ from typing import Any, NamedTuple
 
 from benchmarks.reproduction.horizons import Results, Run, areas, at_horizons, experiment
 from benchmarks.reproduction.runs import read_runs
+from benchmarks.reproduction.settings import rich_bases
 
 __all__ = ["Experiment", "read_experiments", "read_results"]
+
+
+TOLD = {
+    "right": "from a base as long as the reference",
+    "short": "from a short base",
+    "long": "from a base three times as long",
+}
 
 
 class Experiment(NamedTuple):
@@ -24,6 +32,9 @@ def read_experiments(file: Path) -> list[Experiment]:
     """The experiments with results, the small world's first."""
     runs = read_runs(file)
     found = [_of(experiment(runs), "small", "The small world")]
+    for digest, name in rich_bases().items():
+        of_base = experiment(runs, world="rich", base=digest)
+        found.append(_of(of_base, f"rich, {name} base", f"The rich world, {TOLD[name]}"))
     return [one for one in found if one.runs]
 
 

@@ -21,7 +21,7 @@ from trl_balcap.rewards.rubric import rubric_score
 from trl_balcap.rewards.utility import utility_score
 from trl_balcap.scenes.answers import asked_about, chosen, criteria_met, criteria_of, places
 from trl_balcap.scenes.captioner import PROMPT
-from trl_balcap.scenes.grammar import Faults, describe, faulty_caption
+from trl_balcap.scenes.grammar import Faults, faulty_caption, reference
 from trl_balcap.scenes.rules import decompose, verdict
 from trl_balcap.scenes.world import Scene, draw
 
@@ -35,8 +35,8 @@ COMMITTEE = (
     Faults(wrong=0.3, vague=0.2, omit=0.35, invent=0.25, meta=0.2),
 )
 """The authors of the references behind the rubrics: one careful, one terse and one poor."""
-FULL_COUNT = 10
-"""Number of assertions above which FEEDQUILL's count stops growing: twice what a scene has."""
+FULL_COUNT = {"small": 10, "rich": 40}
+"""Number of assertions above which FEEDQUILL's count stops growing: twice what a reference has."""
 
 
 def field_rewards(name: str, scenes: Sequence[Scene]) -> list[RewardFunction]:
@@ -63,7 +63,7 @@ def field_rewards(name: str, scenes: Sequence[Scene]) -> list[RewardFunction]:
 
 def _feedquill(captions: Sequence[str], scene: Scene) -> list[float | None]:
     correct = [[verdict(said, scene)[0] for said in decompose(caption)] for caption in captions]
-    return [feedquill_score(one, full_count=FULL_COUNT) for one in correct]
+    return [feedquill_score(one, full_count=FULL_COUNT[scene.richness]) for one in correct]
 
 
 def _utility(captions: Sequence[str], scene: Scene) -> list[float | None]:
@@ -133,7 +133,7 @@ def fine_tune(
         rate (`float`): Learning rate.
     """
     dice = random.Random(seed)
-    answers = [[{"role": "assistant", "content": describe(scene, dice)}] for scene in scenes]
+    answers = [[{"role": "assistant", "content": reference(scene, dice)}] for scene in scenes]
     dataset = Dataset.from_dict(
         {
             "prompt": [[{"role": "user", "content": PROMPT}]] * len(scenes),

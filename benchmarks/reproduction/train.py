@@ -1,11 +1,10 @@
 """Train and measure one arm with one seed: the work of a worker process."""
 
-import hashlib
 import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,35 +26,18 @@ from benchmarks.reproduction.field import field_rewards, fine_tune, quiet_argume
 from benchmarks.reproduction.horizons import HORIZONS
 from benchmarks.reproduction.measure import HeldOut, held_out, measure, scene_scores
 from benchmarks.reproduction.sampling import FastSampler, share_images
+from benchmarks.reproduction.settings import Settings, base_digest
 from benchmarks.reproduction.variants import VARIANTS, token_credit
 from trl_balcap import BalCapConfig, BalCapTrainer
 from trl_balcap.advantages import dead_groups, group_normalize
 from trl_balcap.batch_numbers import retest_std, zeros_among_good
 from trl_balcap.data.completions import completion_text
 from trl_balcap.scenes.captioner import PROMPT
-from trl_balcap.scenes.grammar import describe
+from trl_balcap.scenes.grammar import reference
 from trl_balcap.scenes.oracle import Scores
 from trl_balcap.scenes.world import Scene, draw, random_scene
 
-__all__ = ["Settings", "base_digest", "train_arm"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings shared by all arms. Results with other settings belong to another experiment."""
-
-    world: str = "small"
-    steps: int = 40
-    learning_rate: float = 2e-4
-    prompts_per_step: int = 4
-    num_generations: int = 8
-    max_completion_length: int = 100
-    test_scenes: int = 96
-
-
-def base_digest(path: Path) -> str:
-    """A short name for the weights that every arm starts from."""
-    return hashlib.sha256((Path(path) / "model.safetensors").read_bytes()).hexdigest()[:12]
+__all__ = ["train_arm"]
 
 
 def train_arm(
@@ -87,7 +69,7 @@ def train_arm(
     if not torch.cuda.is_available():
         model.generate = FastSampler(model)
         share_images(model)
-    rows = held_out(settings.test_scenes)
+    rows = held_out(settings.test_scenes, settings.world)
     shown = [row.scene for row in rows]
     count_tokens = _token_counter(processor)
     on_the_way: dict[int, dict[str, Any]] = {}
@@ -163,7 +145,8 @@ def _train(
     report: Callable[[int], None],
 ) -> list[dict[str, float]]:
     rng = random.Random(seed)
-    scenes = [random_scene(rng) for _ in range(settings.steps * settings.prompts_per_step)]
+    wanted = settings.steps * settings.prompts_per_step
+    scenes = [random_scene(rng, richness=settings.world) for _ in range(wanted)]
     if arm.fine_tuned:
         fine_tune(
             model,
@@ -178,7 +161,7 @@ def _train(
     if arm.references == "base":
         references = write_captions(model, processor, scenes, settings, seed, do_sample=False)
     else:
-        write = describe if arm.references == "perfect" else poor_reference
+        write = reference if arm.references == "perfect" else poor_reference
         references = [write(scene, rng) for scene in scenes]
     dataset = Dataset.from_dict(
         {

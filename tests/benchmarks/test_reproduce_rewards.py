@@ -87,7 +87,7 @@ FIELD_CAPTIONS = [
 def test_rewards_of_the_field_are_those_of_the_classes(name):
     judge = Judge("scenes/oracle")
     reward = {
-        "feedquill": FeedQuillReward(judge, full_count=field.FULL_COUNT),
+        "feedquill": FeedQuillReward(judge, full_count=field.FULL_COUNT["small"]),
         "utility": UtilityReward(judge),
         "rubric": RubricReward(judge),
         "group": GroupReward(judge),
