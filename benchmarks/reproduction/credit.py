@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trl_balcap.scenes.parsing import split_sentences
+from trl_balcap.scenes.parsing import parse_sentence, split_sentences
 from trl_balcap.scenes.rules import verdict
 from trl_balcap.scenes.world import Scene
 
@@ -17,6 +17,9 @@ def sentence_values(sentences: Sequence[str], scene: Scene) -> list[float]:
     """
     +1 for a sentence that is right, pointable and not a repeat, else -1.
 
+    In a rich scene, a claim in other words is a repeat, too. In a small one, only the same sentence
+    is, as in all runs so far.
+
     ```python
     >>> from trl_balcap.scenes.world import Thing
     >>> scene = Scene((Thing("red", "star", "large", "top", "left"),))
@@ -25,9 +28,17 @@ def sentence_values(sentences: Sequence[str], scene: Scene) -> list[float]:
 
     ```
     """
+    if scene.richness == "small":
+        repeats = [one in sentences[:place] for place, one in enumerate(sentences)]
+    else:
+        claims = list(map(parse_sentence, sentences))
+        repeats = [
+            claim is not None and any(one is not None and one.implies(claim) for one in claims[:at])
+            for at, claim in enumerate(claims)
+        ]
     return [
-        1.0 if all(verdict(sentence, scene)) and sentence not in sentences[:place] else -1.0
-        for place, sentence in enumerate(sentences)
+        -1.0 if repeated or not all(verdict(sentence, scene)) else 1.0
+        for sentence, repeated in zip(sentences, repeats, strict=True)
     ]
 
 

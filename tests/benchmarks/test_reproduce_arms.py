@@ -13,6 +13,7 @@ from benchmarks.reproduction import arms, measure, train, variants
 from benchmarks.reproduction import credit as credit_of_tokens
 from tests.benchmarks.tiny_runs import TINY
 from trl_balcap.scenes.captioner import captioner_path
+from trl_balcap.scenes.world import Scene, Thing
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,27 @@ def test_an_arm_trains_and_is_measured(name, tiny_qwen):
     assert len(kept) == TINY.test_scenes
     mean = sum(kept) / len(kept) / 1000
     assert mean == pytest.approx(result["measures"]["sampled"]["precision"], abs=5e-4)
+
+
+@pytest.mark.parametrize("name", ["full", "credit", "poor_references", "feedquill", "utility"])
+def test_an_arm_of_the_rich_world_trains_and_is_measured(name, tiny_qwen):
+    settings = replace(TINY, world="rich", test_scenes=2)
+    result = train.train_arm(arms.ARMS[name], 0, settings, tiny_qwen)
+    assert result["settings"]["world"] == "rich"
+    assert all(math.isfinite(value) for step in result["steps"] for value in step.values())
+    shown = result["captions"]["greedy"][0]
+    assert len(shown["reference"].split()) > 60
+    assert set(result["measures"]["sampled"]) == set(measure.MEASURES)
+
+
+def test_in_the_rich_world_the_same_claim_in_other_words_earns_no_credit():
+    scene = Scene(
+        (Thing("red", "star", "large", "top", "far left"),), richness="rich", background="pink"
+    )
+    told = ["There is one thing.", "The picture has one object."]
+    star = "The top far left shows a large red star."
+    values = credit_of_tokens.sentence_values([*told, star], scene)
+    assert values == [1.0, -1.0, 1.0]
 
 
 def test_credit_of_tokens_changes_what_is_learned_and_none_leaves_it():

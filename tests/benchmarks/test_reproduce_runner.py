@@ -11,7 +11,9 @@ import pytest
 
 from benchmarks import reproduce
 from benchmarks.reproduction import arms, experiments, report, runs, tables, train
+from benchmarks.reproduction import settings as settings_module
 from tests.benchmarks.tiny_runs import TINY
+from trl_balcap.scenes.captioner import captioner_path
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,6 +43,19 @@ def test_steps_are_kept_in_columns_and_read_in_rows(tmp_path):
     reproduce.write_result(file, {**run, "seed": 0, "steps": runs.in_columns(rows)})
     reproduce.write_result(file, {**run, "seed": 1, "steps": rows})
     assert [run["steps"] for run in runs.read_runs(file)] == [rows, rows]
+
+
+def test_the_base_is_named_by_its_world(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings_module, "CAPTIONERS", tmp_path)
+    assert settings_module.base_folder("small") == captioner_path()
+    with pytest.raises(SystemExit, match="There is no captioner in right"):
+        settings_module.base_folder("rich")
+    (tmp_path / "long").mkdir()
+    (tmp_path / "long" / "model.safetensors").write_bytes(b"weights")
+    assert settings_module.base_folder("rich", "long") == tmp_path / "long"
+    assert list(settings_module.rich_bases().values()) == ["long"]
+    with pytest.raises(SystemExit, match="one of: long"):
+        settings_module.base_folder("rich", "longer")
 
 
 def test_a_torn_line_is_a_run_to_make_again(tmp_path):

@@ -22,6 +22,7 @@ from trl_balcap.scenes.grammar import (
     describe,
     faulty_caption,
 )
+from trl_balcap.scenes.lexicon import NUMBERS
 from trl_balcap.scenes.make import write_scenes
 from trl_balcap.scenes.parsing import parse_caption, parse_sentence
 from trl_balcap.scenes.rules import covered, decompose, verdict
@@ -41,7 +42,8 @@ _PRISM = (
     "Here is a detailed caption of an image: ",
     ". Please answer the question based on the caption.",
 )
-_NUMBERS = ("one", "two", "three", "four", "five", "six")
+_NUMBERS = {"things": NUMBERS[1:7], "objects": NUMBERS[1:]}
+"""The numbers among which a question about a small scene and about a rich one lets choose."""
 
 
 def benchmark_answer(text: str, look: Callable[[], Scene]) -> str | None:
@@ -106,7 +108,9 @@ def scene_questions(scene: Scene, rng: random.Random) -> list[dict[str, Any]]:
         place = f"{thing.row} {thing.column}"
         ask(f"What colour is the thing at the {place}?", thing.colour, list(COLOURS), "Colour")
         ask(f"What shape is the thing at the {place}?", thing.shape, SHAPES, "Shape")
-    ask("How many things are there?", _NUMBERS[len(scene.things) - 1], _NUMBERS, "Number")
+    counted = "things" if scene.richness == "small" else "objects"
+    number = NUMBERS[len(scene.things)]
+    ask(f"How many {counted} are there?", number, _NUMBERS[counted], "Number")
     return questions
 
 
@@ -233,10 +237,10 @@ def values_told(question: str, caption: str) -> list[str]:
     ```
     """
     claims = parse_caption(caption)
-    if question.startswith("How many"):
-        counts = [claim.count for claim in claims if isinstance(claim, CountClaim)]
-        return [_NUMBERS[count - 1] for count in counts if 1 <= count <= len(_NUMBERS)]
-    asked = re.fullmatch(r"What (colour|shape) is the thing at the (\w+) (\w+)\?", question)
+    if counted := re.fullmatch(r"How many (things|objects) are there\?", question):
+        counts = [NUMBERS[claim.count] for claim in claims if isinstance(claim, CountClaim)]
+        return [count for count in counts if count in _NUMBERS[counted[1]]]
+    asked = re.fullmatch(r"What (colour|shape) is the thing at the (\w+) ([\w ]+)\?", question)
     if asked is None:
         return []
     told = [
