@@ -56,6 +56,13 @@ def tiny_text(tiny_qwen, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def terminal(monkeypatch) -> None:
+    """Commands print as on a terminal of 80 columns without colours."""
+    for name, value in {"TTY_COMPATIBLE": "1", "TERM": "dumb"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
 def scenes() -> Dataset:
     """Eight drawn scenes as a captioning dataset."""
     return scene_dataset(8)

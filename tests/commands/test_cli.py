@@ -39,11 +39,13 @@ def test_the_parsers_import_nothing_slow():
     assert json.loads(done.stdout) == []
 
 
-@pytest.mark.parametrize("module", ["trl_balcap.evals.agree", "trl_balcap.evals.run"])
+@pytest.mark.parametrize("module", ["evals.agree", "evals.arena", "evals.run"])
 def test_scores_and_rankings_start_without_what_only_some_need(module):
     """SciPy's statistics and `datasets` take a second between them."""
-    slow = ("datasets", "scipy.stats", "torch", "transformers")
-    code = f"import sys, {module}; print([name for name in {slow!r} if name in sys.modules])"
+    ranks = "import trl_balcap.evals.agree as a; a.agreement(dict(zip(a.HUMAN_RANKING, range(9))))"
+    slow = ("datasets", "litellm", "scipy.stats", "torch", "transformers")
+    code = f"import sys, trl_balcap.{module}; {ranks}\n"
+    code += f"print([name for name in {slow!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -75,7 +75,6 @@ def test_one_table_in_four_forms(folder, capsys):
     rows = list(csv.DictReader((out / "table.csv").read_text().splitlines()))
     assert {row["model"]: float(row["score"]) for row in rows}["exact"] == 100.0
     shown = capsys.readouterr().out
-    assert max(map(len, shown.split("Total of all runs")[0].splitlines()[:3])) <= 80
     assert "Total of all runs:" in shown
 
 
@@ -187,7 +186,7 @@ def all_suites(folder, out):
 CAPTIONQA_AND_CAPARENA = {"captionqa": "captionqa", "caparena": "caparena_auto"}
 
 
-def test_models_and_captions_on_the_four_benchmarks(tmp_path, tiny_qwen, capsys):
+def test_models_and_captions_on_the_four_benchmarks(tmp_path, tiny_qwen, terminal, capsys):
     """A folder with more images than the benchmark, captions whose ids differ from the model's."""
     write_benchmarks(tmp_path / "world", 4)
     (tmp_path / "world/images/more.png").write_bytes(

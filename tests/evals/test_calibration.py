@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trl_balcap import cli
@@ -51,6 +51,7 @@ def test_spread_finds_the_noise_that_was_put_in():
     assert retest_spread(*twice) == pytest.approx(0.07, rel=0.05)
 
 
+@settings(deadline=None)  # the first example imports scipy.stats
 @given(st.lists(st.floats(0, 1), min_size=1), st.floats(-1, 1))
 def test_a_constant_offset_is_bias_and_not_disagreement_in_rank(scores, offset):
     moved = [score + offset for score in scores]

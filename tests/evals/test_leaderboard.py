@@ -40,7 +40,7 @@ def published(tmp_path):
     return folder
 
 
-def test_a_model_finds_its_place(published, tmp_path, capsys):
+def test_a_model_finds_its_place(published, tmp_path, terminal, capsys):
     """Won - lost over 2: 110 of 200 won is (110 - 90) / 2 = 10, between 8 (108) and 17 (117)."""
     mine = tmp_path / "mine.json"
     mine.write_text(json.dumps(result("mine", dict.fromkeys(BASELINES, 110))))

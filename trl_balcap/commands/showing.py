@@ -1,11 +1,12 @@
 """Output shared by all subcommands: tables, progress bars, and the cost confirmation."""
 
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,25 +17,35 @@ from rich.progress import (
 )
 from rich.prompt import Confirm
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:  # slow to import, and `--help` needs none
     from trl_balcap.judge import Judge
 
 __all__ = ["Consent", "confirm", "make_console", "make_progress", "make_table", "say", "spent"]
 
-WIDTH = 80
+
+WIDE = 10_000  # tables are then as wide as their cells
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal; without a terminal, 80 columns and no colours."""
+    """A console as wide as the terminal; without a terminal, no colours and one line per row."""
     console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=WIDTH)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=WIDE)
 
 
 def say(console: Console, line: str) -> None:
-    """Print a line verbatim: no markup is interpreted, and the terminal does the wrapping."""
+    """Print a line verbatim, without markup. A terminal gets it wrapped between words; a path or
+    URL that is longer than a line stays in one piece, so that it can be copied."""
     readable = line.encode(errors="backslashreplace").decode()  # names of files may not be UTF-8
+    if console.is_terminal:
+        lines = (_wrapped(part, console.width) for part in readable.split("\n"))
+        readable = "\n".join(lines)
     console.print(readable, markup=False, soft_wrap=True)
+
+
+def _wrapped(line: str, width: int) -> str:
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 def make_table(
@@ -45,7 +56,7 @@ def make_table(
     left: int = 1,
 ) -> Table:
     """
-    A table that fits into 80 columns: headers and cells wrap, nothing is cut off.
+    A table that fits into the terminal: headers and cells wrap, nothing is cut off.
 
     Args:
         title (`str`, *optional*):
@@ -60,13 +71,24 @@ def make_table(
     Returns:
         `rich.table.Table`.
     """
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.pad_edge = False
+    table = _Titled(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.above = title
     for place, head in enumerate(columns):
         table.add_column(head, justify="left" if place < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
+
+
+class _Titled(Table):
+    """A table with a line above it that may be longer; rich folds a title to the table's width."""
+
+    above: str | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.above is not None:
+            yield Text(self.above, style="bold")
+        yield from super().__rich_console__(console, options)
 
 
 def make_progress(console: Console) -> Progress:
