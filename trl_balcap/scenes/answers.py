@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trl_balcap.scenes.benchmarks import caption_f1, scene_questions, values_told
-from trl_balcap.scenes.grammar import Claim, CountClaim, describe
+from trl_balcap.scenes.grammar import describe
 from trl_balcap.scenes.parsing import parse_sentence
 from trl_balcap.scenes.rules import covered, decompose, linguistic, verdict
 from trl_balcap.scenes.world import Scene
@@ -127,7 +127,7 @@ def criteria_of(references: Sequence[str], scene: Scene) -> list[dict[str, Any]]
 
 def criteria_met(text: str, criteria: Sequence[str]) -> list[bool]:
     """
-    Whether a caption says what each criterion asks for and nothing different about that cell.
+    Whether a caption says what each criterion asks for and nothing different about that place or number.
 
     Example:
 
@@ -141,12 +141,12 @@ def criteria_met(text: str, criteria: Sequence[str]) -> list[bool]:
     ```
     """  # noqa: E501
     assertions = decompose(text)
-    about = [_subject(parse_sentence(assertion)) for assertion in assertions]
+    about = [_about(assertion) for assertion in assertions]
     met = []
     for criterion in criteria:
         unit = criterion.removeprefix(SAYS)
         says = criterion.startswith(SAYS) and covered(assertions, [unit])[0]
-        met.append(says and about.count(_subject(parse_sentence(unit))) == 1)
+        met.append(says and about.count(_about(unit)) <= 1)
     return met
 
 
@@ -173,10 +173,9 @@ def seen(question: str, options: Sequence[str], scene: Scene) -> int:
     return chosen(question, options, describe(scene))
 
 
-def _subject(claim: Claim | None) -> object:
-    if claim is None:
-        return None
-    return "count" if isinstance(claim, CountClaim) else getattr(claim, "cell", claim)
+def _about(sentence: str) -> object:
+    claim = parse_sentence(sentence)
+    return None if claim is None else claim.about
 
 
 def _same(one: str, other: str) -> bool:

@@ -14,27 +14,27 @@ __all__ = ["WEAK_AUTHORS"]
 
 _USUAL = 0.55  # chance of each fault that depends on the scene
 _CARELESS = Faults(
-    wrong=0.06,
-    vague=0.05,
-    omit=0.08,
-    invent=0.12,
-    meta=0.05,
-    repeat=0.05,
-    broken=0.05,
+    wrong=0.03,
+    vague=0.04,
+    omit=0.04,
+    invent=0.1,
+    meta=0.04,
+    repeat=0.04,
+    broken=0.04,
     hedge=0.06,
 )
 _RAMBLING = replace(_CARELESS, omit=0.2, invent=0.5, meta=0.12, repeat=0.15, hedge=0.1, long=0.5)
 
 
 def _seen(scene: Scene, rng: random.Random) -> Scene:
-    """The scene as the author sees it: purple taken for blue, triangles for stars, and the bottom
-    row overlooked."""
+    """The scene as the author sees it: purple taken for blue, small triangles for stars, and the
+    bottom row overlooked."""
     overlook = rng.random() < _USUAL
     things = []
     for thing in scene.things:
         if thing.colour == "purple" and rng.random() < _USUAL:
             thing = replace(thing, colour="blue")
-        if thing.shape == "triangle" and rng.random() < _USUAL:
+        if thing.shape == "triangle" and thing.size == "small" and rng.random() < _USUAL:
             thing = replace(thing, shape="star")
         if not (overlook and thing.row == "bottom"):
             things.append(thing)
@@ -94,7 +94,7 @@ WEAK_AUTHORS: dict[str, Callable[[Scene, random.Random], str]] = {
 }
 """Authors of captions about as long as the reference, a third of it, and three times as long.
 
-All of them call purple blue and triangles stars, overlook the bottom row, drop the verb in the far
-right column, tell things above others as below them, see a white dot on a small thing, say the
-count twice and end with a remark, each with probability 0.55, so that greedy decoding shows it.
+All of them call purple blue and small triangles stars, overlook the bottom row, drop the verb in
+the far right column, tell things above others as below them, see a white dot on a small thing, say
+the count twice and end with a remark, each with probability 0.55, so that greedy decoding shows it.
 """

@@ -208,9 +208,7 @@ def _matched(facts: list[dict[str, Any]], oracle: list[dict[str, Any]]) -> list[
 
 def _subject(fact: str) -> object:
     claim = parse_sentence(fact)
-    if isinstance(claim, ThingClaim):
-        return claim.cell
-    return "count" if isinstance(claim, CountClaim) else fact
+    return fact if claim is None else claim.about
 
 
 def _letter(text: str) -> str:
