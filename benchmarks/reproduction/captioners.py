@@ -81,12 +81,14 @@ def listed(scene: Scene, rng: random.Random) -> str:
     )
 
 
-LESSONS: tuple[tuple[Callable[[Scene, random.Random], str], tuple[int, int], int], ...] = (
-    (reference, (2, 6), 200),
-    (reference, (8, 12), 300),
-    (listed, (8, 16), 150),
+LESSONS: tuple[tuple[Callable[[Scene, random.Random], str], tuple[int, int], int, int], ...] = (
+    (reference, (2, 6), 200, 0),
+    (reference, (8, 12), 300, 0),
+    (listed, (8, 16), 150, 0),
+    (reference, (8, 12), 600, 1),
 )
-"""What the captioners learn before they are weakened, the number of things, and steps."""
+"""What the captioners learn before they are weakened: texts, number of things, steps, and what is
+added to the seed."""
 
 
 def learn(
@@ -98,14 +100,14 @@ def learn(
     lessons: Sequence[Any] = LESSONS,
 ) -> None:
     """Teach the captioner to see rich scenes, and the language of their references."""
-    for write, n_things, steps in lessons:
+    for write, n_things, steps, added in lessons:
         train_on(
             write,
             model,
             processor,
             steps=steps,
             learning_rate=_RATE,
-            seed=seed,
+            seed=seed + added,
             pool=8,
             sample=partial(random_scene, n_things=n_things, richness="rich"),
             report=report,

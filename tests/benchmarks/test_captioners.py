@@ -59,7 +59,7 @@ def test_a_captioner_is_built_from_a_clean_one(begun, tmp_path, monkeypatch):
     assert AutoProcessor.from_pretrained(out / "short").tokenizer.get_vocab()["Ġcrimson"] > 0
     model: Any = AutoModelForImageTextToText.from_pretrained(begun, dtype=torch.float32)
     before = model.get_input_embeddings().weight.clone()
-    lesson = (listed, (1, 1), 1)
+    lesson = (listed, (1, 1), 1, 0)
     processor = AutoProcessor.from_pretrained(begun)
     learn(model, processor, seed=0, report=lines.append, lessons=[lesson])
     assert not torch.equal(before, model.get_input_embeddings().weight)
