@@ -39,6 +39,22 @@ NOISE = {
 }
 """Noisy judges: with all kinds of errors at three levels, and with each kind alone."""
 
+BIASED = {
+    "likes_long": ("adds 3 points of 10 to each grade per 100 words", Noise(long_bonus=3.0)),
+    "lenient": ("lets 7 of 10 wrong claims pass if they are hedged", Noise(lenience=0.7)),
+    "misses_small": (
+        "misjudges 3 of 10 claims about small things",
+        Noise(small_flip=0.3, turned=("correct",)),
+    ),
+    "fails_when_long": (
+        "gives no reply to a text of 100 words in 3 of 10 cases",
+        Noise(failures=0.3),
+    ),
+}
+"""Judges with the weaknesses of real ones. They err in the same way on every call."""
+
+NOISE |= {name: noise for name, (_, noise) in BIASED.items()}
+
 BAND = (20, 80)
 """Caption lengths, in tokens, that pass the length gate when there are no references."""
 
@@ -183,6 +199,10 @@ _NOISES = [
     )
 ]
 
+_BIASED = [
+    Arm(f"judge_{name}", f"a judge that {title}", noise=name) for name, (title, _) in BIASED.items()
+]
+
 _CONTROLS = [
     Arm(
         "vanilla_noise_large",
@@ -222,7 +242,8 @@ _FIELD = [
 ]
 
 ARMS: dict[str, Arm] = {
-    arm.name: arm for arm in (*_CORE, *_CLAIMED, *_FURTHER, *_FIELD, *_CONTROLS, *_NOISES, *_BETTER)
+    arm.name: arm
+    for arm in (*_CORE, *_CLAIMED, *_FURTHER, *_FIELD, *_CONTROLS, *_BIASED, *_NOISES, *_BETTER)
 }
 """All arms by name. The gate with an upper ratio of 2 is the full method itself."""
 
@@ -232,7 +253,7 @@ BETTER = tuple(arm.name for arm in _BETTER)
 TIERS: tuple[tuple[str, ...], ...] = (
     tuple(arm.name for arm in _CORE),
     tuple(arm.name for arm in _CLAIMED),
-    tuple(arm.name for arm in (*_CONTROLS, *_FIELD)),
+    tuple(arm.name for arm in (*_CONTROLS, *_BIASED, *_FIELD)),
     tuple(arm.name for arm in (*_FURTHER, *_NOISES)),
     BETTER,
 )
@@ -249,5 +270,8 @@ RICH = (
 )
 """The arms of the rich world: those whose question the small world cannot answer, and `credit`."""
 
-QUICK = ("base", "full", "vanilla")
-"""The arms of `--quick`."""
+QUICK = (
+    *("base", "full", "vanilla", "no_precision", "no_recall", "no_linguistic", "no_pointability"),
+    "no_gate",
+)
+"""The arms of `--quick`: the main ones."""

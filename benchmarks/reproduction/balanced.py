@@ -44,8 +44,9 @@ def balanced_rewards(arm: Arm, seed: int, scenes: Sequence[Scene]) -> list[Calla
                 zip(completions, reference, row, strict=True)
             ):
                 caption = completion[0]["content"]
-                # A noisy judge errs independently on each completion, even on identical ones.
-                call = trainer_state.global_step * 1000 + place if noise else 0
+                # Such a judge errs independently on each completion, even on identical ones.
+                fresh = noise is not None and noise.every_call
+                call = trainer_state.global_step * 1000 + place if fresh else 0
                 value: float | None = judged(caption, text, index, call)[k]
                 if value is not None:
                     value = None if math.isnan(value) else value * arm.scales[k]

@@ -88,11 +88,15 @@ def page_text(experiments: Sequence[Experiment], where: str) -> str:
         "are commentary.",
         *(f"### {one.title}\n\n{arms_table(one)}" for one in experiments),
         "## How to run it\n\n"
-        "```\npython -m benchmarks.reproduce          # base, full, vanilla; 2 seeds\n"
-        "python -m benchmarks.reproduce --full   # everything; repeat it to continue\n"
+        "```\npython -m benchmarks.reproduce          # the main arms, 3 seeds, 40 steps: minutes\n"
+        "python -m benchmarks.reproduce --full   # everything, 120 steps; repeat it to continue\n"
+        "python -m benchmarks.reproduce --full --world rich --base long\n"
         "python -m benchmarks.reproduce --report # only this page, from the results so far\n```\n\n"
         "A finished arm and seed is not trained again; if you stop a run, only the arms in "
-        "progress are lost. On a machine with more cores, raise `--processes`.",
+        "progress are lost. On a machine with more cores, raise `--processes`. The first "
+        "experiment's runs of 40 steps lie in `benchmarks/results/archive/`, with their page as it "
+        "was, and are read along; `--report --results benchmarks/results/archive/reproduce.jsonl` "
+        "reads them alone.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

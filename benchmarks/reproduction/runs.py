@@ -1,4 +1,4 @@
-"""The file of finished runs: one JSON object per line."""
+"""The files of finished runs: one JSON object per line."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,11 @@ def read_runs(file: Path) -> list[dict[str, Any]]:
     """
     The finished runs, in the order they were written; empty if there is no file.
 
-    A line that does not end in `}` was cut off when a run was killed. It is skipped, and that run
-    is repeated.
+    Runs of the same name in the folder `archive` beside the file come first. A line that does not
+    end in `}` was cut off when a run was killed. It is skipped, and that run is repeated.
     """
-    if not file.exists():
-        return []
-    lines = file.read_text(encoding="utf-8").splitlines()
+    files = [one for one in (file.parent / "archive" / file.name, file) if one.exists()]
+    lines = [line for one in files for line in one.read_text(encoding="utf-8").splitlines()]
     runs = [json.loads(line) for line in lines if line.endswith("}")]
     for run in runs:
         run["settings"].setdefault("world", "small")  # lines from before there was another

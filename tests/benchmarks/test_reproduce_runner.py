@@ -69,11 +69,28 @@ def test_a_torn_line_is_a_run_to_make_again(tmp_path):
 
 
 def test_full_order_is_claims_first_then_seeds():
-    args = reproduce._parse(["--full"])
-    jobs = reproduce.planned(args)
-    assert len(jobs) == 5 * len(arms.ARMS) == len(set(jobs))
+    """Twenty seeds of the arms that the claims depend on, five of the others."""
+    jobs = reproduce.planned(reproduce._parse(["--full"]))
+    main, rest = arms.TIERS[0] + arms.TIERS[1], len(arms.ARMS) - len(arms.TIERS[0] + arms.TIERS[1])
+    assert len(jobs) == 20 * len(main) + 5 * rest == len(set(jobs))
     assert [name for name, seed in jobs[: len(arms.TIERS[0])]] == list(arms.TIERS[0])
     assert {seed for _, seed in jobs[: len(arms.TIERS[0])]} == {0}
+    rich = reproduce.planned(reproduce._parse(["--full", "--world", "rich", "--seeds", "2"]))
+    assert rich == [(name, seed) for seed in (0, 1) for name in arms.RICH]
+
+
+def test_quick_is_three_seeds_of_the_main_arms_for_answers_in_minutes():
+    jobs = reproduce.planned(reproduce._parse([]))
+    assert jobs == [(name, seed) for seed in range(3) for name in arms.QUICK]
+
+
+def test_runs_in_the_archive_are_finished_too(tmp_path):
+    file = tmp_path / "runs.jsonl"
+    settings = {"world": "small", "steps": 2}
+    for seed, where in ((0, tmp_path / "archive" / "runs.jsonl"), (1, file)):
+        reproduce.write_result(where, {"arm": "full", "seed": seed, "settings": settings})
+    assert [run["seed"] for run in runs.read_runs(file)] == [0, 1]
+    assert reproduce.is_done(file, "full", 0, settings)
 
 
 def test_page_of_no_results_and_of_some(tmp_path, tiny_qwen):
