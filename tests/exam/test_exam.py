@@ -18,9 +18,11 @@ from trl_balcap.exam import make_exam, sit_exam
 from trl_balcap.exam.bank import FAULTS, bank, photographs
 from trl_balcap.exam.marks import Report, split_marks
 from trl_balcap.exam.meaning import cost_of, costs
+from trl_balcap.exam.run import SittingError
 from trl_balcap.scenes.oracle import Oracle
 from trl_balcap.scenes.rules import linguistic
 from trl_balcap.scenes.server import serve
+from trl_balcap.scenes.server_faults import ServerFaults
 
 EXACT = Oracle()
 SMALL = make_exam(16, photographs=False)
@@ -254,6 +256,36 @@ def test_several_judges_make_one_table(tmp_path, capsys):
     table = (tmp_path / "exam.md").read_text()
     assert f"| mark | scenes/oracle | {noisy} |" in table
     assert "Drawn scenes only, no photographs." in table
+
+
+def test_a_judge_that_cannot_sit_it_takes_no_other_along(tmp_path, capsys):
+    """One that does not exist, and one whose budget is spent: the others' marks are paid for."""
+    command = ["exam", "--judge", "scenes/nobody", "scenes/oracle", "--captions", "8", "--yes"]
+    assert main([*command, "--out", str(tmp_path)]) == 1
+    shown = capsys.readouterr().out
+    assert "100.0% (100.0% to" in shown
+    assert "left out scenes/nobody: " in shown
+    found = json.loads((tmp_path / "exam.json").read_text())
+    assert [judge["judge"] for judge in found["judges"]] == ["scenes/oracle"]
+    assert "scenes/nobody was left out: " in (tmp_path / "exam.md").read_text()
+
+    alone = ["exam", "--judge", "scenes/oracle", "--captions", "8", "--out", str(tmp_path / "b")]
+    with pytest.raises(SystemExit):
+        main([*alone, "--budget-calls", "40"])
+    said = capsys.readouterr().err
+    assert "The budget of 40 judge calls is spent." in said
+    assert "answers are kept" in said
+    assert not (tmp_path / "b" / "exam.md").exists()
+    assert main(alone) == 0
+
+
+def test_an_exam_ends_where_the_judge_goes_down(tmp_path):
+    """After 16 questions in a row, and the few that are under way; not after all of them."""
+    with serve(faults=ServerFaults(dead_after=40)) as server:
+        there = {"api_base": server.url, "api_key": "k", "max_retries": 0, "max_concurrency": 4}
+        with pytest.raises(SittingError, match=r"16 questions in a row failed \(server_error"):
+            sit(SMALL, tmp_path, "openai/oracle", **there)
+        assert 40 + 16 <= server.stats()["total"] <= 40 + 16 + 8
 
 
 def test_a_paid_exam_is_not_held_unasked(tmp_path):

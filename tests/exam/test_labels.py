@@ -6,6 +6,7 @@ import json
 import pytest
 
 from trl_balcap.cli import main
+from trl_balcap.data.rows import BadRowsError
 from trl_balcap.exam.labels import read_labels
 from trl_balcap.scenes.oracle import Oracle
 from trl_balcap.scenes.server import serve
@@ -67,12 +68,35 @@ def test_what_cannot_be_used_is_named(folder, capsys):
         main(EXAM)
     assert "pass captions with --label-captions" in capsys.readouterr().err
     labels = folder / "labels.csv"
-    labels.write_text("image,statement,correct\n")
+    labels.write_text("image,statement,correct\na.png,A.,yes\n")
     with pytest.raises(ValueError, match="no column 'pointable'"):
         read_labels(labels)
     labels.write_text("number,image,statement,correct,pointable\n1,a.png,A.,maybe,\n")
     with pytest.raises(ValueError, match=r"labels.csv:2: correct must be yes, .* got 'maybe'"):
         read_labels(labels)
+    labels.write_text("number,image,statement,correct,pointable\n1,gone.png,A.,yes,\n2,a.png,,no\n")
+    with pytest.raises(BadRowsError) as caught:
+        read_labels(labels)
+    assert caught.value.problems == [
+        f"{labels}:2: gone.png: there is no such file.",
+        f"{labels}:3: a.png: the statement is missing.",
+    ]
+
+
+@pytest.mark.parametrize(("encoding", "separator"), [("utf-8-sig", ";"), ("utf-16", ",")])
+def test_labels_as_spreadsheets_save_them(folder, encoding, separator, capsys):
+    """With a mark, and with semicolons where numbers have decimal commas; cells may be missing."""
+    main([*EXAM, "--label-captions", "captions.jsonl"])
+    labels = folder / "labels.csv"
+    assert labels.read_bytes().startswith(b"\xef\xbb\xbf")  # so that spreadsheets see UTF-8
+    rows = list(csv.reader(labels.read_text(encoding="utf-8-sig").splitlines()))
+    rows[1][3:], rows[2][2:], rows[3] = ["yes", ""], ["Une tasse fêlée.", "no"], rows[3][:2]
+    with labels.open("w", encoding=encoding, newline="") as file:
+        csv.writer(file, delimiter=separator).writerows(rows)
+    [looking] = read_labels(labels)
+    assert looking.statements == (STAR, "Une tasse fêlée.")
+    assert looking.correct == (True, False)
+    assert looking.pointable == (None, None)
 
 
 def test_a_caption_that_the_judge_cannot_split_is_left_out_of_the_template(folder, capsys):

@@ -69,15 +69,15 @@ def run(args: argparse.Namespace) -> int:
     Run the exam.
 
     Returns:
-        `int`: 0; 2 if the cost was declined.
+        `int`: 0; 1 if a judge was left out; 2 if the cost was declined.
 
     Raises:
-        `ValueError`: if the arguments contradict each other.
+        `ValueError`: if the arguments contradict each other, or no judge could sit the exam.
     """
     from trl_balcap.evals.asking import cost
     from trl_balcap.exam.bank import Exam, Looking, make_exam
     from trl_balcap.exam.labels import read_labels
-    from trl_balcap.exam.run import exam_workload, sit_exam
+    from trl_balcap.exam.run import SittingError, exam_workload, sit_exam
     from trl_balcap.exam.tables import (
         MEANING,
         exam_dict,
@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         exam_markdown,
         meaning_grid,
     )
+    from trl_balcap.judge import JudgeConfigError
 
     console = make_console()
     models = list(dict.fromkeys(args.judge))
@@ -108,30 +109,38 @@ def run(args: argparse.Namespace) -> int:
     usd = sum(known) if len(known) == len(dollars) else None
     if not confirm("Ask the judges?", usd=usd, yes=args.yes, console=console):
         return 2
-    reports = []
+    reports, left_out = [], {}
     with make_progress(console) as progress:
         for model, exam in exams.items():
             bar = progress.add_task(model, total=exam.items + len(labels))
-            reports.append(
-                asyncio.run(
-                    sit_exam(
-                        exam,
-                        partial(_judge, args, model),
-                        args.out / _folder_name(model),
-                        labels=labels,
-                        on_answer=partial(progress.advance, bar),
-                    )
-                )
+            sitting = sit_exam(
+                exam,
+                partial(_judge, args, model),
+                args.out / _folder_name(model),
+                labels=labels,
+                on_answer=partial(progress.advance, bar),
             )
+            try:
+                reports.append(asyncio.run(sitting))
+            except (JudgeConfigError, SittingError) as error:  # the others' marks are paid for
+                left_out[model] = str(error)
+    again = "Repeat the command to go on: answers are kept."
+    if not reports:
+        said = "\n".join(f"{model}: {why}" for model, why in left_out.items())
+        raise ValueError(f"No judge could sit the exam.\n{said}\n{again}")
     args.out.mkdir(parents=True, exist_ok=True)
-    found = {"judges": [exam_dict(report) for report in reports]}
+    found = {"judges": [exam_dict(report) for report in reports], "left_out": left_out}
     (args.out / "exam.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    (args.out / "exam.md").write_text(exam_markdown(reports), encoding="utf-8")
+    (args.out / "exam.md").write_text(exam_markdown(reports, left_out), encoding="utf-8")
     for grid in (exam_grid(reports), meaning_grid(reports)):
         _print(grid, console)
     say(console, MEANING)
+    for model, why in left_out.items():
+        say(console, f"left out {model}: {why}")
     say(console, f"Tables: {args.out / 'exam.md'}, {args.out / 'exam.json'}")
-    return 0
+    if left_out:
+        say(console, again)
+    return 1 if left_out else 0
 
 
 def _template(args: argparse.Namespace, model: str, console: Console) -> int:

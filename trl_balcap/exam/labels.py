@@ -13,7 +13,8 @@ import html
 import random
 from pathlib import Path
 
-from trl_balcap.data.images import DEFAULT_MAX_PIXELS, open_image
+from trl_balcap.data.images import DEFAULT_MAX_PIXELS, image_problem, open_image
+from trl_balcap.data.rows import BadRowsError, read_table
 from trl_balcap.data.scored import Caption, image_file, read_captions
 from trl_balcap.exam.bank import Looking
 from trl_balcap.judge import Judge, JudgeError
@@ -68,7 +69,8 @@ async def write_template(
     labels.parent.mkdir(parents=True, exist_ok=True)
     page = ["<!doctype html><meta charset='utf-8'><title>Statements to label</title>", _HOW]
     number = 0
-    with labels.open("x", encoding="utf-8", newline="") as file:
+    # Spreadsheets take a file without the mark for Latin-1, and would spoil the statements.
+    with labels.open("x", encoding="utf-8-sig", newline="") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
         for row, statements in found:
@@ -88,25 +90,34 @@ def read_labels(labels: Path) -> list[Looking]:
     Read the labelled statements of a table, by image. Statements without a label are left out.
 
     Args:
-        labels (`Path`): A template with labels filled in.
+        labels (`Path`): A template with labels filled in, as a spreadsheet saves it.
 
     Raises:
-        `ValueError`: if a column is missing, a label is neither yes nor no, or there is no label.
+        `ValueError`: if a column is missing, a label is neither yes nor no, a labelled row has no
+            statement or no readable image, or there is no label.
     """
     by_image: dict[str, list[tuple[str, bool | None, bool | None]]] = {}
-    with labels.open(encoding="utf-8-sig", newline="") as file:
-        table = csv.DictReader(file)
-        missing = [name for name in COLUMNS[1:] if name not in (table.fieldnames or ())]
+    problems = []
+    for where, row in read_table(labels):
+        missing = [name for name in COLUMNS[1:] if name not in row]
         if missing:
             raise ValueError(
                 f"{labels} has no column {missing[0]!r}. Its columns must be {COLUMNS}."
             )
-        for row in table:
-            where = f"{labels}:{table.line_num}"
-            given = tuple(_label(row[name], name, where) for name in ("correct", "pointable"))
-            if given != (None, None):
-                statements = by_image.setdefault(row["image"], [])
-                statements.append((row["statement"], given[0], given[1]))
+        try:
+            given = [_label(row[name], name) for name in ("correct", "pointable")]
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+            continue
+        if given == [None, None]:
+            continue
+        image, statement = (row[name] or "" for name in ("image", "statement"))
+        problem = image_problem(image) if statement.strip() else "the statement is missing"
+        if problem is not None:
+            problems.append(f"{where}: {image or 'the row'}: {problem}.")
+        by_image.setdefault(image, []).append((statement, given[0], given[1]))
+    if problems:
+        raise BadRowsError(problems)
     if not by_image:
         raise ValueError(f"{labels} has no labels yet. Fill in yes or no in the last two columns.")
     return [
@@ -121,10 +132,10 @@ def read_labels(labels: Path) -> list[Looking]:
     ]
 
 
-def _label(text: str | None, column: str, where: str) -> bool | None:
+def _label(text: str | None, column: str) -> bool | None:
     said = (text or "").strip().casefold()
     if said and said not in (*_YES, *_NO):
-        raise ValueError(f"{where}: {column} must be yes, no or empty, got {text!r}.")
+        raise ValueError(f"{column} must be yes, no or empty, got {text!r}.")
     return said in _YES if said else None
 
 

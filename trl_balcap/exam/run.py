@@ -11,13 +11,19 @@ from trl_balcap.evals.asking import Workload, workload
 from trl_balcap.exam.bank import Covering, Exam, Graded, Hostile, Looking, Splitting
 from trl_balcap.exam.marks import Report, mark
 from trl_balcap.judge import Judge, JudgeError
+from trl_balcap.judge.errors import INFRASTRUCTURE_REASONS
 from trl_balcap.judge.questions import prompt
 from trl_balcap.metrics import linguistic_score, precision_score, recall_score
 
-__all__ = ["Answers", "exam_workload", "sit_exam"]
+__all__ = ["Answers", "SittingError", "exam_workload", "sit_exam"]
 
 AGAIN = 48  # questions of each kind that are asked twice
 _WINDOW = 256  # items under way
+_DOWN = 16  # questions in a row that a judge did not answer because it is down
+
+
+class SittingError(RuntimeError):
+    """A judge cannot go on: it is down, or its budget is spent. What it answered is kept."""
 
 
 @dataclass
@@ -82,6 +88,7 @@ async def sit_exam(
 
     Raises:
         [`~judge.JudgeConfigError`]: if the judge cannot work.
+        [`SittingError`]: if its budget is spent, or it goes down.
     """
     first, again = (judge(folder / name) for name in ("judge-cache", "judge-cache-again"))
     await first.preflight()
@@ -131,6 +138,7 @@ class _Sitting:
         self.on_answer = on_answer
         self.answers = answers or Answers()
         self.window = asyncio.Semaphore(_WINDOW)
+        self.down = 0  # questions in a row
 
     async def each(self, items: Sequence[Any], ask: Callable[[Any], Awaitable[Any]]) -> list[Any]:
         async def one(item: Any) -> Any:
@@ -177,11 +185,18 @@ class _Sitting:
     async def _answer(self, question: Awaitable[Any]) -> Any:
         self.answers.asked += 1
         try:
-            return await question
+            answer = await question
         except JudgeError as error:
+            if error.reason == "over_budget":
+                raise SittingError(error.message) from error
+            self.down = self.down + 1 if error.reason in INFRASTRUCTURE_REASONS else 0
+            if self.down == _DOWN:
+                raise SittingError(f"{_DOWN} questions in a row failed ({error})") from error
             unreadable = self.answers.unreadable
             unreadable[error.reason] = unreadable.get(error.reason, 0) + 1
             return None
+        self.down = 0
+        return answer
 
 
 def exam_workload(exam: Exam, labels: Sequence[Looking] = ()) -> Workload:

@@ -1,6 +1,6 @@
 """Marks of one or several judges as tables, as Markdown, and as a line for the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -59,21 +59,23 @@ def meaning_grid(reports: Sequence[Report]) -> Grid:
     )
 
 
-def exam_markdown(reports: Sequence[Report]) -> str:
-    """Both tables, with the number of questions behind them."""
+def exam_markdown(reports: Sequence[Report], left_out: Mapping[str, str] | None = None) -> str:
+    """Both tables, with the number of questions behind them, and why judges were left out."""
     lines = ["# Exam", ""]
     for grid in (exam_grid(reports), meaning_grid(reports)):
         lines += [f"## {grid.title}", "", *grid_markdown(grid), ""]
     for report in reports:
-        left_out = "" if report.photographs else " Drawn scenes only, no photographs."
+        drawn = "" if report.photographs else " Drawn scenes only, no photographs."
         why = "".join(f", {n} {reason}" for reason, n in report.unreadable.items())
-        lines.append(f"- {report.judge}: {report.asked} questions{why}.{left_out}")
+        lines.append(f"- {report.judge}: {report.asked} questions{why}.{drawn}")
+    lines += [f"- {model} was left out: {why}" for model, why in (left_out or {}).items()]
     return "\n".join([*lines, "", MEANING, ""])
 
 
 MEANING = (
     "Costs were measured in the reproduction on drawn scenes, with judges that err as often, but "
-    "at random, against the exact judge. A judge that always errs the same way may cost more."
+    "at random, against the exact judge. A judge that always errs the same way may cost more. Of "
+    "grades, only the retest counts: see whether they fall with faults."
 )
 
 
