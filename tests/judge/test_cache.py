@@ -20,6 +20,7 @@ from trl_balcap import Judge, LinguisticReward
 from trl_balcap.judge import JudgeConfigError, Linguistic, cache, questions
 from trl_balcap.judge.questions import prompts_hash
 from trl_balcap.scenes.server import serve
+from trl_balcap.scenes.world import Scene, Thing, draw
 
 TEXT = "At the top left there is a large red circle."
 
@@ -148,6 +149,39 @@ def test_a_folder_that_is_gone_later_costs_the_cache_and_no_verdict(server, tmp_
 def test_a_corrupt_cache_costs_no_verdict(server, tmp_path, caplog):
     (tmp_path / "cache.db").write_bytes(b"this is no database" * 100)
     verdicts_without_cache(server, tmp_path, caplog)
+
+
+DAMAGE = {
+    "a number": "update Cache set value = 5, mode = 1",
+    "bytes of no file": "update Cache set value = x'fffe00', mode = 2",
+    "a file that is not text": "update Cache set value = null, filename = 'x.val', mode = 3",
+    "another row": """update Cache set value = '{"text": 5, "prompts": "", "model": ""}'""",
+    "a list": "update Cache set value = '[]'",
+}
+
+
+@pytest.mark.parametrize("profile", ["questions", "united"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_row_is_asked_for_again(tmp_path, damage, profile):
+    """Whatever is in its place: it costs a question, and neither a verdict nor the run."""
+    image = draw(Scene((Thing("red", "circle", "large", "top", "left"),)))
+    first, second = (Judge("scenes/oracle", cache=str(tmp_path), profile=profile) for _ in range(2))
+    verdict = asyncio.run(first.verify(image, [TEXT]))
+    (tmp_path / "x.val").write_bytes(b"\xff\xfe\x00")
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache.db")) as database, database:
+        assert database.execute(DAMAGE[damage]).rowcount >= 1
+
+    assert asyncio.run(second.verify(image, [TEXT])) == verdict
+    assert second.stats.calls == 1
+
+
+def test_a_damaged_reply_to_messages_is_asked_for_again(tmp_path):
+    messages = [{"role": "user", "content": '{"question": "preflight"}'}]
+    first, second = (Judge("scenes/oracle", cache=str(tmp_path)) for _ in range(2))
+    replies = asyncio.run(first.complete(messages))
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache.db")) as database, database:
+        database.execute(DAMAGE["another row"])
+    assert asyncio.run(second.complete(messages)) == replies
 
 
 def test_a_corrupt_cache_is_told_at_start_and_stops_nothing(server, tmp_path, caplog):

@@ -76,6 +76,16 @@ def test_a_group_that_collapsed_has_full_marks():
     assert len(reward.observations()[0]["units"]) == 1
 
 
+@pytest.mark.parametrize("reference", [None, f"{TWO} {CIRCLE}"])
+def test_who_stands_alone_agrees_with_nobody(reference):
+    """As where each rank has one rollout of a group: it would have full marks for every caption."""
+    scores, reward = score([TWO], reference=[reference])
+    assert scores == [None]
+    report = reward.take_report()
+    assert report is not None
+    assert (report.asked, report.unscored) == (0, {"no_group": 1})
+
+
 def test_what_the_base_captioned_is_loaded_as_its_references(tmp_path):
     IMAGE.save(tmp_path / "a.png")
     row = {"id": "a.png", "image": "a.png", "caption": f"{STAR} {TWO}", "model": "m", "prompt": "?"}

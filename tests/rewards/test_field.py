@@ -123,6 +123,12 @@ def test_utility_asks_each_question_in_several_orders_of_its_options():
         (None, "no_questions"),
         ([{"question": "What?", "choices": ["a"], "answer": "a"}], "bad_questions"),
         ([{"question": "What?", "choices": ["a", "b"], "answer": "c"}], "bad_questions"),
+        ([{"question": "What?", "choices": ["a", "a "], "answer": "a"}], "bad_questions"),
+        ([{"question": "What?", "choices": "ab", "answer": "a"}], "bad_questions"),
+        (["What?"], "bad_questions"),
+        ([None], "bad_questions"),
+        ("What?", "bad_questions"),
+        ({"question": "What?"}, "bad_questions"),
     ],
 )
 def test_without_questions_there_is_no_utility(questions, reason):

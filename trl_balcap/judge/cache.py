@@ -139,11 +139,12 @@ class ReplyCache:
         )
 
     def _get(self, key: str) -> CachedReply | None:
-        stored = self._opened().get(key)
         try:
-            return CachedReply(**json.loads(stored)) if isinstance(stored, str) else None
+            stored = self._opened().get(key)
+            found = CachedReply(**json.loads(stored)) if isinstance(stored, str) else None
         except (ValueError, TypeError):
-            return None  # not one of our rows
+            return None  # not one of our rows, or one that was damaged on disk
+        return found if found is not None and isinstance(found.text, str) else None
 
     def _set(self, key: str, reply: str, model: str) -> None:
         stored = json.dumps(CachedReply(reply, prompts_hash(), model)._asdict())

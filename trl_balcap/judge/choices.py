@@ -1,7 +1,7 @@
 """Multiple-choice questions about an image, answered from the image or from a caption."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
@@ -39,7 +39,7 @@ class Choice(NamedTuple):
         }
 
 
-def read_choice(row: Mapping[str, Any]) -> Choice:
+def read_choice(row: Any) -> Choice:
     """
     Read an entry of a dataset's `questions`: `question`, `choices`, and `answer`, which is one of
     the choices.
@@ -56,12 +56,14 @@ def read_choice(row: Mapping[str, Any]) -> Choice:
     ```
     """  # noqa: E501
     problem = None
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{row!r} is not a multiple-choice question, but a {type(row).__name__}.")
     text, choices = row.get("question"), row.get("choices")
     if not isinstance(text, str) or not text.strip():
         problem = f"its question is {text!r}"
-    elif not isinstance(choices, Sequence) or not all(isinstance(c, str) for c in choices):
+    elif not isinstance(choices, list | tuple) or not all(isinstance(c, str) for c in choices):
         problem = f"its choices are {choices!r}, not a list of strings"
-    elif not 2 <= len(set(choices)) == len(choices) <= _MOST_OPTIONS:
+    elif not 2 <= len({" ".join(c.split()) for c in choices}) == len(choices) <= _MOST_OPTIONS:
         problem = f"it needs 2 to {_MOST_OPTIONS} different choices, got {choices}"
     elif row.get("answer") not in choices:
         problem = f"its answer {row.get('answer')!r} is not among its choices {choices}"

@@ -36,8 +36,9 @@ class AgreedRecallReward(JudgeReward):
     with a lower bound on length (`length_gate_tokens`), and watch the logged number of agreed
     units, which falls when captions collapse.
 
-    Unscored if nothing is agreed (`no_agreement`). The rollouts of an image must be adjacent in a
-    batch, as in TRL; if a group is spread over ranks, each rank's part agrees on its own.
+    Unscored if nothing is agreed (`no_agreement`), or if there is no other rollout to agree with
+    (`no_group`). The rollouts of an image must be adjacent in a batch, as in TRL; if a group is
+    spread over ranks, each rank's part agrees on its own.
 
     Per rollout, the judge is asked the same questions as for precision (and the answers are
     shared), plus one about coverage.
@@ -64,6 +65,8 @@ class AgreedRecallReward(JudgeReward):
     async def score(self, row: Row) -> float:
         """Share of the group's agreed units."""
         assert isinstance(row, _Rollout)
+        if len(row.group.rows) < 2:
+            raise RowError("no_group", "there is no other rollout of the image to agree with")
         if row.group.agreeing is None:
             # Rows of a batch are cancelled together, so the task needs no shield.
             row.group.agreeing = asyncio.ensure_future(self._agree(row.group))

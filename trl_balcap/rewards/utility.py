@@ -70,8 +70,11 @@ class UtilityReward(JudgeReward):
 
     async def score(self, row: Row) -> float:
         """[`utility_score`] of the answers to the row's questions."""
+        questions = row.columns["questions"]
+        if not isinstance(questions, list | tuple):
+            raise RowError("bad_questions", f"not a list of questions: {questions!r}")
         try:
-            choices = [read_choice(question) for question in row.columns["questions"]]
+            choices = [read_choice(question) for question in questions]
         except ValueError as error:
             raise RowError("bad_questions", str(error)) from error
         asked = [choice.shuffled(s) for choice in choices for s in range(self.samples)]
