@@ -4,7 +4,6 @@ import json
 import shutil
 import sys
 import time
-import types
 from typing import Any
 
 import pytest
@@ -184,30 +183,7 @@ def test_a_server_that_fails_leaves_the_image_out(tmp_path):
     assert out.read_text() == ""
 
 
-def test_vllm_is_asked_in_its_own_words(tmp_path, monkeypatch):
-    """A stand-in with vLLM's interface: what matters is what our side hands over."""
-    seen = {}
-
-    class LLM:
-        def __init__(self, **options):
-            seen["options"] = options
-
-        def chat(self, conversations, sampling, lora_request, use_tqdm):
-            seen.update(conversations=conversations, sampling=sampling, lora=lora_request)
-            output = types.SimpleNamespace(text=" A red square. ")
-            return [types.SimpleNamespace(outputs=[output]) for _ in conversations]
-
-    vllm = types.ModuleType("vllm")
-    vllm.LLM, vllm.SamplingParams = LLM, lambda **options: options  # type: ignore[attr-defined]
-    vllm.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
-    requests = types.ModuleType("vllm.lora.request")
-    requests.LoRARequest = lambda *parts: parts  # type: ignore[attr-defined]
-    for name, module in (
-        ("vllm", vllm),
-        ("vllm.lora", types.ModuleType("vllm.lora")),
-        ("vllm.lora.request", requests),
-    ):
-        monkeypatch.setitem(sys.modules, name, module)
+def test_vllm_is_asked_in_its_own_words(vllm, tmp_path):
     Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
 
     model, adapter = tmp_path / "model", tmp_path / "adapter"
@@ -215,9 +191,9 @@ def test_vllm_is_asked_in_its_own_words(tmp_path, monkeypatch):
     run = caption_images(str(model), tmp_path / "a.png", tmp_path / "1.jsonl", max_new_tokens=9)
     assert run.written == 1
     assert rows(tmp_path / "1.jsonl")[0]["caption"] == "A red square."
-    assert seen["options"] == {"model": str(model)}
-    assert seen["sampling"] == {"temperature": 0.0, "max_tokens": 9}
-    ((turn,),) = seen["conversations"]
+    assert vllm["options"] == {"model": str(model)}
+    assert vllm["sampling"] == {"temperature": 0.0, "max_tokens": 9}
+    ((turn,),) = vllm["conversations"]
     assert turn["role"] == "user"
     assert [part["type"] for part in turn["content"]] == ["image_url", "text"]
 
@@ -225,13 +201,13 @@ def test_vllm_is_asked_in_its_own_words(tmp_path, monkeypatch):
     config = {"base_model_name_or_path": str(model), "r": 16}
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     caption_images(str(adapter), tmp_path / "a.png", tmp_path / "2.jsonl", engine="vllm")
-    assert seen["options"] == {"model": str(model), "enable_lora": True, "max_lora_rank": 16}
-    assert seen["lora"] == ("adapter", 1, str(adapter))
+    assert vllm["options"] == {"model": str(model), "enable_lora": True, "max_lora_rank": 16}
+    assert vllm["lora"] == ("adapter", 1, str(adapter))
 
-    seen.clear()
+    vllm.clear()
     with pytest.raises(FileNotFoundError, match="no folder org/gone, and no such model on the Hub"):
         caption_images("org/gone", tmp_path / "a.png", tmp_path / "3.jsonl", engine="vllm")
-    assert not seen  # it is said before vLLM is started
+    assert not vllm  # it is said before vLLM is started
 
 
 def test_vllm_that_is_not_there(tmp_path):

@@ -73,10 +73,19 @@ class Placement:
             the model is on the first GPU, or on the CPU.
         tensor_parallel_size (`int`, *optional*):
             For vLLM: number of GPUs that share each layer.
+
+    Raises:
+        `ValueError`: if that number is below 1.
     """
 
     device_map: str | None = None
     tensor_parallel_size: int | None = None
+
+    def __post_init__(self):
+        if self.tensor_parallel_size is not None and self.tensor_parallel_size < 1:
+            raise ValueError(
+                f"tensor_parallel_size must be 1 or more, got {self.tensor_parallel_size}."
+            )
 
 
 def prompt_of(prompt: str, n_images: int) -> str:
