@@ -74,7 +74,7 @@ def test_a_killed_shard_is_named_and_goes_on_where_it_stopped(
     assert sorted(ids(killed)) == DEALT[2]
 
     without(killed, ids(killed).index(lost))
-    with pytest.raises(BadRowsError, match=rf"no caption of '{lost}\.png' \(shard 2/3\)"):
+    with pytest.raises(BadRowsError, match=rf"no row of '{lost}\.png' \(shard 2/3\)"):
         merge_shards(shards, tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
     merged = merge_shards(shards, tmp_path / "out.jsonl", allow_missing=True)
@@ -132,5 +132,5 @@ def test_shards_that_do_not_exist_are_refused(shard):
 
 
 def test_more_shards_than_images_are_refused(images, tmp_path, url):
-    with pytest.raises(ValueError, match="7 images cannot make 8 shards: use 7 or fewer"):
+    with pytest.raises(ValueError, match="7 rows cannot make 8 shards: use 7 or fewer"):
         caption_images("openai/x", images, tmp_path / "out.jsonl", api_base=url, shard="1/8")

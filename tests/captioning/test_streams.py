@@ -135,7 +135,7 @@ def test_a_damaged_shard_ends_the_run_and_is_taken_up_when_it_is_repaired(tars, 
     out = tmp_path / "out.jsonl"
     with pytest.raises(SystemExit):
         caption(tars, out, url, "--shard", "1/1")
-    with pytest.raises(ValueError, match="stopped before all of its images were read"):
+    with pytest.raises(ValueError, match="stopped before all of its rows were read"):
         merge_shards([out], tmp_path / "all.jsonl")
     (tars / "0003.tar").write_bytes(whole)
     assert caption(tars, out, url, "--shard", "1/1") == 0

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from trl_balcap.evals import bootstrap
 from trl_balcap.evals.bootstrap import (
     Statistic,
     difference,
     estimate,
+    estimates,
     mean_statistic,
     ratio,
     resampling_weights,
@@ -110,3 +112,18 @@ def test_a_mean_of_means_is_paired_in_each_of_its_means():
     # Precision 0.5, recall 1.0 and linguistic 0.75 on both sides: 3 / (2 + 1 + 4/3).
     assert found.first == found.second == pytest.approx(100 * 9 / 13)
     assert found.value == 0.0
+
+
+def test_intervals_in_parts_are_those_of_the_whole_matrix(monkeypatch):
+    """Seven images in two strata, three of 100 rounds at a time."""
+    labels = ["a", "b", "a", "b", "a", "b", "a"]
+    values = [0.1, 0.9, None, 0.4, 0.2, 0.8, 0.7]
+    statistics = [mean_statistic("s", values), mean_statistic("t", values[::-1])]
+    weights = resampling_weights(7, strata=labels, rounds=100)
+    whole = [estimate(one, weights) for one in statistics]
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 12)
+    assert (resampling_weights(7, strata=labels, rounds=100) == weights).all()
+    for found, expected in zip(
+        estimates(statistics, strata=labels, rounds=100), whole, strict=True
+    ):
+        assert found[1:] == pytest.approx(expected[1:])

@@ -25,7 +25,15 @@ from trl_balcap.data.scored import (
 from trl_balcap.data.stored import is_dataset, written_images
 from trl_balcap.data.streams import open_stream
 
-__all__ = ["ImageRow", "Images", "list_images", "open_images", "written_columns"]
+__all__ = [
+    "ImageRow",
+    "Images",
+    "image_column",
+    "list_images",
+    "open_images",
+    "stored_files",
+    "written_columns",
+]
 
 SEVERAL_COLUMNS = ("images", "image_paths")
 """Where a row of several images, as CaptionQA has them, lists their paths."""
@@ -283,16 +291,11 @@ def _streamed_images(
     download: bool = False,
 ) -> Images:
     stream = open_stream(source, split, download=download)
-    column = _image_column(stream.columns)
-    folder = Path(image_folder or (source if Path(source).is_dir() else Path(source).parent))
+    column = image_column(stream.columns)
+    folder = Path(image_folder or stream.folder)
 
     def made(identity: str, row: Mapping[str, Any]) -> ImageRow:
-        value = row.get(column)
-        values = [
-            image_path(one, folder) if isinstance(one, str) else one
-            for one in (value if isinstance(value, list) else [value])
-        ]
-        files = written_images(values, store, identity)
+        files = stored_files(row.get(column), folder, store, identity)
         return ImageRow(identity, files[0], _reference(row), tuple(files[1:]))
 
     def read(number: int, of: int) -> Iterator[tuple[str, Callable[[], ImageRow]]]:
@@ -305,8 +308,33 @@ def _streamed_images(
     return Images(read, stream.listed, most=most, by_files=stream.by_files, has_ids=stream.has_ids)
 
 
-def _image_column(columns: Sequence[str]) -> str:
-    """The column with the images of a dataset's rows, after [`~data.formats.known_row`]."""
+def stored_files(value: Any, folder: Path, store: Path, identity: str) -> list[Path]:
+    """
+    The files of a dataset row's images: those that its paths name, or that are written now.
+
+    Args:
+        value (`Any`): The row's image or images, as stored.
+        folder (`Path`): Folder that paths are relative to.
+        store (`Path`): Folder that images are written to.
+        identity (`str`): The row's id, which names the files.
+
+    Raises:
+        `ValueError`: if a path is not allowed, see [`~data.scored.image_path`].
+    """
+    values = [
+        image_path(one, folder) if isinstance(one, str) else one
+        for one in (value if isinstance(value, list) else [value])
+    ]
+    return written_images(values, store, identity)
+
+
+def image_column(columns: Sequence[str]) -> str:
+    """
+    The column with the images of a dataset's rows, after [`~data.formats.known_row`].
+
+    Raises:
+        `ValueError`: if there is none.
+    """
     if "__key__" in columns:
         columns = ["image" for name in SHARD_IMAGES if name in columns] or columns
     column = next((name for name in ("images", *IMAGE_COLUMNS) if name in columns), None)

@@ -30,7 +30,8 @@ from trl_balcap.data.images import (
     image_problem,
     open_image,
 )
-from trl_balcap.data.rows import json_line, only_writer
+from trl_balcap.data.row_file import appending
+from trl_balcap.data.rows import only_writer
 from trl_balcap.judge import Judge
 
 __all__ = [
@@ -177,6 +178,7 @@ def caption_images(
             total = images.total
             on_total(None if total is None else len(range(number - 1, total, of)), len(done))
         first = next(rows, None)
+        out.touch()  # a shard may have no image, but it has a file
         if first is None:
             return CaptionRun(out, 0, left.kept, left.problems)
         captioner = _started(start, how, model, _most_images(images, engine))
@@ -200,15 +202,14 @@ def caption_images(
         else:
             written, skipped = 0, []
             batches = _readable_batches(to_do, batch_size, max_pixels, skipped, on_caption)
-            with out.open("a", encoding="utf-8") as file:
+            with appending(out) as append:
                 for batch in batches:
                     captions = captioner([images for _, images in batch])
                     for (row, _), caption in zip(batch, captions, strict=True):
-                        file.write(json_line(line(row, {"caption": caption})))
+                        append(line(row, {"caption": caption}))
                         written += 1
                         if on_caption is not None:
                             on_caption()
-                    file.flush()
     return CaptionRun(out, written, left.kept, [*left.problems, *skipped])
 
 

@@ -1,4 +1,4 @@
-"""Captions made in shards on several machines, and merged into one file."""
+"""Captions, or their scores, made in shards on several machines, and merged into one file."""
 
 import json
 import re
@@ -94,9 +94,10 @@ def begin_shard(out: Path, images: Images, shard: str, made: Mapping[str, Any]) 
     number, of = shard_place(shard)
     if images.total is not None and of > images.total:
         raise ValueError(
-            f"{images.total} images cannot make {of} shards: use {images.total} or fewer."
+            f"{images.total} rows cannot make {of} shards: use {images.total} or fewer."
         )
-    begun = _Shard(number, of, images.listed, images.by_files(of), dict(made))
+    settings = json.loads(json.dumps(made))  # as the note will have them
+    begun = _Shard(number, of, images.listed, images.by_files(of), settings)
     note = _note(out)
     if note.is_file():
         if _read_note(out) != begun:
@@ -175,8 +176,14 @@ def merge_shards(
         raise ValueError(f"{out} already exists. Choose another --out, or remove it.")
     notes = {path: _read_note(path) for path in paths}
     _check_notes(notes)
+    for path, note in notes.items():
+        if not path.is_file() or not _ids(path).is_file():
+            raise ValueError(
+                f"{path} (shard {_name(note)}) was stopped before all of its rows were read. Run "
+                "it again."
+            )
     parts = [
-        _Part(path, note, RowFile(path) if path.is_file() else ())
+        _Part(path, note, RowFile(path))
         for path, note in sorted(notes.items(), key=lambda item: item[1].number)
     ]
     problems: list[str] = []
@@ -184,7 +191,7 @@ def merge_shards(
     place_of = IdTable()
     for k, part in enumerate(parts):
         for place, row in enumerate(part.rows):
-            where, identity = f"{part.path}:{place + 1}", row.get("id")
+            where, identity = part.rows.where(place), row.get("id")
             made = part.note.made
             different = [name for name, value in made.items() if row.get(name) != value]
             if not isinstance(identity, str) or shard_of.get(identity) != k:
@@ -200,9 +207,7 @@ def merge_shards(
         if identity not in place_of:
             missing.append(identity)
             if not allow_missing:
-                problems.append(
-                    f"{parts[k].path}: no caption of {identity!r} (shard {parts[k].name})."
-                )
+                problems.append(f"{parts[k].path}: no row of {identity!r} (shard {parts[k].name}).")
     if problems:
         raise BadRowsError(
             problems,
@@ -228,7 +233,7 @@ class _Part(NamedTuple):
 
     path: Path
     note: _Shard
-    rows: Sequence[dict[str, Any]]
+    rows: RowFile
 
     @property
     def name(self) -> str:
@@ -241,12 +246,6 @@ class _Part(NamedTuple):
 
 def _shards_of_ids(parts: Sequence[_Part], problems: list[str]) -> IdTable:
     """The shard that each id is of."""
-    for part in parts:
-        if not _ids(part.path).is_file():
-            raise ValueError(
-                f"{part.path} (shard {part.name}) was stopped before all of its images were read. "
-                "Run it again."
-            )
     found = IdTable()
     for k, part in enumerate(parts):
         for identity in part.ids():
@@ -330,8 +329,7 @@ def _read_note(out: Path) -> _Shard:
     note = _note(out)
     if not note.is_file():
         raise FileNotFoundError(
-            f"{out} is no shard: {note.name}, which `trl-balcap caption --shard` writes, is not "
-            "beside it."
+            f"{out} is no shard: {note.name}, which --shard writes, is not beside it."
         )
     try:
         return _Shard(**json.loads(read_text(note)))

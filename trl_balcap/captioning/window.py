@@ -9,7 +9,7 @@ from PIL import Image
 
 from trl_balcap.captioning.listing import ImageRow
 from trl_balcap.data.images import ImageError, image_problem, open_image
-from trl_balcap.data.rows import json_line
+from trl_balcap.data.row_file import appending
 from trl_balcap.judge import JudgeError
 
 __all__ = ["WINDOW", "append_rows", "in_window", "opened"]
@@ -93,8 +93,7 @@ async def append_rows(
     skipped: list[str] = []
     spent: list[JudgeError] = []
     written = 0
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", encoding="utf-8") as file:
+    with appending(out) as append:
 
         async def one(row: ImageRow) -> bool:
             nonlocal written
@@ -109,8 +108,7 @@ async def append_rows(
             if isinstance(found, str):
                 skipped.append(f"{row.path}: {found}")
             else:
-                file.write(json_line(line(row, found)))
-                file.flush()
+                append(line(row, found))
                 written += 1
             if on_row is not None:
                 on_row()

@@ -42,8 +42,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "captions",
         nargs="?",
-        help='JSONL with "image", "caption" and, for b-capscore, "reference"; or JSON {id: '
-        "caption}",
+        help='JSONL with "image", "caption" and, for b-capscore, "reference"; JSON {id: caption}; '
+        "or Parquet or WebDataset shards with such columns",
     )
     parser.add_argument(
         "--metrics",
@@ -65,6 +65,11 @@ def add_parser(subparsers: Any) -> None:
         choices=("error", "score"),
         default="error",
         help="how to treat an empty caption (default: error)",
+    )
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="score only every N-th caption from the I-th on; `trl-balcap merge` joins the folders",
     )
     parser.add_argument("--yes", action="store_true", help="skip the cost confirmation")
     add_judge_flags(parser)
@@ -191,6 +196,7 @@ def _score(
                 benchmarks=benchmarks,
                 images=args.images,
                 allow_empty=args.empty_captions == "score",
+                shard=args.shard,
                 confirm=agree,
                 on_row=lambda name: progress.advance(bars[name]),
             )
@@ -262,6 +268,8 @@ def _compare(args: argparse.Namespace, console: Console) -> int:
     first, second = args.compare
     if args.captions is not None:
         raise ValueError(f"--compare already names both files; remove {args.captions}.")
+    if args.shard is not None:
+        raise ValueError(f"--compare needs all captions: leave --shard {args.shard} out.")
     scored = [is_scored(path) for path in (first, second)]
     if any(scored) and not all(scored):
         raise ValueError(f"{first} and {second} must both contain captions, or both scored rows.")

@@ -26,6 +26,7 @@ __all__ = [
     "TABLE_SUFFIXES",
     "BadRowsError",
     "cut_half_row",
+    "is_utf8",
     "json_line",
     "jsonl_rows",
     "only_writer",
@@ -265,6 +266,12 @@ def _check_file(path: Path) -> None:
         raise FileNotFoundError(f"File not found: {path}.")
     if not path.is_file():
         raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}.")
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a text file has no byte-order mark."""
+    with path.open("rb") as file:
+        return not any(file.read(4).startswith(mark) for mark, _ in _MARKS)
 
 
 def _encoding(content: bytes) -> str:

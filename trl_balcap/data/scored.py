@@ -6,14 +6,16 @@ the file, the line, and what to do.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL.Image import Image as PILImage
 
 from trl_balcap.data.completions import is_empty
+from trl_balcap.data.ids import IdTable
 from trl_balcap.data.images import check_name, image_problem
 from trl_balcap.data.rows import BadRowsError, read_table
 
@@ -22,13 +24,17 @@ __all__ = [
     "IMAGE_COLUMNS",
     "REFERENCE_COLUMNS",
     "Caption",
+    "Needs",
     "caption_words",
     "captions_of",
+    "checked_captions",
     "first_of",
+    "folder_of",
     "image_file",
     "image_name",
     "image_path",
     "read_captions",
+    "read_row",
     "row_image",
 ]
 
@@ -178,40 +184,64 @@ def captions_of(
         path (`str` or `Path`):
             The file they were read from.
     """
+    found = list(rows)
+    needs = Needs(folder_of(path, images), need_images, need_references, allow_empty)
+    return list(checked_captions(lambda: found, path, needs))
+
+
+class Needs(NamedTuple):
+    """What a row must have, and the folder of its image."""
+
+    folder: Path
+    images: bool
+    references: bool
+    allow_empty: bool
+
+
+def folder_of(path: str | Path, images: str | Path | None) -> Path:
+    """
+    The folder that image paths are relative to.
+
+    Raises:
+        `FileNotFoundError`: if it does not exist.
+    """
     folder = Path(images) if images is not None else Path(path).parent
     if not folder.is_dir():
         raise FileNotFoundError(f"Image folder not found: {folder}.")
-    captions: list[Caption] = []
+    return folder
+
+
+def checked_captions(
+    rows: Callable[[], Iterable[tuple[str, dict[str, Any]]]], path: str | Path, needs: Needs
+) -> Iterator[Caption]:
+    """The captions in rows, which can be read several times. Raises after the last one."""
     problems: list[str] = []
-    seen: dict[str, str] = {}
-    for where, row in rows:
-        problem, caption = _read_row(where, row, folder, need_images, need_references, allow_empty)
-        if caption is not None and caption.id in seen:
+    places = IdTable()
+    found = 0
+    for place, (where, row) in enumerate(rows()):
+        problem, caption = read_row(where, row, needs)
+        earlier = None if caption is None else places.get(caption.id)
+        if caption is not None and earlier is not None:
+            there, _ = next(islice(rows(), earlier, None))
             problem = (
-                f"the id {caption.id!r} is already at {seen[caption.id]}. Give each row its own "
+                f"the id {caption.id!r} is already at {there}. Give each row its own "
                 f'"id", or remove one of the two.'
             )
         if problem is not None or caption is None:
             problems.append(f"{where}: {problem}")
             continue
-        seen[caption.id] = where
-        captions.append(caption)
+        places[caption.id] = place
+        found += 1
+        yield caption
     if problems:
         raise BadRowsError(problems)
-    if not captions:
+    if not found:
         raise BadRowsError([f"{path}: no captions in this file."])
-    return captions
 
 
-def _read_row(
-    where: str,
-    row: dict[str, Any],
-    folder: Path,
-    need_images: bool,
-    need_references: bool,
-    allow_empty: bool,
-) -> tuple[str | None, Caption | None]:
+def read_row(where: str, row: dict[str, Any], needs: Needs) -> tuple[str | None, Caption | None]:
     """The row's first problem, or its caption."""
+    folder = needs.folder
     columns = ", ".join(row) or "no column"
     text = first_of(row, CAPTION_COLUMNS)
     if not isinstance(text, str):
@@ -222,7 +252,7 @@ def _read_row(
     if identity is None:
         return f'the row has neither "id" nor "image" (it has {columns}). Add one of them.', None
     identity = str(identity)
-    if not text.strip() and not allow_empty:
+    if not text.strip() and not needs.allow_empty:
         return (
             f"the caption of {identity!r} is empty. Caption the image again, remove the row, or "
             "score it with --empty-captions score.",
@@ -231,10 +261,10 @@ def _read_row(
     try:
         image = row_image(row, folder)
     except ValueError as error:
-        if need_images:
+        if needs.images:
             return f"{error}", Caption(identity, text)
         image = None  # nobody will open it
-    if need_images:
+    if needs.images:
         if image is None:
             return f'the row has no "image" column (it has {columns}). Rename yours.', None
         problem = image_problem(image)
@@ -245,7 +275,7 @@ def _read_row(
                 Caption(identity, text),
             )
     reference = row.get("reference")
-    if need_references and (not isinstance(reference, str) or not reference.strip()):
+    if needs.references and (not isinstance(reference, str) or not reference.strip()):
         return (
             f'the row has no reference caption in "reference" (it has {columns}). Add it, or drop '
             "the metric that needs it.",

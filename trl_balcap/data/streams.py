@@ -47,6 +47,12 @@ class Stream:
     listed: str
 
     @property
+    def folder(self) -> Path:
+        """The folder that paths in it are relative to."""
+        path = Path(self.source)
+        return path if path.is_dir() else path.parent
+
+    @property
     def has_ids(self) -> bool:
         """Whether rows have ids. If not, only their places tell them apart."""
         return _has_ids(self.columns)

@@ -18,8 +18,6 @@ from trl_balcap.evals.jobs import (
     check_settings,
     job_settings,
     plan_of,
-    replace_file,
-    score_job,
     sum_of_plans,
     write_settings,
 )
@@ -27,8 +25,10 @@ from trl_balcap.evals.metrics.caparena import PROMPTS, CapArenaAuto
 from trl_balcap.evals.metrics.protocol import Benchmarks, data_hash
 from trl_balcap.evals.prompting import prompts_of
 from trl_balcap.evals.results import read_rows
+from trl_balcap.evals.row_files import replace_file
 from trl_balcap.evals.rules.caparena import Battle
 from trl_balcap.evals.run import score_captions
+from trl_balcap.evals.scoring import score_job
 from trl_balcap.judge import Judge
 
 __all__ = ["battle_captions", "judge_battles", "load_battles", "score_battles"]

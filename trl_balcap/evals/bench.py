@@ -28,10 +28,11 @@ from trl_balcap.evals.bench_captions import (
     images_of,
 )
 from trl_balcap.evals.bill import Bill
-from trl_balcap.evals.jobs import DeclinedError, ScorePlan, replace_file
+from trl_balcap.evals.jobs import DeclinedError, ScorePlan
 from trl_balcap.evals.metrics.protocol import Benchmarks
 from trl_balcap.evals.metrics.registry import METRICS
 from trl_balcap.evals.results import Evaluation
+from trl_balcap.evals.row_files import replace_file
 from trl_balcap.evals.run import score_captions
 from trl_balcap.evals.suites import Suite
 from trl_balcap.judge import Judge

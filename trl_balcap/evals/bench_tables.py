@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trl_balcap.evals.jobs import replace_file
+from trl_balcap.evals.row_files import replace_file
 from trl_balcap.evals.standings import Standing
 from trl_balcap.evals.tables import Grid, grid_markdown, value_text
 

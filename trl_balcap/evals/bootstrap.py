@@ -7,7 +7,7 @@ all resamples together are one matrix product.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,12 +18,14 @@ __all__ = [
     "Statistic",
     "difference",
     "estimate",
+    "estimates",
     "mean_statistic",
     "resampling_weights",
 ]
 
 ROUNDS = 2000
 LEVEL = 0.95
+AT_ONCE = 4_000_000  # weights drawn at once
 
 
 class Statistic(NamedTuple):
@@ -134,16 +136,65 @@ def resampling_weights(
 
     ```
     """
-    generator = np.random.default_rng(seed)
     weights = np.zeros((rounds, n), dtype=np.int64)  # (R, N)
+    for first, places, block in _blocks(n, strata, rounds, seed):
+        weights[first : first + len(block), places] = block
+    return weights
+
+
+def _blocks(
+    n: int, strata: Sequence[str] | None, rounds: int, seed: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The weights in parts that fit in memory: the first round, the images of a stratum (S,), and
+    how often each is drawn in these rounds (B, S)."""
+    generator = np.random.default_rng(seed)
     labels = np.array(["" for _ in range(n)] if strata is None else [str(s) for s in strata])
     alone = {label for label, size in Counter(labels.tolist()).items() if size == 1}
     labels = np.array(["" if label in alone else f"of {label}" for label in labels.tolist()])
     for label in dict.fromkeys(labels.tolist()):
         places = np.flatnonzero(labels == label)
         size = len(places)
-        weights[:, places] = generator.multinomial(size, np.full(size, 1 / size), size=rounds)
-    return weights
+        at_once = max(1, AT_ONCE // size)
+        for first in range(0, rounds, at_once):
+            drawn = min(at_once, rounds - first)
+            yield first, places, generator.multinomial(size, np.full(size, 1 / size), size=drawn)
+
+
+def estimates(
+    statistics: Sequence[Statistic],
+    *,
+    strata: Sequence[str] | None = None,
+    rounds: int = ROUNDS,
+    seed: int = 0,
+) -> tuple[Estimate, ...]:
+    """
+    Scores of the same images with their intervals, as [`estimate`] gives them with
+    [`resampling_weights`], whose matrix would not fit in memory for a million images.
+
+    Args:
+        statistics (`Sequence[Statistic]`):
+            The scores.
+        strata, rounds, seed:
+            As for [`resampling_weights`].
+
+    Example:
+
+    ```python
+    >>> [found] = estimates([mean_statistic("score", [1.0, 0.0, None])])
+    >>> found == estimate(mean_statistic("score", [1.0, 0.0, None]), resampling_weights(3))
+    True
+
+    ```
+    """
+    n = len(statistics[0].columns)
+    sums = [np.zeros((rounds, statistic.columns.shape[1])) for statistic in statistics]  # (R, C)
+    for first, places, block in _blocks(n, strata, rounds, seed):
+        for statistic, total in zip(statistics, sums, strict=True):
+            total[first : first + len(block)] += block @ statistic.columns[places]
+    return tuple(
+        _estimate(statistic, total, LEVEL)
+        for statistic, total in zip(statistics, sums, strict=True)
+    )
 
 
 def estimate(statistic: Statistic, weights: np.ndarray, *, level: float = LEVEL) -> Estimate:
@@ -161,11 +212,16 @@ def estimate(statistic: Statistic, weights: np.ndarray, *, level: float = LEVEL)
     Returns:
         [`Estimate`]
     """
+    return _estimate(statistic, weights @ statistic.columns, level)
+
+
+def _estimate(statistic: Statistic, sums: np.ndarray, level: float) -> Estimate:
+    """A score with its interval, from its sums in each resample, shape (R, C)."""
     value = _number(statistic.formula(statistic.columns.sum(axis=0)))
     n_scored = int(statistic.scored.sum())
     low, high = None, None
     if value is not None and n_scored > 1:
-        low, high = _interval(statistic.formula(weights @ statistic.columns), level)
+        low, high = _interval(statistic.formula(sums), level)
     return Estimate(statistic.name, value, low, high, n_scored, len(statistic.scored))
 
 

@@ -1,28 +1,31 @@
 """
 One metric of a scoring run, from existing rows to its result.
 
-The stages: read existing rows, find out what is left to ask, judge each caption and write its row
-as soon as it is done, summarise all rows.
+The stages: read existing rows, find out what is left to ask, judge it ([`~evals.scoring`]),
+summarise all rows.
 """
 
-import asyncio
 import json
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from trl_balcap.data.images import ImageError
-from trl_balcap.data.rows import BadRowsError
-from trl_balcap.data.scored import Caption, caption_words
-from trl_balcap.evals.asking import Workload, ask_judge
-from trl_balcap.evals.bootstrap import estimate, resampling_weights
+from trl_balcap.captioning.listing import ImageRow, Images
+from trl_balcap.captioning.shards import begin_shard, noted_ids
+from trl_balcap.data.ids import IdTable
+from trl_balcap.data.row_file import Chosen
+from trl_balcap.data.scored import Caption
+from trl_balcap.evals.asking import Workload
+from trl_balcap.evals.bootstrap import estimates
 from trl_balcap.evals.metrics.protocol import Benchmarks, Metric, Row
 from trl_balcap.evals.metrics.registry import METRICS, metric_of
 from trl_balcap.evals.results import MetricResult
-from trl_balcap.judge import Judge, JudgeError
+from trl_balcap.evals.row_files import EarlierRows, replace_file
+from trl_balcap.judge import Judge
 
 __all__ = [
     "DeclinedError",
@@ -30,19 +33,12 @@ __all__ = [
     "ScorePlan",
     "check_settings",
     "job_settings",
-    "judge_caption",
     "make_job",
     "plan_of",
-    "replace_file",
     "result_of",
-    "row_of",
-    "score_job",
     "sum_of_plans",
     "write_settings",
-    "written_rows",
 ]
-
-UNDER_WAY = 128  # captions at a time; the judge limits its calls itself
 
 
 class DeclinedError(RuntimeError):
@@ -65,10 +61,12 @@ class Job:
     metric: Metric
     path: Path
     settings: dict[str, Any]
-    captions: list[Caption] = field(default_factory=list)
+    captions: Sequence[Caption] = ()
     passed_over: int = 0
-    kept: dict[str, dict[str, Any]] = field(default_factory=dict)
-    earlier: dict[str, dict[str, Any]] = field(default_factory=dict)  # to try again
+    earlier: EarlierRows = field(init=False)
+
+    def __post_init__(self):
+        self.earlier = EarlierRows(self.path)
 
     @property
     def name(self) -> str:
@@ -94,12 +92,32 @@ class Job:
         Returns:
             `list[str]`: One message for each problem.
         """
-        self.captions = [one for one in captions if not self.metric.leaves_out(one)]
-        self.passed_over = len(captions) - len(self.captions)
+        left_out = {n for n, one in enumerate(captions) if self.metric.leaves_out(one)}
+        self.captions = captions
+        if left_out:
+            self.captions = Chosen(captions, [n for n in range(len(captions)) if n not in left_out])
+        self.passed_over = len(left_out)
         if not self.captions:
             first = captions[0]
             return [f"{first.where}: {self.name} has no question about this part, {first.id!r}."]
         return self.metric.problems(self.captions)
+
+    def take_shard(self, shard: str) -> None:
+        """
+        Take only a shard: of N, the I-th has every N-th caption, from the I-th on. Two notes beside
+        the rows say so, for [`~evals.merging.merge_scores`].
+
+        Raises:
+            `ValueError`: if there is no such shard, or the rows are of another shard.
+        """
+        captions = self.captions
+        ids = Images.of(lambda: (ImageRow(one.id, Path(one.id)) for one in captions))
+        shared = ("mode", "judge", "prompts_sha256")
+        made = {name: self.settings[name] for name in shared} | {"settings": self.metric.settings()}
+        number, of = begin_shard(self.path, ids, shard, made)
+        for _ in noted_ids(self.path, ids.read(number, of)):
+            pass
+        self.captions = Chosen(captions, range(number - 1, len(captions), of))
 
     def read_earlier(self) -> None:
         """
@@ -108,14 +126,18 @@ class Job:
         Raises:
             `ValueError`: if a row belongs to another caption.
         """
-        by_id = {caption.id: caption for caption in self.captions}
-        for row in written_rows(self.path):
-            caption = by_id.get(row["id"])
-            if caption is None:
+        self.earlier = EarlierRows(self.path)
+        places = IdTable()
+        for place, caption in enumerate(self.captions):
+            places[caption.id] = place
+        for n, row in enumerate(self.earlier.rows):
+            place = places.get(str(row["id"]))
+            if place is None:
                 raise ValueError(
                     f"{self.path} has a row for {row['id']!r}, which is not in the caption file. "
                     "Choose another --out, or remove that file."
                 )
+            caption = self.captions[place]
             for name, value in {"caption": caption.caption, **self.inputs_of(caption)}.items():
                 if row.get(name) != value:
                     raise ValueError(
@@ -125,9 +147,15 @@ class Job:
             if not self.metric.is_current(row):
                 continue  # the benchmark now asks about it differently
             final = row["reason"] is None or row["reason"] in self.metric.final_reasons
-            target, other = (self.kept, self.earlier) if final else (self.earlier, self.kept)
-            target[row["id"]] = row
-            other.pop(row["id"], None)
+            self.earlier.add(row["id"], n, final=final)
+
+    def left(self) -> Sequence[Caption]:
+        """The captions that have no row to keep."""
+        there = self.earlier
+        return Chosen(
+            self.captions,
+            array("q", (n for n, one in enumerate(self.captions) if not there.keeps(one.id))),
+        )
 
 
 def make_job(name: str, judge: Judge, benchmarks: Benchmarks, out: Path) -> Job:
@@ -186,13 +214,10 @@ def write_settings(out: Path, jobs: Sequence[Job]) -> None:
 
 def plan_of(jobs: Sequence[Job]) -> ScorePlan:
     """What is left to ask."""
-    left = {
-        job.name: [caption for caption in job.captions if caption.id not in job.kept]
-        for job in jobs
-    }
+    left = {job.name: job.left() for job in jobs}
     return ScorePlan(
         left={name: len(rows) for name, rows in left.items()},
-        done={job.name: len(job.kept) for job in jobs},
+        done={job.name: len(job.captions) - len(left[job.name]) for job in jobs},
         workloads={job.name: job.metric.workload(left[job.name]) for job in jobs},
     )
 
@@ -209,88 +234,16 @@ def sum_of_plans(plans: Sequence[ScorePlan]) -> ScorePlan:
     return ScorePlan(left, done, workloads)
 
 
-async def score_job(
-    job: Job, judge: Judge, on_row: Callable[[str], None] | None
-) -> list[dict[str, Any]]:
-    """One row per caption, in order; all of them are in the file at the end."""
-    rows = dict(job.kept)
-    limit = asyncio.Semaphore(UNDER_WAY)
-    # Rewrite the file first: a killed run may have left a partial row at the end.
-    _write_rows(job.path, [*job.kept.values(), *job.earlier.values()])
-    with job.path.open("a", encoding="utf-8") as file:
-
-        async def score(caption: Caption) -> None:
-            async with limit:
-                row = await judge_caption(job, caption, judge)
-            rows[caption.id] = row
-            if _found_something(row):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                file.flush()
-            if on_row is not None:
-                on_row(job.name)
-
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for caption in job.captions:
-                    if caption.id not in rows:
-                        tasks.create_task(score(caption))
-        except BaseExceptionGroup as group:
-            # The first error stops the run; the others follow from it.
-            raise group.exceptions[0] from None
-    ordered = [rows[caption.id] for caption in job.captions]
-    _write_rows(job.path, [row for row in ordered if _found_something(row)])
-    return ordered
-
-
-async def judge_caption(job: Job, caption: Caption, judge: Judge) -> dict[str, Any]:
-    """Judge a caption and return its row, with the reason if the judge failed."""
-    earlier = job.earlier.get(caption.id, {})
-    fruitless = earlier.get("fruitless_runs", 0)
-    try:
-        ask = ask_judge(judge, earlier_runs=fruitless)
-        verdicts = await job.metric.score(caption, ask, earlier)
-        # Unusable replies must not be used again; failed requests may be repeated.
-        fruitless += verdicts["reason"] is not None
-    except (JudgeError, ImageError) as error:  # an image may be broken where only decoding looks
-        reason = error.reason if isinstance(error, JudgeError) else "bad_image"
-        verdicts = {"score": None, "reason": reason, "errors": [str(error)]}
-        verdicts |= job.metric.unjudged(caption)
-    return await asyncio.to_thread(row_of, job, caption, fruitless, verdicts)
-
-
-def row_of(
-    job: Job, caption: Caption, fruitless: int, verdicts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The row of a caption: what was scored, with what, and the verdicts."""
-    metric = job.metric
-    return {
-        "id": caption.id,
-        "image": str(caption.image) if isinstance(caption.image, Path) else None,
-        "caption": caption.caption,
-        "words": caption_words(caption.caption),
-        "metric": metric.name,
-        "mode": metric.mode,
-        "judge": job.settings["judge"],
-        "prompts_sha256": job.settings["prompts_sha256"],
-        "settings": metric.settings(),
-        **job.inputs_of(caption),
-        "fruitless_runs": fruitless,
-        **verdicts,
-    }
-
-
 def result_of(job: Job, rows: Sequence[Row], judge: Judge) -> MetricResult:
     """The result of a metric, given one row per caption."""
     metric = job.metric
     missing = Counter(row["reason"] for row in rows if row["score"] is None)
     comparable, why = _comparable(job, rows, judge)
     notes = (*_notes(job, rows), *metric.notes(rows))
-    statistics = metric.statistics(rows)
-    weights = resampling_weights(len(rows), strata=metric.strata(rows))
     return MetricResult(
         metric=metric.name,
         mode=metric.mode,
-        scores=tuple(estimate(statistic, weights) for statistic in statistics),
+        scores=estimates(metric.statistics(rows), strata=metric.strata(rows)),
         n=len(rows),
         n_scored=len(rows) - sum(missing.values()),
         missing=dict(missing.most_common()),
@@ -343,42 +296,6 @@ def _notes(job: Job, rows: Sequence[Row]) -> list[str]:
     if failed is not None:
         notes.append(f"For example {failed['id']!r}: {failed['errors'][0]}")
     return notes
-
-
-def _found_something(row: Mapping[str, Any]) -> bool:
-    """Whether a row is worth keeping: a question cut by the budget tells nothing."""
-    return row["score"] is not None or row["reason"] != "over_budget"
-
-
-def written_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """
-    Rows of a run that may have been killed: a partial row at the end is left out.
-
-    Raises:
-        `BadRowsError`: if any other line is not a row.
-    """
-    if not path.is_file():
-        return
-    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                return
-            raise BadRowsError([f"{path}:{number}: not JSON ({error.msg})."]) from error
-
-
-def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace a file of rows."""
-    replace_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Replace a file atomically, so that a killed run leaves either the old or the new one."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _settings(out: Path) -> dict[str, Any]:

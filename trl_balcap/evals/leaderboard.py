@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from trl_balcap.data.rows import BadRowsError, read_text
 from trl_balcap.evals.battle_lists import read_battle_list
 from trl_balcap.evals.bootstrap import Estimate, estimate, resampling_weights
-from trl_balcap.evals.jobs import replace_file
 from trl_balcap.evals.metrics.caparena import NO_VERDICT, CapArenaAuto
 from trl_balcap.evals.metrics.protocol import Row, image_of
 from trl_balcap.evals.results import read_rows
+from trl_balcap.evals.row_files import replace_file
 from trl_balcap.evals.rules.caparena import BASELINES, Battle, outcome_of
 
 __all__ = [

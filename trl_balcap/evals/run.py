@@ -13,24 +13,24 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
+from trl_balcap.data.caption_file import open_captions
 from trl_balcap.data.folders import check_out_folder
-from trl_balcap.data.rows import BadRowsError, read_table
-from trl_balcap.data.scored import Caption, captions_of
+from trl_balcap.data.rows import BadRowsError, only_writer
+from trl_balcap.data.scored import Caption
 from trl_balcap.evals.jobs import (
     DeclinedError,
     ScorePlan,
     check_settings,
-    judge_caption,
     make_job,
     plan_of,
-    replace_file,
     result_of,
-    row_of,
-    score_job,
     write_settings,
 )
 from trl_balcap.evals.metrics.protocol import Benchmarks
 from trl_balcap.evals.results import Evaluation, MetricResult
+from trl_balcap.evals.row_files import replace_file
+from trl_balcap.evals.scoring import judge_caption, row_of, score_job
+from trl_balcap.evals.stored_captions import listed_captions
 from trl_balcap.evals.tables import results_markdown
 from trl_balcap.evals.verdicts import keep_verdicts
 from trl_balcap.judge import Judge
@@ -48,6 +48,7 @@ async def score_captions(
     benchmarks: Benchmarks | None = None,
     images: str | Path | None = None,
     allow_empty: bool = False,
+    shard: str | None = None,
     confirm: Callable[[ScorePlan], bool] | None = None,
     on_row: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -56,7 +57,7 @@ async def score_captions(
 
     Args:
         captions (`str` or `Path`):
-            JSONL or JSON, see [`read_captions`].
+            JSONL or JSON, see [`read_captions`], or a dataset with images and captions.
         judge ([`Judge`]):
             The judge.
         out (`str` or `Path`):
@@ -69,6 +70,9 @@ async def score_captions(
             Folder that image paths are relative to. Defaults to the caption file's folder.
         allow_empty (`bool`, *optional*, defaults to `False`):
             Score empty captions instead of rejecting them.
+        shard (`str`, *optional*):
+            Part of the captions to score, such as `"2/8"`: every 8th from the 2nd on. Parts scored
+            on several machines are merged by [`~evals.merging.merge_scores`].
         confirm (`Callable`, *optional*):
             Called with the [`ScorePlan`] before the first call; nothing is asked unless it returns
             `True`.
@@ -81,29 +85,54 @@ async def score_captions(
     Raises:
         `BadRowsError`: if captions or benchmark data cannot be scored; raised before any judge is
             asked.
-        `ValueError`: if the arguments contradict each other, or `out` has rows made with other
-            settings.
+        `ValueError`: if the arguments contradict each other, `out` has rows made with other
+            settings, or another run is writing to it.
         `JudgeConfigError`: if the judge cannot work.
         `DeclinedError`: if `confirm` returns `False`.
     """
-    benchmarks = benchmarks or Benchmarks()
     out = Path(out)
     check_out_folder(out)
+    with only_writer(out):
+        return await _score_captions(
+            captions,
+            judge,
+            out=out,
+            metrics=metrics,
+            benchmarks=benchmarks or Benchmarks(),
+            needs={"images": images, "allow_empty": allow_empty},
+            shard=shard,
+            confirm=confirm,
+            on_row=on_row,
+        )
+
+
+async def _score_captions(
+    captions: str | Path,
+    judge: Judge,
+    *,
+    out: Path,
+    metrics: Sequence[str],
+    benchmarks: Benchmarks,
+    needs: dict[str, Any],
+    shard: str | None,
+    confirm: Callable[[ScorePlan], bool] | None,
+    on_row: Callable[[str], None] | None,
+) -> Evaluation:
     before = copy(judge.stats)
     jobs = [make_job(name, judge, benchmarks, out) for name in dict.fromkeys(metrics)]
-    rows = captions_of(
-        read_table(captions),
-        captions,
-        images=images,
+    rows = open_captions(
+        await asyncio.to_thread(listed_captions, captions, out),
         need_images=any(job.metric.needs_image for job in jobs),
         need_references=any(job.metric.needs_reference for job in jobs),
-        allow_empty=allow_empty,
+        **needs,
     )
     problems = [problem for job in jobs for problem in job.take(rows)]
     if problems:
         raise BadRowsError(problems)
     check_settings(out, jobs)
     for job in jobs:
+        if shard is not None:
+            job.take_shard(shard)
         job.read_earlier()
     plan = plan_of(jobs)
     if any(plan.left.values()):

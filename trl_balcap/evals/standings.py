@@ -16,9 +16,9 @@ from trl_balcap.evals.bootstrap import (
     resampling_weights,
 )
 from trl_balcap.evals.compare import check_alike
-from trl_balcap.evals.jobs import written_rows
 from trl_balcap.evals.metrics.protocol import Metric, Row, image_of
 from trl_balcap.evals.metrics.registry import METRICS
+from trl_balcap.evals.row_files import written_rows
 
 __all__ = ["Standing", "holm", "read_counts", "read_folder", "standings"]
 

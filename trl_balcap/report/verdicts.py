@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trl_balcap.data.ids import IdTable
 from trl_balcap.report.thumbnails import Thumbnail, image_digest, opened, thumbnail
 
 __all__ = ["VERDICT_SCHEMA", "VerdictWriter", "read_thumbnails", "read_verdicts"]
@@ -123,7 +124,9 @@ class VerdictWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._number = 1 + max(map(_number, self.folder.glob("*.parquet")), default=-1)
         self._session = str(self._number)
-        self._pictured = set(_column(self.folder.glob("images-*.parquet"), "image"))
+        self._pictured = IdTable()  # of a million images, too
+        for place, digest in enumerate(_column(self.folder.glob("images-*.parquet"), "image")):
+            self._pictured[digest] = place
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """
@@ -148,7 +151,8 @@ class VerdictWriter:
         if pictures:  # written first, so that no row refers to a missing picture
             table = [{"image": name, **p._asdict()} for name, p in pictures.items()]
             self._save("images", pa.Table.from_pylist(table, _THUMBNAILS))
-            self._pictured |= pictures.keys()
+            for place, digest in enumerate(pictures):
+                self._pictured[digest] = place
         schema = VERDICT_SCHEMA.with_metadata(
             {**(VERDICT_SCHEMA.metadata or {}), "session": self._session}
         )

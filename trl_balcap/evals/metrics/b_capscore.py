@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from trl_balcap.data.ids import IdTable
 from trl_balcap.data.scored import Caption
 from trl_balcap.evals.asking import Ask, Workload, workload
 from trl_balcap.evals.bootstrap import Statistic, mean_statistic
@@ -81,12 +82,15 @@ class BCapScore(Metric):
         }
         split = "parse" if self.mode == "united" else "decompose"
         total = Workload()
-        for reference in {caption.reference or "" for caption in captions}:
-            total += workload(
-                prompt_chars=sizes[split] + len(reference),
-                completion_chars=1.5 * len(reference),
-            )
+        met = IdTable()
         for caption in captions:
+            reference = caption.reference or ""
+            if reference not in met:
+                met[reference] = 1
+                total += workload(
+                    prompt_chars=sizes[split] + len(reference),
+                    completion_chars=1.5 * len(reference),
+                )
             if caption.is_empty:
                 continue
             text, units = len(caption.caption), 1.5 * len(caption.reference or "")
