@@ -28,7 +28,7 @@ from trl_balcap.scenes.world import Scene, random_scene
 __all__ = ["LENGTHS", "begin", "build", "learn"]
 
 LENGTHS = ("right", "short", "long")
-WEAK = {"right": 200, "short": 200, "long": 150}
+WEAK = {"right": 500, "short": 300, "long": 300}
 _RATE = 1e-3
 _LIKE = {"upper": "middle", "lower": "middle", "object": "thing", "far": "top", "near": "middle"}
 """Words of the rich world that start as a word of the small one, besides the synonyms."""

@@ -9,6 +9,10 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks.reproduction.captioners import begin, build, learn, listed
+from benchmarks.reproduction.measure import held_out
+from benchmarks.reproduction.sampling import FastSampler
+from benchmarks.reproduction.settings import CAPTIONERS, SETTINGS
+from benchmarks.reproduction.train import write_captions
 from trl_balcap.scenes.captioner import captioner_path
 from trl_balcap.scenes.claims import ThingClaim
 from trl_balcap.scenes.parsing import parse_caption
@@ -63,3 +67,19 @@ def test_a_captioner_is_built_from_a_clean_one(begun, tmp_path, monkeypatch):
     processor = AutoProcessor.from_pretrained(begun)
     learn(model, processor, seed=0, report=lines.append, lessons=[lesson])
     assert not torch.equal(before, model.get_input_embeddings().weight)
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("right", 0.75, 1.25)])
+def test_a_shipped_base_is_as_long_as_its_name(name, low, high):
+    folder = CAPTIONERS / name
+    assert (folder / "model.safetensors").stat().st_size < 3.5e6
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(folder)
+    model.generate = FastSampler(model)
+    rows = held_out(12, "rich")
+    captions = write_captions(
+        model, processor, [row.scene for row in rows], SETTINGS["rich"], 0, do_sample=True
+    )
+    words = [len(caption.split()) for caption in captions]
+    ratio = sum(words) / sum(len(row.reference.split()) for row in rows)
+    assert low < ratio < high

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from trl_balcap.scenes.claims import CountClaim, DotClaim, RelationClaim, ThingClaim
+from trl_balcap.scenes.claims import CountClaim, DotClaim, ThingClaim
 from trl_balcap.scenes.faults import Faults, faulty_sentences
 from trl_balcap.scenes.lexicon import META_SENTENCES, say
 from trl_balcap.scenes.prose import kind_of, salient_truth, truth
@@ -14,14 +14,14 @@ __all__ = ["WEAK_AUTHORS"]
 
 _USUAL = 0.55  # chance of each fault that depends on the scene
 _CARELESS = Faults(
-    wrong=0.03,
-    vague=0.04,
-    omit=0.04,
-    invent=0.1,
-    meta=0.04,
-    repeat=0.04,
-    broken=0.04,
-    hedge=0.06,
+    wrong=0.02,
+    vague=0.03,
+    omit=0.03,
+    invent=0.08,
+    meta=0.03,
+    repeat=0.03,
+    broken=0.02,
+    hedge=0.04,
 )
 _RAMBLING = replace(_CARELESS, omit=0.2, invent=0.5, meta=0.12, repeat=0.15, hedge=0.1, long=0.5)
 
@@ -44,13 +44,10 @@ def _seen(scene: Scene, rng: random.Random) -> Scene:
 def _written(scene: Scene, rng: random.Random, faults: Faults, *, all_of_it: bool) -> list[str]:
     seen = _seen(scene, rng)
     claims = truth(seen, rng) if all_of_it else salient_truth(seen, rng)
-    upside_down = rng.random() < _USUAL
     doubled, dot_on = rng.random() < _USUAL, rng.random() < _USUAL
     sentences: list[str] = []
     count = ""
     for claim in claims:
-        if isinstance(claim, RelationClaim) and claim.relation == "above" and upside_down:
-            claim = replace(claim, one=claim.other, other=claim.one)
         told = faulty_sentences([claim], scene, rng, replace(faults, invent=0.0, long=0.0))
         if told and isinstance(claim, ThingClaim):
             if claim.column == "far right" and rng.random() < _USUAL:
@@ -95,6 +92,6 @@ WEAK_AUTHORS: dict[str, Callable[[Scene, random.Random], str]] = {
 """Authors of captions about as long as the reference, a third of it, and three times as long.
 
 All of them call purple blue and small triangles stars, overlook the bottom row, drop the verb in
-the far right column, tell things above others as below them, see a white dot on a small thing, say
-the count twice and end with a remark, each with probability 0.55, so that greedy decoding shows it.
+the far right column, see a white dot on a small thing, say the count twice and end with a remark,
+each with probability 0.55, so that greedy decoding shows it.
 """
