@@ -32,9 +32,11 @@ def read_experiments(file: Path) -> list[Experiment]:
     """The experiments with results, the small world's first."""
     runs = read_runs(file)
     found = [_of(experiment(runs), "small", "The small world")]
-    for digest, name in rich_bases().items():
-        of_base = experiment(runs, world="rich", base=digest)
-        found.append(_of(of_base, f"rich, {name} base", f"The rich world, {TOLD[name]}"))
+    digests = {name: digest for digest, name in rich_bases().items()}
+    for name, told in TOLD.items():
+        if name in digests:
+            of_base = experiment(runs, world="rich", base=digests[name])
+            found.append(_of(of_base, f"rich, {name} base", f"The rich world, {told}"))
     return [one for one in found if one.runs]
 
 

@@ -44,15 +44,15 @@ def experiment(runs: Iterable[Run], world: str = "small", **settings: Any) -> li
         **settings: Other settings that must match. For those not named, the most frequent are used.
     """
     wanted = {"world": world, **settings}
-    found = [
-        run
+    found = {
+        (_kind(run), run["arm"], run["settings"]["steps"], run["seed"]): run
         for run in runs
         if run["arm"] in ARMS
         and all(run["settings"].get(key) == value for key, value in wanted.items())
-    ]
-    kinds = Counter(map(_kind, found))
+    }  # a run that two files hold counts once
+    kinds = Counter(kind for kind, *_ in found)
     most = kinds.most_common(1)[0][0] if kinds else ""
-    return [run for run in found if _kind(run) == most]
+    return [run for (kind, *_), run in found.items() if kind == most]
 
 
 def _kind(run: Run) -> str:

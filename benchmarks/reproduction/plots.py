@@ -75,13 +75,17 @@ def curves(experiments: Sequence[Experiment], folder: Path) -> None:
             axes.grid(alpha=0.3)
             if key != "length":
                 axes.set_ylim(0.2, 1.0)
-        row[0].set_ylabel(one.title, fontsize=11, fontweight="bold")
+        row[0].set_ylabel(_named(one), fontsize=11, fontweight="bold")
     handles = [plt.Line2D([], [], color=colour, lw=2.5) for colour, _ in CURVES.values()]
     figure.suptitle("What training earns, by arm (line: mean over runs; band: all runs)")
     figure.legend(
         handles, [said for _, said in CURVES.values()], loc="outside lower center", ncols=7
     )
     _save(figure, folder, "curves.png")
+
+
+def _named(one: Experiment) -> str:
+    return one.short.replace("small", "small world").replace("rich, ", "rich world,\n")
 
 
 def _longest(runs: Sequence[Run], name: str) -> list[Run]:
@@ -119,7 +123,10 @@ def claims(experiments: Sequence[Experiment], folder: Path) -> None:
     figure, every = plt.subplots(
         1,
         len(experiments),
-        figsize=(4.6 + 4.6 * len(experiments), 0.52 * len(parts) + 1.6),
+        figsize=(
+            4.4 + (4.8 if len(experiments) == 1 else 2.9) * len(experiments),
+            0.52 * len(parts) + 1.6,
+        ),
         sharey=True,
         squeeze=False,
         layout="constrained",
@@ -132,7 +139,7 @@ def claims(experiments: Sequence[Experiment], folder: Path) -> None:
         for row, (_, part) in enumerate(parts):
             for shift, (look, results) in zip(shifts, looks.items(), strict=True):
                 _interval(axes, difference(part, results, "sampled"), row + shift, look)
-        axes.set(title=one.title, xlabel="difference (1 = the whole scale)", xlim=(-0.32, 0.52))
+        axes.set(title=_named(one), xlabel="difference (1 = whole scale)", xlim=(-0.32, 0.52))
         axes.grid(axis="x", alpha=0.3)
         for row in range(1, len(parts)):
             axes.axhline(row - 0.5, color="k", lw=0.3, alpha=0.4)
@@ -181,15 +188,19 @@ def _interval(axes: Any, found: Interval, height: float, look: Any) -> None:
 
 def calls(experiments: Sequence[Experiment], folder: Path) -> None:
     """b-CapScore of the methods against the judge calls of their training, step by step."""
+    columns = min(2, len(experiments))
+    rows = -(-len(experiments) // columns)
     figure, every = plt.subplots(
-        1,
-        len(experiments),
-        figsize=(3.5 + 5.0 * len(experiments), 4.6),
+        rows,
+        columns,
+        figsize=(3.0 + 5.0 * columns, 0.6 + 4.0 * rows),
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
-    for axes, one in zip(every[0], experiments, strict=True):
+    for axes in every.flat[len(experiments) :]:
+        axes.axis("off")
+    for axes, one in zip(every.flat, experiments, strict=False):
         settings = one.runs[0]["settings"]
         asked = settings["prompts_per_step"], settings["num_generations"]
         for name, (colour, marker, _) in METHODS.items():
@@ -214,9 +225,10 @@ def calls(experiments: Sequence[Experiment], folder: Path) -> None:
             axes.annotate("the base, untrained", (0.99, np.mean(base)), xytext=(0, 4),
                           xycoords=("axes fraction", "data"), textcoords="offset points",
                           ha="right", fontsize=9)  # fmt: skip
-        axes.set(title=one.title, xlabel="judge calls in training (thousands)")
+        axes.set(title=_named(one), xlabel="judge calls in training (thousands)")
         axes.grid(alpha=0.3)
-    every[0][0].set_ylabel("b-CapScore on held-out scenes, sampled")
+    for axes in every[:, 0]:
+        axes.set_ylabel("b-CapScore on held-out scenes, sampled")
     shown = {name for one in experiments for found in one.horizons.values() for name in found}
     handles = [
         plt.Line2D([], [], color=colour, marker=marker, ms=7, lw=1.8, label=said)

@@ -78,7 +78,7 @@ def page_text(experiments: Sequence[Experiment], where: str) -> str:
         "Each answer is read at the last step with three pairs of runs. *Shows*: every difference "
         "has the stated sign, and its interval excludes 0. *Contradicted*: one has the other sign.",
         "## Better than the paper?\n\n" + _better(experiments),
-        "## Which reward buys what\n\n" + _which_reward(experiments),
+        "## Which reward buys what\n\n" + _which_reward(experiments[0]),
         "## Weights\n\nb-CapScore minus the full method's, sampled.\n\n"
         + weights_table(experiments[0]),
         notes.strip(),
@@ -161,16 +161,11 @@ def _better(experiments: Sequence[Experiment]) -> str:
     return "\n\n".join(told)
 
 
-def _which_reward(experiments: Sequence[Experiment]) -> str:
+def _which_reward(experiment: Experiment) -> str:
     told = (
         "Each reward of the field is trained alone and without a gate, as in its paper; the exact "
         "judge answers its questions. Each captioner is measured, sampled, by what it was not "
         "trained on. The questions of `QA` are about scenes that no arm trains on, and also ask "
         "about sizes and empty places, which the utility reward does not."
     )
-    tables = [
-        (f"### {one.title}\n\n" if len(experiments) > 1 else "") + found
-        for one in experiments
-        if (found := reward_table(one))
-    ]
-    return "\n\n".join([told, *tables])
+    return f"{told}\n\n{reward_table(experiment)}"

@@ -118,6 +118,7 @@ def test_runs_of_other_settings_are_another_experiment():
     assert horizons.experiment(runs) == runs[:2]
     assert horizons.experiment(runs, learning_rate=1.0) == runs[2:]
     assert horizons.experiment(runs, world="rich") == []
+    assert horizons.experiment([*runs, runs[0]]) == runs[:2]  # read from two files
 
 
 @pytest.mark.parametrize(
