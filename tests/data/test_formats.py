@@ -140,6 +140,68 @@ def test_webdataset_shards(tmp_path, folder):
     assert (row["image"].size, row["reference"]) == ((640, 427), "A rocket.")
 
 
+def write_shard(path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as shard:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        pytest.param({"0.JPG": b"", "0.json": b'{"caption": "A rocket.", "id": 7}'}, id="json"),
+        pytest.param({"0.jpg": b"", "0.txt": b"A rocket.", "0.json": b'{"id": 7}'}, id="both"),
+    ],
+)
+def test_shards_whose_text_is_in_json(tmp_path, members):
+    content = {name: said or ROCKET.read_bytes() for name, said in members.items()}
+    [row] = load_rows(write_shard(tmp_path / "0.tar", content))
+    assert (row["image"].size, row["reference"], row["id"]) == ((640, 427), "A rocket.", 7)
+
+
+def test_a_parquet_shard_of_nothing_but_a_talk_and_its_image(tmp_path):
+    said = [{"type": "text", "text": "A rocket."}]
+    talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]},
+            {"role": "assistant", "content": said}]  # fmt: skip
+    rows = [{"images": [{"bytes": ROCKET.read_bytes(), "path": None}], "messages": talk}]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "shard.parquet")
+    [row] = load_rows(tmp_path)
+    assert (prompt_of(row), row["reference"], row["image"].size) == (
+        "What?",
+        "A rocket.",
+        (640, 427),
+    )
+    paths = datasets.Dataset.from_dict({"image": [str(ROCKET)]})
+    assert load_rows(paths, references=False)[0]["image"].size == (640, 427)
+
+
+def test_what_lists_of_coco_and_llava_leave_open(tmp_path):
+    """A caption that is null is no word "None"; ids of both kinds stand in LLaVA's own lists."""
+    image = {"id": 7, "file_name": "rocket.jpg"}
+    said = [{"image_id": 7, "caption": None}, {"image_id": 7, "caption": "Up."}]
+    file = tmp_path / "captions.json"
+    file.write_text(json.dumps({"images": [image], "annotations": said}))
+    [row] = load_rows(file, image_folder=ROCKET.parent)
+    assert (row["reference"], row["captions"]) == ("Up.", ["Up."])
+
+    rows = [llava(str(ROCKET), "What?", "A rocket.") | {"id": name} for name in (7, "7b")]
+    file.write_text(json.dumps(rows))
+    assert [row["id"] for row in load_rows(file)] == ["7", "7b"]
+
+
+@pytest.mark.parametrize("answer", ["B", "b", "B)", "(B)", "B. 上海市", "上海市"])
+def test_the_answer_of_a_caprl_question_however_it_is_set(answer):
+    asked = {"question": "Which?", "choices": ["A. 北京市", "B. 上海市"], "answer": answer}
+    for truth in ([asked], json.dumps([asked])):
+        found = known_row({"reward_model": {"ground_truth": truth}})["questions"]
+        assert found == [
+            {"question": "Which?", "choices": ["北京市", "上海市"], "answer": "上海市"}
+        ]
+
+
 # ---- tables ------------------------------------------------------------------------------------
 
 

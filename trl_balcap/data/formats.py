@@ -1,5 +1,6 @@
 """Converts rows of other projects' formats to the columns used here."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
@@ -50,8 +51,12 @@ def known_row(row: Mapping[str, Any]) -> dict[str, Any]:
         # Missing values become empty, and are reported along with the empty ones.
         known.setdefault("prompt", _MARK.sub(" ", _said(talk, ("human", "user"))).strip())
         known.setdefault("reference", _said(talk, ("gpt", "assistant")).strip())
+        if isinstance(row.get("id"), int):  # LLaVA's lists have both kinds
+            known["id"] = str(row["id"])
     if isinstance(row.get(_QUESTIONS), Mapping):
-        known["questions"] = [_question(asked) for asked in row[_QUESTIONS]["ground_truth"]]
+        asked = row[_QUESTIONS].get("ground_truth")
+        asked = json.loads(asked) if isinstance(asked, str) else asked or []
+        known["questions"] = [_question(one) for one in asked]
         known["prompt"] = [_unmarked(message) for message in row.get("prompt") or ()]
     return known
 
@@ -68,13 +73,13 @@ def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_dataset(dataset: "Dataset") -> "Dataset":
-    """Convert a dataset of such rows, or of WebDataset samples (`jpg` and `txt`)."""
+    """
+    Convert a dataset of such rows, or of WebDataset samples: an image, and its text in `txt` or as
+    a value of `json`.
+    """
     columns = dataset.column_names
     if "__key__" in columns:
-        image = next((name for name in SHARD_IMAGES if name in columns), None)
-        renamed = {"txt": "reference", **({image: "image"} if image else {})}
-        dataset = dataset.rename_columns({k: v for k, v in renamed.items() if k in columns})
-        return dataset.remove_columns([name for name in ("__url__",) if name in columns])
+        return _samples(dataset)
     changed = [name for name in (*_TALKS, _QUESTIONS) if name in columns]
     if not changed:
         return dataset
@@ -92,6 +97,19 @@ def known_dataset(dataset: "Dataset") -> "Dataset":
             column: Any = [row.get(name) for row in rows]
             dataset = dataset.add_column(name, column)  # type: ignore[call-arg]
     return dataset
+
+
+def _samples(dataset: "Dataset") -> "Dataset":
+    columns = dataset.column_names
+    image = next((name for name in columns if name.lower() in SHARD_IMAGES), None)
+    named = {"txt": "reference", **({image: "image"} if image else {})}
+    about = [value.as_py() or {} for value in stored(dataset, "json")] if "json" in columns else []
+    dataset = dataset.rename_columns({old: new for old, new in named.items() if old in columns})
+    for name in dict.fromkeys(name for row in about for name in row):
+        if name not in dataset.column_names:
+            column: Any = [row.get(name) for row in about]
+            dataset = dataset.add_column(name, column)  # type: ignore[call-arg]
+    return dataset.remove_columns([name for name in ("__url__", "json") if name in columns])
 
 
 def coco_rows(content: Mapping[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -112,7 +130,9 @@ def coco_rows(content: Mapping[str, Any]) -> Iterable[tuple[str, dict[str, Any]]
     """
     captions: dict[Any, list[str]] = {}
     for annotation in content["annotations"]:
-        captions.setdefault(annotation["image_id"], []).append(str(annotation["caption"]).strip())
+        said = annotation["caption"]
+        if isinstance(said, str):
+            captions.setdefault(annotation["image_id"], []).append(said.strip())
     for image in content["images"]:
         said = captions.get(image["id"], [])
         row = {"id": str(image["id"]), "image": image["file_name"], "captions": said}
@@ -143,5 +163,6 @@ def _question(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "question": asked["question"],
         "choices": choices,
-        "answer": letters.get(answer.strip(" ).:"), answer),
+        # A letter, however it is set, or the choice itself.
+        "answer": letters.get(answer.strip(" ().:").upper(), _LETTER.sub("", answer)),
     }

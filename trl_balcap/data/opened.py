@@ -11,7 +11,7 @@ from trl_balcap.data.images import DEFAULT_MAX_PIXELS, open_image, reading, stor
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["OpenedImages", "stored"]
+__all__ = ["OpenedImages", "stored", "with_column"]
 
 
 @dataclass(frozen=True)
@@ -64,3 +64,16 @@ def stored(dataset: "Dataset", column: str) -> Iterator[Any]:
     table = dataset.select_columns([column]).with_format("arrow")
     for batch in table.iter(batch_size=1000):
         yield from batch[column]  # type: ignore[call-overload]
+
+
+def with_column(dataset: "Dataset", name: str, values: list[Any], *, instead_of: str) -> "Dataset":
+    """The dataset with a column in place of another one, which may be the only one of its file."""
+    import datasets
+    from datasets.table import InMemoryTable
+
+    dataset = dataset.add_column("a new column", values)  # type: ignore[call-arg]
+    dataset = dataset.remove_columns(instead_of).rename_column("a new column", name)
+    # Of one piece: `datasets` cannot add a column beside a piece without any.
+    table: Any = dataset.with_format("arrow")[:]
+    info = datasets.DatasetInfo(features=dataset.features)
+    return datasets.Dataset(InMemoryTable(table), info=info)

@@ -16,7 +16,7 @@ from trl_balcap.data.checks import raise_for
 from trl_balcap.data.folders import image_files, list_of, sidecar_text
 from trl_balcap.data.formats import known_dataset
 from trl_balcap.data.images import IMAGE_SUFFIXES
-from trl_balcap.data.opened import stored
+from trl_balcap.data.opened import stored, with_column
 from trl_balcap.data.rows import TABLE_SUFFIXES, BadRowsError, read_table
 from trl_balcap.data.scored import image_path, row_image
 from trl_balcap.data.stored import BUILDERS
@@ -239,8 +239,7 @@ class _Reader:
                     "with image_folder."
                 )
             images: Any = self._images(folder, found, ("image",))
-            dataset = dataset.remove_columns("image")
-            dataset = dataset.add_column("image", images)  # type: ignore[call-arg]
+            dataset = with_column(dataset, "image", images, instead_of="image")
         return dataset, rows
 
     def sidecars(self, folder: Path) -> tuple[datasets.Dataset, Rows]:
@@ -332,5 +331,5 @@ def _single_images(dataset: Any, rows: Rows) -> datasets.Dataset:
     )
     features = datasets.Image(decode=False)
     single: Any = [found[0] for found in images]
-    dataset = dataset.remove_columns("images").add_column("image", single)  # type: ignore[call-arg]
+    dataset = with_column(dataset, "image", single, instead_of="images")
     return dataset if isinstance(single[0], str) else dataset.cast_column("image", features)
