@@ -77,7 +77,7 @@ def _right(scene: Scene, rng: random.Random) -> str:
 
 def _short(scene: Scene, rng: random.Random) -> str:
     sentences = _written(scene, rng, _CARELESS, all_of_it=False)
-    return " ".join(sentences[: rng.randint(3, 5)])
+    return " ".join(sentences[: rng.randint(2, 8)])
 
 
 def _long(scene: Scene, rng: random.Random) -> str:
