@@ -32,11 +32,14 @@ def read_experiments(file: Path) -> list[Experiment]:
     """The experiments with results, the small world's first."""
     runs = read_runs(file)
     found = [_of(experiment(runs), "small", "The small world")]
-    digests = {name: digest for digest, name in rich_bases().items()}
-    for name, told in TOLD.items():
-        if name in digests:
-            of_base = experiment(runs, world="rich", base=digests[name])
-            found.append(_of(of_base, f"rich, {name} base", f"The rich world, {told}"))
+    names = rich_bases()
+    places = list(TOLD)
+    used = {run["settings"]["base"] for run in runs if run["settings"]["world"] == "rich"}
+    named = sorted((names.get(digest, digest), digest) for digest in used)
+    for name, digest in sorted(named, key=lambda one: [*places, one[0]].index(one[0])):
+        told = TOLD.get(name, f"from the base {name}")
+        of_base = experiment(runs, world="rich", base=digest)
+        found.append(_of(of_base, f"rich, {name} base", f"The rich world, {told}"))
     return [one for one in found if one.runs]
 
 

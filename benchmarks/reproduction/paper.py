@@ -96,7 +96,9 @@ def _saturates(results: Results) -> tuple[str, str]:
         )
         moved.append((high - low).item())
     told = f"a narrow reward from worst to best moves the advantage by {moved[0]:.2f} (GRPO) and "
-    return ("shows" if moved[1] > 2 * moved[0] else "contradicted"), f"{told}{moved[1]:.2f}"
+    return (
+        "shows" if moved[1] > 2 * moved[0] else "contradicted"
+    ), f"{told}{moved[1]:.2f} (c-GDPO)"
 
 
 def arena_agreement(results: Results, measure: str = "b_capscore"):

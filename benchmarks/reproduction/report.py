@@ -12,6 +12,7 @@ from benchmarks.reproduction.tables import (
     better_table,
     claims_table,
     greedy_differs,
+    not_run,
     reward_table,
     statements_table,
     table,
@@ -54,7 +55,7 @@ def page_text(experiments: Sequence[Experiment], where: str) -> str:
         return f"# The paper in miniature\n\nNo results in `{where}` yet.\n"
     notes = Path(__file__).with_name("notes.md").read_text()
     claims = [
-        f"### {one.title}\n\n{claims_table(one)}\n\n{greedy_differs(one)}".strip()
+        f"### {one.title}\n\n{claims_table(one)}\n\n{greedy_differs(one)} {not_run(one)}".strip()
         for one in experiments
     ]
     parts = [

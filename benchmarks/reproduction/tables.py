@@ -24,6 +24,7 @@ __all__ = [
     "better_table",
     "claims_table",
     "greedy_differs",
+    "not_run",
     "reward_table",
     "statements_table",
     "table",
@@ -71,6 +72,19 @@ def claims_table(experiment: Experiment) -> str:
 
 def _told(claim: Claim) -> str:
     return claim.text + (" *(ours)*" if claim.ours else "")
+
+
+def not_run(experiment: Experiment) -> str:
+    """The claims that lack runs, as a sentence."""
+    lacking = [
+        claim.number
+        for claim in CLAIMS
+        if any(
+            last_of(experiment.horizons, (part.more, part.less), LEAST_SEEDS) is None
+            for part in claim.parts
+        )
+    ]
+    return f"Not run, or with fewer than three pairs: {', '.join(lacking)}." if lacking else ""
 
 
 def greedy_differs(experiment: Experiment) -> str:

@@ -104,9 +104,29 @@ def test_page_of_no_results_and_of_some(tmp_path, tiny_qwen):
     page = report.write_page(file, tmp_path).read_text()
     assert "| 2a c-GDPO beats vanilla GRPO" in page
     assert "(3 at 2)" in page  # three pairs, at step 2
+    assert "fewer than three pairs: 2b, 2c" in page
     for picture in ("curves", "claims", "calls"):
         assert f"reproduction/{picture}.png" in page
         assert (tmp_path / "reproduction" / f"{picture}.png").stat().st_size < 150_000
+
+
+def test_each_base_of_the_rich_world_is_an_experiment(tmp_path, monkeypatch):
+    """The small world first, then the captioners in their order, then a base of one's own."""
+    monkeypatch.setattr(settings_module, "CAPTIONERS", tmp_path / "captioners")
+    digests = {}
+    for name in ("long", "right"):
+        folder = tmp_path / "captioners" / name
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_text(name)
+        digests[name] = settings_module.base_digest(folder)
+    file = tmp_path / "runs.jsonl"
+    measures = {kind: {"qa": 0.5} for kind in ("sampled", "greedy")}
+    for world, base in (("rich", "0wn"), *(("rich", d) for d in digests.values()), ("small", "s")):
+        settings = {"world": world, "base": base, "steps": 40}
+        run = {"arm": "full", "seed": 0, "settings": settings, "measures": measures, "steps": {}}
+        reproduce.write_result(file, run)
+    found = [one.short for one in experiments.read_experiments(file)]
+    assert found == ["small", "rich, right base", "rich, long base", "rich, 0wn base"]
 
 
 def test_a_better_arm_wins_if_it_is_ahead_by_enough():
