@@ -89,7 +89,7 @@ WEAK_AUTHORS: dict[str, Callable[[Scene, random.Random], str]] = {
     "short": _short,
     "long": _long,
 }
-"""Authors of captions about as long as the reference, a third of it, and three times as long.
+"""Authors of captions about as long as the reference, some third of it, and three times as long.
 
 All of them call purple blue and small triangles stars, overlook the bottom row, drop the verb in
 the far right column, see a white dot on a small thing, say the count twice and end with a remark,
