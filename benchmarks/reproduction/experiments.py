@@ -34,7 +34,7 @@ def read_experiments(file: Path) -> list[Experiment]:
     found = [_of(experiment(runs), "small", "The small world")]
     names = rich_bases()
     places = list(TOLD)
-    used = {run["settings"]["base"] for run in runs if run["settings"]["world"] == "rich"}
+    used: set[str] = {run["settings"]["base"] for run in runs if run["settings"]["world"] == "rich"}
     named = sorted((names.get(digest, digest), digest) for digest in used)
     for name, digest in sorted(named, key=lambda one: [*places, one[0]].index(one[0])):
         told = TOLD.get(name, f"from the base {name}")

@@ -69,8 +69,9 @@ def page_text(experiments: Sequence[Experiment], where: str) -> str:
         "sampled: mean, 95% t interval, number of pairs. *Area* is that under the curve from the "
         "base to step 120, divided by 120. The other columns are about the last step with three "
         "pairs: the interval when scenes are resampled as well as seeds, the p-values of the "
-        "paired t test and of the exact sign-flip test, and those of the t test after Holm's and "
-        "Benjamini and Hochberg's corrections over the table. *Yes*: the raw interval lies above "
+        "paired t test (of equivalence, if a tie is claimed) and of the exact sign-flip test, and "
+        "those of the former after Holm's and Benjamini and Hochberg's corrections over the table. "
+        "The answer names its step. *Yes*: the raw interval lies above "
         "0. *No*: below. *Equivalent within 0.02* (0.05 in the length ratio, 4 in the arena): two "
         "one-sided tests say so. *Undecided within*: as far as the interval reaches. Claims marked "
         "*ours* are not in the paper.",

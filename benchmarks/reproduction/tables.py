@@ -47,7 +47,8 @@ def claims_table(experiment: Experiment) -> str:
                 continue
             found = weigh(part, experiment.horizons[step], "sampled")
             crossed = bootstrap(part, experiment.horizons[step])
-            p_values.append(found.p_t)
+            # A claimed tie is tested by equivalence.
+            p_values.append(found.p_equivalent if part.tie else found.p_t)
             rows.append(
                 (
                     f"{claim.number} {_told(claim)}" if not place else "",
@@ -55,19 +56,30 @@ def claims_table(experiment: Experiment) -> str:
                     *(with_n(look) for look in looks),
                     with_n(difference(part, experiment.areas, "sampled")),
                     "" if crossed is None else f"[{crossed[0]:+.3f}, {crossed[1]:+.3f}]",
-                    _p(found.p_t),
+                    _p(p_values[-1]),
                     _p(found.p_flip),
                     said(part, found),
+                    str(step),
                 )
             )
-    family = corrected(p_values)
     rows = [
-        (*row[:-1], _p(holm), _p(bh), f"**{row[-1]}**")
-        for row, (holm, bh) in zip(rows, family, strict=True)
+        (*cells, _p(holm), _p(bh), _answer(word, step, holm))
+        for (*cells, word, step), (holm, bh) in zip(rows, corrected(p_values), strict=True)
     ]
     steps = (f"step {step}" for step in experiment.horizons)
     head = ("claim", "difference", *steps, "area", "scenes too", "t", "signs", "Holm", "BH", "")
     return table(head, rows) if rows else ""
+
+
+def _answer(word: str, step: str, holm: float) -> str:
+    """
+    ```python
+    >>> _answer("yes", "40", 0.001), _answer("yes", "40", 0.2)
+    ('**yes** (40)', '**yes**, not after Holm (40)')
+
+    ```
+    """
+    return f"**{word}**{', not after Holm' if word == 'yes' and holm >= 0.05 else ''} ({step})"
 
 
 def _told(claim: Claim) -> str:
