@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -73,6 +75,27 @@ def test_two_runs_do_not_write_to_one_file(photos, tmp_path, command, capsys):
         assert not out.exists()
         assert run(photos, out, server, command) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "refs.jsonl"]
+
+
+def test_a_killed_run_does_not_keep_others_out(tmp_path):
+    out = tmp_path / "refs.jsonl"
+    program = (
+        "import pathlib, sys\n"
+        "from trl_balcap.data.rows import only_writer\n"
+        "with only_writer(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", program, str(out)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match="Another run is writing"), only_writer(out):
+            pass
+        other.kill()
+    with only_writer(out):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_and_replies_that_are_not_utf_8(photos, capsys):
