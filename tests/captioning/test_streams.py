@@ -5,6 +5,8 @@ import json
 import tarfile
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -221,3 +223,22 @@ def test_captions_of_numbered_rows_are_not_taken_for_those_of_another_dataset(
     other = open_images(parquet, store=tmp_path / "s")
     with pytest.raises(ValueError, match="was captioned with dataset"):
         caption_images("openai/x", other, out, api_base=url)
+
+
+def test_images_that_are_no_content_and_no_path_in_the_dataset_are_named(tmp_path, url, capsys):
+    """A path is relative to the dataset, and stays in its folder."""
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    values = ["a.png", "gone.png", "../up.png", "http://x/a.png", None]
+    table = pa.table({"id": list("abcde"), "image": values})
+    pq.write_table(table, tmp_path / "paths.parquet")
+    out = tmp_path / "out" / "captions.jsonl"
+    assert caption(tmp_path / "paths.parquet", out, url) == 0
+    assert [row["image"] for row in rows(out)] == [str(tmp_path / "a.png")]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "gone.png: there is no such file" in said
+    assert "c: the image '../up.png' is outside" in said
+    assert "d: the image 'http://x/a.png' is a URL" in said
+    assert "1 captions written, 0 already there, 4 images skipped" in said
+    pq.write_table(pa.table({"image": [1, 2]}), tmp_path / "numbers.parquet")
+    assert caption(tmp_path / "numbers.parquet", tmp_path / "none.jsonl", url) == 1
+    assert "0: the image is a int, not a path" in " ".join(capsys.readouterr().out.split())

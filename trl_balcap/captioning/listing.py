@@ -13,7 +13,7 @@ from typing import Any
 from trl_balcap.data.folders import image_files, list_of, sidecar_text, written_path
 from trl_balcap.data.formats import SHARD_IMAGES
 from trl_balcap.data.ids import IdTable
-from trl_balcap.data.images import IMAGE_SUFFIXES, image_problem
+from trl_balcap.data.images import IMAGE_SUFFIXES, image_problem, stored_content
 from trl_balcap.data.rows import TABLE_SUFFIXES, BadRowsError, table_rows
 from trl_balcap.data.scored import (
     IMAGE_COLUMNS,
@@ -319,12 +319,12 @@ def stored_files(value: Any, folder: Path, store: Path, identity: str) -> list[P
         identity (`str`): The row's id, which names the files.
 
     Raises:
-        `ValueError`: if a path is not allowed, see [`~data.scored.image_path`].
+        `ValueError`: if a path is not allowed, see [`~data.scored.image_path`], or it is no image.
     """
-    values = [
-        image_path(one, folder) if isinstance(one, str) else one
-        for one in (value if isinstance(value, list) else [value])
-    ]
+    values = []
+    for one in (value if isinstance(value, list) else [value]) or [None]:
+        content = stored_content(one)
+        values.append(image_path(content, folder) if isinstance(content, str) else content)
     return written_images(values, store, identity)
 
 

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,24 +108,23 @@ def finding(source: str | Path, split: str) -> Iterator[None]:
         ) from error
 
 
-def written_images(images: Any, folder: Path, identity: str) -> list[Path]:
+def written_images(images: Sequence[Any], folder: Path, identity: str) -> list[Path]:
     """
     Write the images stored in a row to files named after the row's id, and return the files. A
     slash in the id makes a folder.
 
     Args:
-        images (`Mapping`, `str`, a list of them, or `None`):
-            The image or images, as a dataset stores them. Paths are returned unchanged.
+        images (`Sequence[bytes or str or None]`):
+            The content of each image's file, or its path, which is returned unchanged.
         folder (`Path`):
             Folder for the files.
         identity (`str`):
             The id.
     """
-    several = images if isinstance(images, list) else [images]
     stem = _file_stem(identity)
     return [
-        _written(image, folder, f"{stem}-{place}" if len(several) > 1 else stem)
-        for place, image in enumerate(several)
+        _written(image, folder, f"{stem}-{place}" if len(images) > 1 else stem)
+        for place, image in enumerate(images)
     ]
 
 
@@ -143,15 +142,15 @@ def _written(image: Any, folder: Path, stem: str) -> Path:
     """Write one stored image to a file; the path of an existing file is returned unchanged."""
     if isinstance(image, str):
         return Path(image)
-    content = image.get("bytes") if isinstance(image, Mapping) else image
-    if content is None:
-        path = image.get("path") if isinstance(image, Mapping) else None
-        return folder / f"{stem}.missing" if path is None else Path(path)  # reported when opened
-    file = folder / f"{stem}.{_kind(content)}"
-    if not file.is_file() or file.stat().st_size != len(content):
+    if image is None:
+        return folder / f"{stem}.missing"  # reported when opened
+    if not isinstance(image, bytes):
+        raise ValueError(f"the image is a {type(image).__name__}, not a path or a file's content.")
+    file = folder / f"{stem}.{_kind(image)}"
+    if not file.is_file() or file.stat().st_size != len(image):
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(file.name + ".part")
-        part.write_bytes(content)
+        part.write_bytes(image)
         part.replace(file)
     return file
 
