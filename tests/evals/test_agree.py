@@ -53,7 +53,7 @@ def test_battles_are_rated_and_compared_with_people(tmp_path, capsys):
     battles = [battle | {"judge": "Caption 1 is better"}] * 3 + [battle | {"judge": "Tie"}]
     assert command(tmp_path, battles) == 0
     shown = capsys.readouterr().out
-    assert "Spearman 1.0000" in shown
+    assert "Spearman 1.0000 (p unknown), Kendall 1.0000 (p 1) over 2 models." in shown
     assert "Caption-level agreement: 0.750 (0.301 to 0.954) over 4 battles, ties included." in shown
     assert "Caption-level agreement: 1.000 (0.439 to 1.000) over 3 battles, without ties." in shown
 

@@ -64,17 +64,22 @@ def test_scored_rows_are_placed_and_exported_in_the_official_form(published, tmp
     assert main([*command, "--data", f"caparena={data['caparena']}"]) == 0
     rows = tmp_path / "scores/caparena.jsonl"
     export = ["--export", str(tmp_path / "export")]
-    assert main(["leaderboard", str(published), "--add", f"good={rows}", *export]) == 0
-    battles = read_result(tmp_path / "export/good.json")
+    # Under another name than it was scored under; a verdict is won by its name.
+    assert main(["leaderboard", str(published), "--add", f"mine={rows}", *export]) == 0
+    battles = read_result(tmp_path / "export/mine.json")
+    assert all("mine" in (battle["source1"], battle["source2"]) for battle in battles)
     keys = ["img", "source1", "source2", "caption1", "caption2", "ref", "ref_model"]
     assert [list(battle) for battle in battles] == [[*keys, "judge_reason", "judge"]] * 6
-    captions = json.loads((tmp_path / "export/good_captions.json").read_text())
+    captions = json.loads((tmp_path / "export/mine_captions.json").read_text())
     assert set(captions) == {battle["img"] for battle in battles}
     # The exported file, placed again, has the score that `score` printed.
     summary = json.loads((tmp_path / "scores/summary.json").read_text())
     expected = summary["metrics"][0]["scores"][0]["value"]
-    [place] = leaderboard(None, {"good": tmp_path / "export/good.json"})
-    assert place.scores["Score_Avg"].value == pytest.approx(expected)
+    for name, path in (("mine", tmp_path / "export/mine.json"), ("another", rows)):
+        [place] = leaderboard(None, {name: path})
+        assert place.scores["Score_Avg"].value == pytest.approx(expected)
+    with pytest.raises(ValueError, match="must be between 'GPT-4o-0806' and 'GPT-4o-0806'"):
+        leaderboard(None, {"GPT-4o-0806": rows})  # a baseline's name
 
 
 @pytest.mark.parametrize(

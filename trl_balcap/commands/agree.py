@@ -176,9 +176,11 @@ def _show(title: str, found: dict[str, Any], console: Console) -> None:
     if found["spearman"] is None:
         say(console, "All models have the same score, so there is no ranking to correlate.")
     else:
+        rho_p = found["spearman_p"]
+        p = "unknown" if rho_p is None else f"{rho_p:.2g}"
         say(
             console,
-            f"Spearman {found['spearman']:.4f} (p {found['spearman_p']:.2g}), "
+            f"Spearman {found['spearman']:.4f} (p {p}), "
             f"Kendall {found['kendall']:.4f} (p {found['kendall_p']:.2g}) "
             f"over {len(found['ranking'])} models.",
         )

@@ -138,7 +138,7 @@ def leaderboard(
     for model, path in (added or {}).items():
         if model in battles:
             raise ValueError(f"{model!r} is already among the models in {published}. Rename yours.")
-        battles[model] = (_battles_of(path), True)
+        battles[model] = (_battles_of(path, model), True)
     if not battles:
         raise ValueError(f"There are no CapArena-Auto results in {published}.")
     places = [_place(model, *entry) for model, entry in battles.items()]
@@ -158,7 +158,8 @@ def export_result(rows_file: str | Path, out: str | Path, model: str) -> list[Pa
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     written = [out / f"{model}.json", out / f"{model}_captions.json"]
-    for path, content in zip(written, (official_battles(rows), captions), strict=True):
+    battles = _named(official_battles(rows), model, rows_file)
+    for path, content in zip(written, (battles, captions), strict=True):
         replace_file(path, json.dumps(content, ensure_ascii=False))
     return written
 
@@ -171,17 +172,37 @@ def _published(folder: str | Path | None) -> Iterable[tuple[str, list[dict[str, 
     for path in sorted(Path(folder).glob("*.json")):
         # The download also contains the images' captions, as an object instead of a list.
         if not path.stem.endswith("_captions") and read_text(path).lstrip().startswith("["):
-            yield path.stem, read_result(path)
+            yield path.stem, _named(read_result(path), path.stem, path)
 
 
-def _battles_of(path: str | Path) -> list[dict[str, Any]]:
+def _battles_of(path: str | Path, model: str) -> list[dict[str, Any]]:
     if Path(path).suffix == ".json":
-        return read_result(path)
+        return _named(read_result(path), model, path)
     rows = read_rows(path)
     others = {str(row["metric"]) for row in rows} - {CapArenaAuto.name}
     if others:
         raise BadRowsError([f"{path}: these are rows of {', '.join(others)}, not of caparena."])
-    return official_battles(rows)
+    return _named(official_battles(rows), model, path)
+
+
+def _named(battles: Sequence[dict[str, Any]], model: str, path: str | Path) -> list[dict[str, Any]]:
+    """
+    The battles with `model` as the name of the side that is not the baseline: captions may have
+    been scored under another name, and a verdict is only won by its name.
+    """
+    named = []
+    for battle in battles:
+        baseline = battle["ref_model"]
+        sides = [side for side in ("source1", "source2") if battle[side] != baseline]
+        if len(sides) != 1 or model == baseline:
+            raise BadRowsError(
+                [
+                    f"{path}: the battle of {battle['img']!r} must be between {model!r} and "
+                    f"{baseline!r}, but is between {battle['source1']!r} and {battle['source2']!r}."
+                ]
+            )
+        named.append({**battle, sides[0]: model})
+    return named
 
 
 def _place(model: str, battles: Sequence[Mapping[str, Any]], is_new: bool) -> Place:

@@ -26,7 +26,8 @@ ROUNDS = 2000
 class RankAgreement(NamedTuple):
     """
     Rank correlations of a metric with the human ranking, `None` where the metric tells no models
-    apart; their p-values and 95% intervals; and the human position of each model.
+    apart; their p-values (Spearman's is `None` of 2 models) and 95% intervals; and the human
+    position of each model.
     """
 
     spearman: float | None
@@ -104,14 +105,13 @@ def rank_agreement(
     intervals = [_interval(values) for values in found]
     if None in intervals:
         intervals = [None, None]
-    p_values = spearman_p(rho, len(positions)), kendall_p(scores, human)
-    return RankAgreement(rho, tau, positions, *p_values, *intervals)
+    rho_p = spearman_p(rho, len(positions)) if len(positions) > 2 else None
+    return RankAgreement(rho, tau, positions, rho_p, kendall_p(scores, human), *intervals)
 
 
 def spearman_p(rho: float, n: int) -> float:
     """
-    Two-sided p-value of Spearman's rho of n pairs: Student's t with n - 2 degrees of freedom, NaN
-    of 2 pairs.
+    Two-sided p-value of Spearman's rho of n pairs: Student's t with n - 2 degrees of freedom.
 
     Example:
 
@@ -123,8 +123,6 @@ def spearman_p(rho: float, n: int) -> float:
     """
     from scipy.special import stdtr
 
-    if n < 3:
-        return math.nan
     if abs(rho) >= 1:
         return 0.0
     return float(2 * stdtr(n - 2, -abs(rho) * math.sqrt((n - 2) / ((1 + rho) * (1 - rho)))))
