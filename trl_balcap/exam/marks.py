@@ -17,6 +17,7 @@ from trl_balcap.evals.bootstrap import (
 )
 from trl_balcap.evals.retest import retest_statistic
 from trl_balcap.exam.bank import Exam, Looking
+from trl_balcap.exam.shares import widened
 from trl_balcap.judge import Judge
 from trl_balcap.judge.cost import estimate_calls_and_cost
 from trl_balcap.judge.prices import price_of
@@ -26,6 +27,7 @@ from trl_balcap.scenes.world import COLOURS, COLUMNS, ROWS, SHAPES
 __all__ = ["Report", "balanced_accuracy", "mark", "split_marks"]
 
 REWARDS = ("precision", "recall", "linguistic")
+SHARES = ("splits found", "splits invented", "unreadable")
 PRICED = " ".join(["caption"] * 100)  # dollars are for captions of a hundred words
 
 
@@ -122,13 +124,21 @@ def mark(exam: Exam, answers: Any, judge: Judge, labels: Sequence[Looking] = ())
     )
     return Report(
         judge=", ".join(dict.fromkeys(deployment.where() for deployment in asked)),
-        marks=tuple(estimate(s, resampling_weights(len(s.columns))) for s in statistics),
+        marks=tuple(_estimated(statistic) for statistic in statistics),
         unreadable=dict(answers.unreadable),
         asked=answers.asked,
         latency=answers.latency,
         usd_per_1000=_usd_per_1000(judge),
         photographs=exam.photographs,
     )
+
+
+def _estimated(statistic: Statistic) -> Estimate:
+    found = estimate(statistic, resampling_weights(len(statistic.columns)))
+    if statistic.formula is not balanced_accuracy and statistic.name not in SHARES:
+        return found
+    sums = statistic.columns[statistic.scored].sum(axis=0)  # (2K,)
+    return widened(found, [(k, n) for k, n in sums.reshape(-1, 2).tolist()])
 
 
 def balanced_accuracy(sums: np.ndarray) -> np.ndarray:
