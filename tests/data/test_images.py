@@ -55,6 +55,10 @@ def test_what_is_wrong_with_an_image_file(tmp_path):
     assert image_problem(tmp_path) == "it is a folder"
     assert image_problem(tmp_path / "empty.png") == "the file is empty"
     assert image_problem(tmp_path / "text.png") == "it is not an image that Pillow can read"
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    assert image_problem(tmp_path / "IMG_1.HEIC") == (
+        "it is a HEIC photograph, which Pillow cannot read; convert it to JPEG"
+    )
     assert image_problem(tmp_path / "line.png") == (
         "its aspect ratio is 300 to 1, but processors take at most 200 to 1"
     )

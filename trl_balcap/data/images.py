@@ -34,8 +34,12 @@ __all__ = [
 ImageSource: TypeAlias = "Image.Image | str | PathLike[str] | bytes | pa.Buffer | Mapping[str, Any]"
 """An image, its path, its bytes, or the `{"bytes": ..., "path": ...}` of a `datasets` row."""
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
+)
 """Extensions of image files when searching a folder."""
+
+_HEIC = (".heic", ".heif")
 
 # 28 px: one visual token of Qwen2-VL and Qwen2.5-VL (patch 14, merged 2 by 2).
 _FACTOR = 28
@@ -115,7 +119,7 @@ def reading(source: ImageSource) -> Iterator[None]:
     except Exception as error:
         path = source.get("path") if isinstance(source, Mapping) else source
         named = f"the image {fspath(path)}: " if isinstance(path, str | PathLike) and path else ""
-        raise ImageError(f"{named}{_said(error)}") from error
+        raise ImageError(f"{named}{_said(error, path)}") from error
 
 
 def bounded_size(width: int, height: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
@@ -205,7 +209,7 @@ def image_problem(source: "str | PathLike[str] | bytes | pa.Buffer") -> str | No
         with _open(source) as file:
             return _file_problem(file)
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever broken bytes make
-        return _said(error)
+        return _said(error, source)
 
 
 # ---- opening -----------------------------------------------------------------------------------
@@ -234,10 +238,12 @@ def _open(source: Any) -> BinaryIO:
     return path.open("rb")
 
 
-def _said(error: Exception) -> str:
+def _said(error: Exception, source: Any) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, UnidentifiedImageError):
+        if isinstance(source, str | PathLike) and fspath(source).lower().endswith(_HEIC):
+            return "it is a HEIC photograph, which Pillow cannot read; convert it to JPEG"
         return "it is not an image that Pillow can read"
     return str(error) or type(error).__name__
 
