@@ -55,7 +55,8 @@ def page_text(experiments: Sequence[Experiment], where: str) -> str:
         return f"# The paper in miniature\n\nNo results in `{where}` yet.\n"
     notes = Path(__file__).with_name("notes.md").read_text()
     claims = [
-        f"### {one.title}\n\n{claims_table(one)}\n\n{greedy_differs(one)} {not_run(one)}".strip()
+        f"### {one.title}\n\n{claims_table(one)}\n\n"
+        + f"{greedy_differs(one)} {not_run(one)}".strip()
         for one in experiments
     ]
     parts = [

@@ -96,7 +96,11 @@ def not_run(experiment: Experiment) -> str:
             for part in claim.parts
         )
     ]
-    return f"Not run, or with fewer than three pairs: {', '.join(lacking)}." if lacking else ""
+    return (
+        f"Not run, or in part, or with fewer than three pairs: {', '.join(lacking)}."
+        if lacking
+        else ""
+    )
 
 
 def greedy_differs(experiment: Experiment) -> str:
