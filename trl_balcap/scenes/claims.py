@@ -63,6 +63,11 @@ class ThingClaim:
         return self.row, self.column
 
     @property
+    def kind(self) -> "Kind":
+        """What it says of the thing."""
+        return Kind(self.colour, self.shape, self.size)
+
+    @property
     def thing(self) -> Thing | None:
         """The claimed thing, or `None` if an attribute is unspecified."""
         if self.colour is None or self.shape is None or self.size is None:
@@ -72,14 +77,7 @@ class ThingClaim:
     def holds_in(self, scene: Scene) -> bool:
         """Whether the scene has a thing there that matches everything the claim says."""
         there = scene.at(self.row, self.column)
-        return there is not None and all(
-            said is None or said == seen
-            for said, seen in (
-                (self.colour, there.colour),
-                (self.shape, there.shape),
-                (self.size, there.size),
-            )
-        )
+        return there is not None and self.kind.matches(there)
 
     def implies(self, other: "Claim") -> bool:
         """Whether `other` is true whenever this claim is: it is about the same place and says no
@@ -87,14 +85,7 @@ class ThingClaim:
         return (
             isinstance(other, ThingClaim)
             and other.about == self.about
-            and all(
-                asked is None or asked == said
-                for said, asked in (
-                    (self.colour, other.colour),
-                    (self.shape, other.shape),
-                    (self.size, other.size),
-                )
-            )
+            and self.kind.implies(other.kind)
         )
 
 
