@@ -142,8 +142,12 @@ def work(
     messages: Any,
 ) -> None:
     """Train one arm with one seed and write its result; runs in its own process."""
+    from trl.trainer import utils
+
     from benchmarks.reproduction.train import train_arm
 
+    # Without Triton, TRL's head also scores prompts and padding, which are most tokens here.
+    utils._use_triton = lambda device: True
     values = {key: value for key, value in settings.items() if key != "base"}
     chosen = Settings(**values)
     result = train_arm(

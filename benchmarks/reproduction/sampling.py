@@ -1,4 +1,4 @@
-"""Generation for tiny Qwen2.5-VL models on a CPU, where Python overhead per token dominates.
+"""Tiny Qwen2.5-VL models on a CPU, generating and in training: both without repeated work.
 
 `model.generate` computes every row until the last one ends, processes each image once per rollout,
 and spends more time between the layers than in them. [`FastSampler`] does the same arithmetic, but
@@ -6,18 +6,24 @@ shrinks the batch as rows end, prefills each image once, and has nothing but ten
 one core of a busy machine 64 greedy captions of 96 tokens took 0.7 to 0.9 s instead of 1.6 to
 2.0 s, with no row ending early; each row that ends early saves more. A static cache and
 `torch.compile` were not tried, because both keep finished rows.
-`tests/benchmarks/test_reproduce_sampling.py` checks the sampler against `model.generate`.
+
+[`share_prompts`] does likewise for training. A forward and backward pass over 32 rollouts of 4
+images takes 0.27 s instead of 0.55 s in the small world, and 0.65 s instead of 0.95 s in the rich.
+`tests/benchmarks/test_reproduce_sampling.py` checks both against what they replace.
 """
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+from transformers import DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
-__all__ = ["FastSampler", "share_images"]
+__all__ = ["FastSampler", "share_prompts"]
 
 _SHRINK_EVERY = 4  # tokens between checks for finished rows
+_PORTION = 8  # completions of similar length in one pass
 
 
 class FastSampler:
@@ -193,29 +199,69 @@ class _Decoder:
         return F.linear(F.rms_norm(x, size, self.norm.weight, self.eps), self.head)
 
 
-def share_images(model: Any) -> None:
+def share_prompts(model: Any) -> None:
     """
-    Make a Qwen2.5-VL process identical images in a batch once, forward and backward.
+    Make a Qwen2.5-VL process each prompt of a training batch once, and no padding to speak of.
 
-    The rollouts of a prompt share their image. The features of each row are unchanged, and the
-    gradient is the same sum.
+    The rollouts of a group share image and prompt, which a forward pass repeats for each of them.
+    Here a prompt passes once, and its keys and values serve all its rollouts; the completions pass
+    in portions of similar length. Hidden states of what is not padding are unchanged, and so are
+    gradients, as the sum over rollouts. All prompts must have one length and all images one size.
     """
-    visual: nn.Module = model.model.visual
-    look = visual.forward
+    core = model.model
+    whole = core.forward
 
-    def forward(pixel_values: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
-        images = len(grid_thw)
-        same_size = bool((grid_thw == grid_thw[0]).all())
-        patches = pixel_values.view(images, -1, pixel_values.shape[-1]) if same_size else None
-        if patches is None:
-            return look(pixel_values, grid_thw=grid_thw, **kwargs)
+    def forward(
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        use_cache: bool | None = None,
+        pixel_values: Any = None,
+        **inputs: Any,
+    ) -> Any:
+        if use_cache is not False or pixel_values is None:  # generation
+            return whole(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                use_cache=use_cache,
+                pixel_values=pixel_values,
+                **inputs,
+            )
+        kinds, total = inputs["mm_token_type_ids"], input_ids.shape[1]
+        equal = (input_ids == input_ids[0]).all(0) & attention_mask.bool().all(0)
+        start = min(int(equal.long().cumprod(0).sum()), total - 1)  # of what rollouts do not share
+        patches = pixel_values.view(len(input_ids), -1, pixel_values.shape[-1])
         first, inverse = _first_of_equals(patches)
-        output = look(patches[first].flatten(0, 1), grid_thw=grid_thw[first], **kwargs)
-        features = output.pooler_output.view(len(first), -1, output.pooler_output.shape[-1])
-        output.pooler_output = features[inverse].flatten(0, 1)
-        return output
+        prompt = whole(
+            input_ids=input_ids[first, :start],
+            attention_mask=attention_mask[first, :start],
+            pixel_values=patches[first].flatten(0, 1),
+            image_grid_thw=inputs["image_grid_thw"][first],
+            mm_token_type_ids=kinds[first, :start],
+            use_cache=True,
+        )
+        offset, lengths = int(core.rope_deltas[0]), attention_mask.sum(1)
+        hidden = prompt.last_hidden_state.index_select(0, inverse)  # (B, T, C)
+        hidden = F.pad(hidden, (0, 0, 0, total - start))
+        for rows in lengths.argsort().split(_PORTION):
+            end = int(lengths[rows].max())
+            if end <= start:
+                continue
+            cache = DynamicCache(config=core.config.text_config)
+            for index, layer in enumerate(prompt.past_key_values.layers):
+                kept = [part.index_select(0, inverse[rows]) for part in (layer.keys, layer.values)]
+                cache.update(*kept, index)
+            positions = torch.arange(start, end).expand(3, len(rows), -1) + offset
+            part = core.language_model(
+                inputs_embeds=core.get_input_embeddings()(input_ids[rows, start:end]),
+                attention_mask=attention_mask[rows, :end],
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
+            hidden = hidden.index_put((rows[:, None], torch.arange(start, end)), part)
+        return BaseModelOutputWithPast(last_hidden_state=hidden)
 
-    visual.forward = forward
+    core.forward = forward
 
 
 def _first_of_equals(*columns: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ from benchmarks.reproduction.credit import token_values
 from benchmarks.reproduction.field import field_rewards, fine_tune, quiet_arguments
 from benchmarks.reproduction.horizons import HORIZONS
 from benchmarks.reproduction.measure import HeldOut, held_out, measure, scene_scores
-from benchmarks.reproduction.sampling import FastSampler, share_images
+from benchmarks.reproduction.sampling import FastSampler, share_prompts
 from benchmarks.reproduction.settings import Settings, base_digest
 from benchmarks.reproduction.variants import VARIANTS, token_credit
 from trl_balcap import BalCapConfig, BalCapTrainer
@@ -68,7 +68,7 @@ def train_arm(
     model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
     if not torch.cuda.is_available():
         model.generate = FastSampler(model)
-        share_images(model)
+        share_prompts(model)
     rows = held_out(settings.test_scenes, settings.world)
     shown = [row.scene for row in rows]
     count_tokens = _token_counter(processor)

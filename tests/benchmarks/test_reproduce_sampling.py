@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from trl.trainer.utils import add_fused_lm_head
 
 from benchmarks.reproduction import measure, sampling
 from tests.benchmarks.tiny_runs import STAR
@@ -84,15 +85,33 @@ def test_fast_sampler_refuses_what_it_would_get_wrong(captioner, tiny_qwen):
         sampling.FastSampler(captioner)(**inputs, do_sample=False)
 
 
-def test_shared_images_change_neither_features_nor_gradients(tiny_qwen):
+def test_shared_prompts_change_neither_log_probs_nor_gradients(monkeypatch):
+    """Five rollouts of two images, of unlike lengths, through TRL's fused head; ten a portion, and
+    two a portion, so that one pass has rows of both images."""
+    path = captioner_path()
     scenes = [row.scene for row in measure.held_out(2)]
-    inputs = prompts(tiny_qwen, [scenes[0], scenes[1], scenes[0], scenes[0]])
-    gradients = {}
-    for shared in (False, True):
-        model = AutoModelForImageTextToText.from_pretrained(tiny_qwen, dtype=torch.float32)
-        if shared:
-            sampling.share_images(model)
-        model(**inputs, labels=inputs["input_ids"]).loss.backward()
-        gradients[shared] = model.model.visual.patch_embed.proj.weight.grad
-    assert gradients[False].abs().max() > 0
-    torch.testing.assert_close(gradients[True], gradients[False], rtol=1e-4, atol=1e-7)
+    inputs = prompts(path, [scenes[0], scenes[1], scenes[0], scenes[0], scenes[1]])
+    start = inputs["input_ids"].shape[1]
+    model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32)
+    torch.manual_seed(0)
+    inputs["input_ids"] = sampling.FastSampler(model)(**inputs, do_sample=True, max_new_tokens=48)
+    ended = inputs["input_ids"][:, start:] == model.generation_config.pad_token_id  # (B, T)
+    assert len(ended.sum(dim=1).unique()) > 2
+    for key, column in (("attention_mask", (~ended).long()), ("mm_token_type_ids", 0 * ended)):
+        inputs[key] = torch.cat([inputs[key], column], dim=1)
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    labels[:, :start] = -100
+    add_fused_lm_head(model)
+    found = {}
+    for portion in (0, 10, 2):
+        if portion:
+            monkeypatch.setattr(sampling, "_PORTION", portion)
+            sampling.share_prompts(model)
+        model.zero_grad()
+        log_probs = model(**inputs, labels=labels, fused_lm_head=True).log_probs
+        (log_probs.sum(dim=1) * torch.tensor([1.0, -0.5, 0.3, -1.0, 0.7])).sum().backward()
+        gradients = {name: part.grad.clone() for name, part in model.named_parameters()}
+        found[portion] = {"log_probs": log_probs.detach(), **gradients}
+    assert found[0]["model.visual.patch_embed.proj.weight"].abs().max() > 0
+    for portion in (10, 2):
+        torch.testing.assert_close(found[portion], found[0], rtol=1e-3, atol=1e-4)
