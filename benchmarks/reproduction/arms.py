@@ -98,6 +98,7 @@ class Arm:
         noise (`str`, *optional*): A key of `NOISE`.
         advantages (`str`, *optional*): A key of `VARIANTS`, instead of the config's aggregation.
         credit (`float`, *optional*): Factor of the [`token_credit`] added to the advantages.
+        recalled (`float`, *optional*): The same for the recall that each sentence brings.
         rate (`float`, *optional*): Factor on the learning rate.
         rewards (`str` or `None`, *optional*):
             `"balanced"` for the three rewards, or a single reward of `field.FIELD`, without a gate;
@@ -123,6 +124,7 @@ class Arm:
     noise: str | None = None
     advantages: str | None = None
     credit: float = 0.0
+    recalled: float = 0.0
     rate: float = 1.0
     rewards: str | None = "balanced"
     fine_tuned: bool = False
@@ -210,6 +212,12 @@ _CONTROLS = [
         aggregation=_GRPO,
         noise="large",
     ),
+    Arm(
+        "credit_noise_large",
+        "credit for each assertion, 1/2, under large judge noise",
+        credit=0.5,
+        noise="large",
+    ),
     Arm("weights_skewed", "c-GDPO, weights 0.2, 1, 2", weights=SKEW),
     Arm(
         "vanilla_reversed", "vanilla GRPO, rewards x2, x1, x0.2", aggregation=_GRPO, scales=REVERSED
@@ -223,6 +231,19 @@ _CONTROLS = [
 
 _BETTER = [
     Arm("credit", "credit for each assertion, 1/2", credit=0.5),
+    Arm("credit_one", "credit for each assertion, 1", credit=1.0),
+    Arm(
+        "credit_recall",
+        "credit for each assertion, 1/2, and for the recall it brings, 1/2",
+        credit=0.5,
+        recalled=0.5,
+    ),
+    Arm(
+        "credit_half_rate",
+        "credit for each assertion, 1/2, at half the learning rate",
+        credit=0.5,
+        rate=0.5,
+    ),
     Arm("half_rate", "the full method at half the learning rate", rate=0.5),
     Arm("double_rate", "the full method at twice the learning rate", rate=2.0),
     Arm("no_batch_step", "c-GDPO without the batch step", advantages="no_batch_step"),

@@ -21,13 +21,13 @@ from transformers import (
 
 from benchmarks.reproduction.arms import Arm
 from benchmarks.reproduction.balanced import balanced_rewards, poor_reference
-from benchmarks.reproduction.credit import token_values
+from benchmarks.reproduction.credit import assertion_credit
 from benchmarks.reproduction.field import field_rewards, fine_tune, quiet_arguments
 from benchmarks.reproduction.horizons import HORIZONS
 from benchmarks.reproduction.measure import HeldOut, held_out, measure, scene_scores
 from benchmarks.reproduction.sampling import FastSampler, share_prompts
 from benchmarks.reproduction.settings import Settings, base_digest
-from benchmarks.reproduction.variants import VARIANTS, token_credit
+from benchmarks.reproduction.variants import VARIANTS
 from trl_balcap import BalCapConfig, BalCapTrainer
 from trl_balcap.advantages import dead_groups, group_normalize
 from trl_balcap.batch_numbers import retest_std, zeros_among_good
@@ -253,10 +253,16 @@ class _Watched(BalCapTrainer):
                 [processor.tokenizer.decode([token], skip_special_tokens=True) for token in ids]
                 for ids in self._completion_ids
             ]
-            seen = [self.scenes[row["row"]] for row in inputs]
-            values, known = token_values(pieces, seen, length=output["completion_ids"].shape[1])
-            credit = token_credit(values, known, group)  # (B, T)
-            output["advantages"] = output["advantages"][:, None] + self.arm.credit * credit
+            output["advantages"] = output["advantages"][:, None] + assertion_credit(
+                self.arm,
+                pieces,
+                [self.scenes[row["row"]] for row in inputs],
+                [row["reference"] for row in inputs],
+                rewards[:, names.index("recall")],
+                group,
+                length=output["completion_ids"].shape[1],
+                call=1000 * self.state.global_step,
+            ).to(output["advantages"])  # (B, T)
         return output
 
 
