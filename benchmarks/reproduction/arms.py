@@ -99,6 +99,7 @@ class Arm:
         advantages (`str`, *optional*): A key of `VARIANTS`, instead of the config's aggregation.
         credit (`float`, *optional*): Factor of the [`token_credit`] added to the advantages.
         recalled (`float`, *optional*): The same for the recall that each sentence brings.
+        assertions (`bool`, *optional*): Whether the trainer's `credit="assertion"` is on.
         rate (`float`, *optional*): Factor on the learning rate.
         rewards (`str` or `None`, *optional*):
             `"balanced"` for the three rewards, or a single reward of `field.FIELD`, without a gate;
@@ -125,6 +126,7 @@ class Arm:
     advantages: str | None = None
     credit: float = 0.0
     recalled: float = 0.0
+    assertions: bool = False
     rate: float = 1.0
     rewards: str | None = "balanced"
     fine_tuned: bool = False
@@ -212,12 +214,6 @@ _CONTROLS = [
         aggregation=_GRPO,
         noise="large",
     ),
-    Arm(
-        "credit_noise_large",
-        "credit for each assertion, 1/2, under large judge noise",
-        credit=0.5,
-        noise="large",
-    ),
     Arm("weights_skewed", "c-GDPO, weights 0.2, 1, 2", weights=SKEW),
     Arm(
         "vanilla_reversed", "vanilla GRPO, rewards x2, x1, x0.2", aggregation=_GRPO, scales=REVERSED
@@ -230,17 +226,24 @@ _CONTROLS = [
 ]
 
 _BETTER = [
-    Arm("credit", "credit for each assertion, 1/2", credit=0.5),
-    Arm("credit_one", "credit for each assertion, 1", credit=1.0),
+    Arm("assertion", 'credit="assertion", by the judge\'s verdicts', assertions=True),
+    Arm(
+        "assertion_noise_large",
+        'credit="assertion" under large judge noise',
+        assertions=True,
+        noise="large",
+    ),
+    Arm("credit", "credit for each sentence by the scene, 1/2", credit=0.5),
+    Arm("credit_one", "credit for each sentence by the scene, 1", credit=1.0),
     Arm(
         "credit_recall",
-        "credit for each assertion, 1/2, and for the recall it brings, 1/2",
+        "credit for each sentence by the scene, 1/2, and for the recall it brings, 1/2",
         credit=0.5,
         recalled=0.5,
     ),
     Arm(
         "credit_half_rate",
-        "credit for each assertion, 1/2, at half the learning rate",
+        "credit for each sentence by the scene, 1/2, at half the learning rate",
         credit=0.5,
         rate=0.5,
     ),

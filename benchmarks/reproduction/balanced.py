@@ -9,7 +9,9 @@ from typing import Any
 from benchmarks.reproduction.arms import NOISE, Arm
 from trl_balcap.rewards import AgreedRecallReward, RewardHooks
 from trl_balcap.scenes.grammar import Faults, faulty_caption
-from trl_balcap.scenes.oracle import Scores, score
+from trl_balcap.scenes.noise import Noise
+from trl_balcap.scenes.oracle import Scores, answer, score
+from trl_balcap.scenes.rules import decompose
 from trl_balcap.scenes.world import Scene
 
 __all__ = ["POOR", "balanced_rewards", "poor_reference"]
@@ -61,7 +63,37 @@ def balanced_rewards(arm: Arm, seed: int, scenes: Sequence[Scene]) -> list[Calla
     rewards: list[Callable[..., Any]] = [reward(k, name) for k, name in enumerate(REWARDS)]
     if arm.recall == "agreed":
         rewards[1] = _agreed_recall(with_reference=arm.references == "base")
+    if arm.assertions:
+        rewards[0] = _Asserting(rewards[0], scenes, noise)
     return [_InBackground(func) for func in rewards] if arm.lag else rewards
+
+
+class _Asserting(RewardHooks):
+    """The precision reward with its verdicts, as [`PrecisionReward`] keeps them."""
+
+    sees = ("assertions",)
+
+    def __init__(self, func: Callable[..., Any], scenes: Sequence[Scene], noise: Noise | None):
+        self.func, self.scenes, self.noise = func, scenes, noise
+        self.__name__ = func.__name__  # type: ignore[attr-defined]
+        self.seen: list[dict[str, Any]] = []
+
+    def __call__(self, completions, row, trainer_state, **columns: Any) -> Any:
+        self.seen = []
+        for place, (completion, index) in enumerate(zip(completions, row, strict=True)):
+            texts = decompose(completion[0]["content"])
+            numbered = [{"id": number, "text": text} for number, text in enumerate(texts, 1)]
+            question = {"question": "verify", "assertions": numbered}
+            reply = answer(question, self.scenes[index])
+            if self.noise is not None:
+                call = trainer_state.global_step * 1000 + place if self.noise.every_call else 0
+                reply = self.noise.spoil(question, reply, self.scenes[index], call)
+            verdicts = zip(texts, reply["verdicts"], strict=True)
+            self.seen.append({"assertions": [{**one, "text": text} for text, one in verdicts]})
+        return self.func(completions, row=row, trainer_state=trainer_state, **columns)
+
+    def observations(self) -> list[dict[str, Any]]:
+        return self.seen
 
 
 class _InBackground(RewardHooks):

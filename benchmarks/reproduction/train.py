@@ -21,7 +21,7 @@ from transformers import (
 
 from benchmarks.reproduction.arms import Arm
 from benchmarks.reproduction.balanced import balanced_rewards, poor_reference
-from benchmarks.reproduction.credit import assertion_credit
+from benchmarks.reproduction.credit import sentence_credit
 from benchmarks.reproduction.field import field_rewards, fine_tune, quiet_arguments
 from benchmarks.reproduction.horizons import HORIZONS
 from benchmarks.reproduction.measure import HeldOut, held_out, measure, scene_scores
@@ -31,6 +31,7 @@ from benchmarks.reproduction.variants import VARIANTS
 from trl_balcap import BalCapConfig, BalCapTrainer
 from trl_balcap.advantages import dead_groups, group_normalize
 from trl_balcap.batch_numbers import retest_std, zeros_among_good
+from trl_balcap.credit import token_pieces, tokenizer_backend
 from trl_balcap.data.completions import completion_text
 from trl_balcap.scenes.captioner import PROMPT
 from trl_balcap.scenes.grammar import reference
@@ -187,6 +188,7 @@ def _train(
             length_gate_tokens=arm.tokens,  # type: ignore[arg-type] (the config makes it a list)
             log_verdicts=0,
             judge_lag=arm.lag,
+            credit="assertion" if arm.assertions else None,
         )
         trainer = _Watched(
             model,
@@ -218,6 +220,10 @@ class _Watched(BalCapTrainer):
         assert group is not None
         if self.arm.advantages:
             output["advantages"] = VARIANTS[self.arm.advantages](rewards, group)  # (B,)
+        advantages = output["advantages"].double()  # (B,)
+        if advantages.dim() == 2:  # (B, T), with credit: those of whole captions are in the log
+            logged = list(self._logs["advantages"])[-len(rewards) :]
+            advantages = torch.tensor(logged, dtype=torch.float64)  # (B,)
         dead = dead_groups(rewards, num_generations=group)  # (P, K)
         each = group_normalize(rewards, num_generations=group)  # (B, K)
         names = [name.removesuffix("_reward") for name in self.reward_func_names]
@@ -240,7 +246,7 @@ class _Watched(BalCapTrainer):
             row[f"{name}/mean"] = rewards[:, k].nanmean().nan_to_num(0.0).item()
             row[f"{name}/group_std"] = spread[:, :, k].nan_to_num(0.0).std(dim=1).mean().item()
             row[f"{name}/dead"] = dead[:, k].double().mean().item()
-            row[f"{name}/correlation"] = _correlation(each[:, k], output["advantages"].double())
+            row[f"{name}/correlation"] = _correlation(each[:, k], advantages)
             scored = rewards[~rewards[:, k].isnan(), k].double()
             row[f"{name}/std"] = scored.std().nan_to_num(0.0).item()
             for number, values in judge.items():
@@ -248,21 +254,17 @@ class _Watched(BalCapTrainer):
                     row[f"{name}/{number}"] = values[k].item()
         self.__dict__.setdefault("steps", []).append(row)
         if self.arm.credit:
-            processor: Any = self.processing_class
-            pieces = [
-                [processor.tokenizer.decode([token], skip_special_tokens=True) for token in ids]
-                for ids in self._completion_ids
-            ]
-            output["advantages"] = output["advantages"][:, None] + assertion_credit(
+            backend = tokenizer_backend(self.processing_class)
+            credit = sentence_credit(
                 self.arm,
-                pieces,
+                [token_pieces(backend, ids) for ids in self._completion_ids],
                 [self.scenes[row["row"]] for row in inputs],
                 [row["reference"] for row in inputs],
                 rewards[:, names.index("recall")],
                 group,
                 length=output["completion_ids"].shape[1],
-                call=1000 * self.state.global_step,
-            ).to(output["advantages"])  # (B, T)
+            )  # (B, T)
+            output["advantages"] = output["advantages"][:, None] + credit
         return output
 
 

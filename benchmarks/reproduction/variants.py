@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trl_balcap.advantages import group_normalize
 
-__all__ = ["VARIANTS", "token_credit"]
+__all__ = ["VARIANTS"]
 
 EPS = 1e-4
 
@@ -117,37 +117,6 @@ VARIANTS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "rdpo": rdpo,
 }
 """Functions for the arms' `advantages`, by name."""
-
-
-def token_credit(values: Tensor, known: Tensor, num_generations: int) -> Tensor:
-    """
-    Credit for individual tokens: the value of their sentence relative to the group's mean.
-
-    Args:
-        values (`torch.Tensor`):
-            Of shape `(B, T)`: +1 for tokens of a sentence that is right, pointable and new, -1 for
-            tokens of other sentences.
-        known (`torch.Tensor`):
-            bool of shape `(B, T)`: tokens that get credit. A sentence's first token gets none,
-            because there the captioner decides to go on, and blame would shorten captions.
-        num_generations (`int`): Rollouts per prompt.
-
-    Returns:
-        `torch.Tensor`: Of shape `(B, T)`, 0 where not known; it adds up to 0 over a group's tokens.
-
-    ```python
-    >>> values = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, -1.0]])
-    >>> known = torch.tensor([[False, True, True], [False, True, True]])
-    >>> token_credit(values, known, 2).tolist()
-    [[0.0, 1.0, 1.0], [0.0, -1.0, -1.0]]
-
-    ```
-    """
-    kept = known.to(values)
-    total = (values * kept).view(-1, num_generations * values.shape[1]).sum(1)  # (P,)
-    count = kept.view(-1, num_generations * values.shape[1]).sum(1).clamp(min=1)
-    mean = (total / count).repeat_interleave(num_generations)[:, None]  # (B, 1)
-    return (values - mean) * kept
 
 
 def _batch_step(advantages: Tensor) -> Tensor:
