@@ -98,8 +98,9 @@ class Arm:
         noise (`str`, *optional*): A key of `NOISE`.
         advantages (`str`, *optional*): A key of `VARIANTS`, instead of the config's aggregation.
         credit (`float`, *optional*): Factor of the [`token_credit`] added to the advantages.
-        recalled (`float`, *optional*): The same for the recall that each sentence brings.
-        assertions (`bool`, *optional*): Whether the trainer's `credit="assertion"` is on.
+        judged (`bool`, *optional*): Whether it comes from the judge's verdicts on assertions, not
+            from the scene.
+        recalled (`float`, *optional*): Factor of credit for the recall that each sentence brings.
         rate (`float`, *optional*): Factor on the learning rate.
         rewards (`str` or `None`, *optional*):
             `"balanced"` for the three rewards, or a single reward of `field.FIELD`, without a gate;
@@ -125,8 +126,8 @@ class Arm:
     noise: str | None = None
     advantages: str | None = None
     credit: float = 0.0
+    judged: bool = False
     recalled: float = 0.0
-    assertions: bool = False
     rate: float = 1.0
     rewards: str | None = "balanced"
     fine_tuned: bool = False
@@ -226,11 +227,12 @@ _CONTROLS = [
 ]
 
 _BETTER = [
-    Arm("assertion", 'credit="assertion", by the judge\'s verdicts', assertions=True),
+    Arm("assertion", "credit for each assertion, 1/2", credit=0.5, judged=True),
     Arm(
         "assertion_noise_large",
-        'credit="assertion" under large judge noise',
-        assertions=True,
+        "credit for each assertion, 1/2, under large judge noise",
+        credit=0.5,
+        judged=True,
         noise="large",
     ),
     Arm("credit", "credit for each sentence by the scene, 1/2", credit=0.5),

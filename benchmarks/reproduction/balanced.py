@@ -63,15 +63,13 @@ def balanced_rewards(arm: Arm, seed: int, scenes: Sequence[Scene]) -> list[Calla
     rewards: list[Callable[..., Any]] = [reward(k, name) for k, name in enumerate(REWARDS)]
     if arm.recall == "agreed":
         rewards[1] = _agreed_recall(with_reference=arm.references == "base")
-    if arm.assertions:
+    if arm.judged:
         rewards[0] = _Asserting(rewards[0], scenes, noise)
     return [_InBackground(func) for func in rewards] if arm.lag else rewards
 
 
 class _Asserting(RewardHooks):
     """The precision reward with its verdicts, as [`PrecisionReward`] keeps them."""
-
-    sees = ("assertions",)
 
     def __init__(self, func: Callable[..., Any], scenes: Sequence[Scene], noise: Noise | None):
         self.func, self.scenes, self.noise = func, scenes, noise

@@ -280,4 +280,9 @@ STATEMENTS: tuple[Statement, ...] = (
             *_all("b_capscore", "noise_medium", "noise_large"),
         ),
     ),
+    Statement(
+        "A.6, A.7",
+        "What else these appendices state.",
+        untested="we know of them only what stands in the row on judges",
+    ),
 )

@@ -18,6 +18,7 @@ from benchmarks.reproduction.experiments import Experiment
 from benchmarks.reproduction.horizons import Results, last_of, latest
 from benchmarks.reproduction.inference import LEAST_SEEDS, Interval, corrected, interval
 from benchmarks.reproduction.paper import STATEMENTS, answered
+from benchmarks.reproduction.plateau import speed
 
 __all__ = [
     "arms_table",
@@ -146,10 +147,24 @@ def better_table(experiment: Experiment) -> str:
             looks = [difference(part, found, decoding) for found in experiment.horizons.values()]
             area = difference(part, experiment.areas, decoding)
             word = said(part, weigh(part, experiment.horizons[step], decoding))
-            title = f"`{name}`: {ARMS[name].title}" if decoding == "sampled" else ""
-            rows.append((title, decoding, *map(with_n, looks), with_n(area), word))
+            first = decoding == "sampled"
+            title = f"`{name}`: {ARMS[name].title}" if first else ""
+            sooner = _sooner(experiment, name) if first else ""
+            rows.append((title, decoding, *map(with_n, looks), with_n(area), word, sooner))
     steps = (f"step {step}" for step in experiment.horizons)
-    return table(("arm", "", *steps, "area", "ahead?"), rows) if rows else ""
+    head = ("arm", "", *steps, "area", "ahead?", "steps to the plateau")
+    return table(head, rows) if rows else ""
+
+
+def _sooner(experiment: Experiment, name: str) -> str:
+    """Steps to the full method's plateau, for an arm whose training rewards are the full
+    method's."""
+    found = None if ARMS[name].noise else speed(experiment.runs, name)
+    if found is None:
+        return ""
+    steps, full_steps, ratio, low, high, n = found
+    times = f": {ratio:.2f} x fewer [{low:.2f}, {high:.2f}] {n}" if ratio else f" {n}"
+    return f"{steps or 'never'} against {full_steps or 'never'}{times}"
 
 
 def winners(experiment: Experiment) -> list[str]:

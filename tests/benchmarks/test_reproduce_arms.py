@@ -19,7 +19,16 @@ from trl_balcap.scenes.world import Scene, Thing
 @pytest.mark.parametrize(
     "name",
     [
-        *("vanilla", "one_step_off", "agreed_base", "credit", "half_rate", *variants.VARIANTS),
+        *(
+            "vanilla",
+            "one_step_off",
+            "agreed_base",
+            "credit",
+            "credit_recall",
+            "assertion",
+            "half_rate",
+            *variants.VARIANTS,
+        ),
         *("vanilla_noise_large", "weights_skewed", "vanilla_reversed", "vanilla_recall_half"),
         *(f"judge_{name}" for name in arms.BIASED),
     ],
