@@ -38,12 +38,12 @@ def test_a_character_of_several_tokens_is_in_one_sentence():
 def test_what_the_judge_says_reaches_the_tokens_of_its_sentence():
     """The judge split the first sentence in two, one of them wrong; praised the second; could not
     be placed with its last assertion; and the third repeats the first."""
-    text = "A red dog runs. The sky is blue. A red dog runs."
+    text = "There is a red circle. The mood is cosy. There is a red circle."
     said = [
-        {"text": "There is a red dog.", "correct": True, "pointable": True},
-        {"text": "The dog is running.", "correct": False, "pointable": True},
-        {"text": "The sky is blue.", "correct": True, "pointable": True},
-        {"text": "All is calm.", "correct": True, "pointable": False},
+        {"text": "There is a circle.", "correct": True, "pointable": True},
+        {"text": "The circle is red.", "correct": False, "pointable": True},
+        {"text": "The mood is cosy.", "correct": True, "pointable": True},
+        {"text": "All seems still.", "correct": True, "pointable": False},
     ]
     ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
     values, known = batch_values(TOKENIZER.backend_tokenizer, [ids], [said], length=len(ids) + 2)
@@ -70,7 +70,7 @@ def test_credit_adds_up_to_nothing_over_a_group():
 
 
 def test_a_caption_without_assertions_gets_no_credit():
-    ids = TOKENIZER("A red dog runs.", add_special_tokens=False)["input_ids"]
+    ids = TOKENIZER("There is a red circle.", add_special_tokens=False)["input_ids"]
     values, known = batch_values(TOKENIZER.backend_tokenizer, [ids, []], [[], []], length=len(ids))
     assert not known.any()
     assert group_means(values.sum(1), known.sum(1), num_generations=2).tolist() == [0.0, 0.0]
