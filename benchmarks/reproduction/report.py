@@ -6,7 +6,9 @@ from pathlib import Path
 
 from benchmarks.reproduction.arms import BETTER
 from benchmarks.reproduction.experiments import Experiment, read_experiments
+from benchmarks.reproduction.plateau import NEAR, WINDOW
 from benchmarks.reproduction.tables import (
+    FEWER,
     WORTH,
     arms_table,
     better_table,
@@ -146,7 +148,10 @@ def _joined(runs: Sequence, key: str) -> str:
 def _better(experiments: Sequence[Experiment]) -> str:
     told = [
         f"b-CapScore minus the full method's. An arm becomes a setting of the trainer if it is "
-        f"ahead by {WORTH} at its last step, with an interval above 0."
+        f"ahead by {WORTH} at its last step, with an interval above 0, or takes {FEWER:g} times "
+        f"fewer steps to the full method's plateau. The plateau is the mean b-CapScore of the full "
+        f"method's training rewards over the last fifth of the longest runs with three pairs; it "
+        f"is reached where the mean over runs and {WINDOW} steps comes within {NEAR}."
     ]
     for one in experiments:
         found = better_table(one)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import reproduce
-from benchmarks.reproduction import arms, measure, train, variants
+from benchmarks.reproduction import arms, measure, plateau, tokens, train, variants
 from benchmarks.reproduction import credit as credit_of_tokens
 from tests.benchmarks.tiny_runs import TINY
 from trl_balcap.scenes.captioner import captioner_path
@@ -19,18 +19,8 @@ from trl_balcap.scenes.world import Scene, Thing
 @pytest.mark.parametrize(
     "name",
     [
-        *(
-            "vanilla",
-            "one_step_off",
-            "agreed_base",
-            "credit",
-            "credit_recall",
-            "assertion",
-            "half_rate",
-            *variants.VARIANTS,
-        ),
-        *("vanilla_noise_large", "weights_skewed", "vanilla_reversed", "vanilla_recall_half"),
-        *(f"judge_{name}" for name in arms.BIASED),
+        *("vanilla", "one_step_off", "agreed_base", "rdpo", "credit", "credit_recall", "assertion"),
+        *("assertion_noise_large", "judge_fails_when_long"),
     ],
 )
 def test_an_arm_trains_and_is_measured(name, tiny_qwen):
@@ -89,10 +79,10 @@ def test_a_look_on_the_way_changes_nothing(monkeypatch):
     assert (looked["steps"], looked["measures"]) == (plain["steps"], plain["measures"])
 
 
-@pytest.mark.parametrize("module", [variants, credit_of_tokens])
+@pytest.mark.parametrize("module", [variants, credit_of_tokens, tokens, plateau])
 def test_examples_of_the_advantages_that_were_tried(module):
     found = doctest.testmod(module, extraglobs={"torch": torch})
-    assert found.attempted > 2
+    assert found.attempted > 1
     assert found.failed == 0
 
 
