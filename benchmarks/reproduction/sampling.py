@@ -104,9 +104,10 @@ class FastSampler:
         for step in range(room):
             logits[:, suppressed] = -torch.inf
             if sample:
-                # The largest of p / Exp(1) is a draw from p; `multinomial` is slower.
-                shares = (logits / temperature).softmax(-1)
-                tokens = (shares / torch.empty_like(shares).exponential_()).argmax(-1)
+                # By the inverse of the distribution function; `multinomial` is slower.
+                sums = (logits / temperature).softmax(-1).double().cumsum(-1)  # (B, V)
+                drawn = torch.rand(len(sums), 1, dtype=torch.float64) * sums[:, -1:]
+                tokens = torch.searchsorted(sums, drawn, right=True)[:, 0]
             else:
                 tokens = logits.argmax(-1)
             tokens = tokens.masked_fill(ended, config.pad_token_id)
@@ -170,8 +171,13 @@ class _Decoder:
         self.sin = torch.cat([-angles, angles], dim=-1).sin()  # with the sign of rotate_half
 
     def keep(self, rows: Tensor) -> None:
-        self.keys = [store[rows] for store in self.keys]
-        self.values = [store[rows] for store in self.values]
+        self.keys = [self._kept(store, rows) for store in self.keys]
+        self.values = [self._kept(store, rows) for store in self.values]
+
+    def _kept(self, store: Tensor, rows: Tensor) -> Tensor:
+        kept = store.new_empty(len(rows), *store.shape[1:])  # (B, H, T, D)
+        kept[:, :, : self.at] = store[:, :, : self.at][rows]
+        return kept
 
     def step(self, tokens: Tensor) -> Tensor:
         """Logits of shape `(B, V)` after one more token of shape `(B,)`."""
@@ -190,8 +196,10 @@ class _Decoder:
             keys[:, :, self.at] = rotated[:, queries:]
             values[:, :, self.at] = h[:, queries + self.kv_heads :]
             query = rotated[:, :queries].reshape(batch, self.kv_heads, self.groups, *width)
-            scores = query @ keys[:, :, :seen].transpose(-1, -2) * self.head_dim**-0.5
-            mixed = scores.softmax(-1) @ values[:, :, :seen]  # (B, H, G, D)
+            # The query heads of a key head stand where queries of several tokens would.
+            mixed = F.scaled_dot_product_attention(
+                query, keys[:, :, :seen], values[:, :, :seen]
+            )  # (B, H, G, D)
             x = x + F.linear(mixed.reshape(batch, -1), out)
             gate, up = F.linear(F.rms_norm(x, size, norm2, self.eps), gate_up).chunk(2, dim=-1)
             x = x + F.linear(F.silu(gate) * up, down)
