@@ -1,7 +1,7 @@
 """The paper's ablations on scenes, on one machine, with one command.
 
     python -m benchmarks.reproduce            # --quick: the main arms, 3 seeds, 40 steps; minutes
-    python -m benchmarks.reproduce --full     # every arm, 120 steps; a day; restart to continue
+    python -m benchmarks.reproduce --full     # every arm, 300 steps; a day; restart to continue
     python -m benchmarks.reproduce --full --world rich --base long
     python -m benchmarks.reproduce --report   # no training: rewrite docs/reproduction.md
 
@@ -215,7 +215,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--world", choices=SETTINGS, default="small", help="which drawn world")
     parser.add_argument("--seeds", type=int, help="seeds (default: 3; with --full 20 or 5)")
     parser.add_argument("--processes", type=int, default=2, help="arms at a time (default: 2)")
-    parser.add_argument("--steps", type=int, help="steps (default: 40, with --full 120)")
+    parser.add_argument("--steps", type=int, help="steps (default: 40, with --full 300)")
     parser.add_argument(
         "--base",
         help="captioner to start from: a folder, or right, short or long for the rich world\n"
@@ -226,7 +226,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--every", type=float, default=15.0, help="seconds between progress lines")
     args = parser.parse_args(argv)
-    args.steps = args.steps or (120 if args.full else 40)
+    args.steps = args.steps or (300 if args.full else 40)
     return args
 
 

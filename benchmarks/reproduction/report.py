@@ -15,6 +15,7 @@ from benchmarks.reproduction.tables import (
     claims_table,
     greedy_differs,
     not_run,
+    progress,
     reward_table,
     statements_table,
     table,
@@ -58,7 +59,7 @@ def page_text(experiments: Sequence[Experiment], where: str) -> str:
     notes = Path(__file__).with_name("notes.md").read_text()
     claims = [
         f"### {one.title}\n\n{claims_table(one)}\n\n"
-        + f"{greedy_differs(one)} {not_run(one)}".strip()
+        + f"{progress(one)} {greedy_differs(one)} {not_run(one)}".strip()
         for one in experiments
     ]
     parts = [
@@ -94,7 +95,7 @@ def page_text(experiments: Sequence[Experiment], where: str) -> str:
         *(f"### {one.title}\n\n{arms_table(one)}" for one in experiments),
         "## How to run it\n\n"
         "```\npython -m benchmarks.reproduce          # the main arms, 3 seeds, 40 steps: minutes\n"
-        "python -m benchmarks.reproduce --full   # everything, 120 steps; repeat it to continue\n"
+        "python -m benchmarks.reproduce --full   # everything, 300 steps; repeat it to continue\n"
         "python -m benchmarks.reproduce --full --world rich --base long\n"
         "python -m benchmarks.reproduce --report # only this page, from the results so far\n```\n\n"
         "A finished arm and seed is not trained again; if you stop a run, only the arms in "

@@ -26,6 +26,7 @@ __all__ = [
     "claims_table",
     "greedy_differs",
     "not_run",
+    "progress",
     "reward_table",
     "statements_table",
     "table",
@@ -169,6 +170,23 @@ def _sooner(experiment: Experiment, name: str) -> str:
     steps, full_steps, ratio, low, high, n = found
     times = f": {ratio:.2f} x fewer [{low:.2f}, {high:.2f}] {n}" if ratio else f" {n}"
     return f"{steps or 'never'} against {full_steps or 'never'}{times}"
+
+
+def progress(experiment: Experiment) -> str:
+    """What the full method has reached by each step, and what it gains from one to the next."""
+    known = {
+        step: found["full"] for step, found in experiment.horizons.items() if found.get("full")
+    }
+    told, before = [], None
+    for step, runs in known.items():
+        scores = {pair: run["measures"]["sampled"]["b_capscore"] for pair, run in runs.items()}
+        said = f"{spread(interval([*scores.values()]), 'b_capscore')} at step {step}"
+        if before is not None:
+            gains = [scores[pair] - before[pair] for pair in scores if pair in before]
+            said += f" (gaining {with_n(interval(gains))} of the same runs)" if gains else ""
+        told.append(said)
+        before = scores
+    return f"The full method's b-CapScore is {', '.join(told)}." if told else ""
 
 
 def winners(experiment: Experiment) -> list[str]:
