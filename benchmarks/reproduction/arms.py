@@ -235,6 +235,13 @@ _BETTER = [
         judged=True,
         noise="large",
     ),
+    Arm(
+        "assertion_half_rate",
+        "credit for each assertion, 1/2, at half the learning rate",
+        credit=0.5,
+        judged=True,
+        rate=0.5,
+    ),
     Arm("credit", "credit for each sentence by the scene, 1/2", credit=0.5),
     Arm("credit_one", "credit for each sentence by the scene, 1", credit=1.0),
     Arm(
@@ -292,9 +299,11 @@ WHICH_REWARD = ("base", "full", *(arm.name for arm in _FIELD))
 
 RICH = (
     *("base", "full", "vanilla", "no_gate", "linear_gate", "tau_1.25", "tau_4", "no_precision"),
-    *("no_recall", "no_linguistic", "no_pointability", "feedquill", "utility", "sft", "credit"),
+    *("no_recall", "no_linguistic", "no_pointability", "feedquill", "utility", "sft"),
+    *("assertion", "credit", "half_rate", "assertion_half_rate"),
 )
-"""The arms of the rich world: those whose question the small world cannot answer, and `credit`."""
+"""The arms of the rich world: those whose question the small world cannot answer, and those that
+may beat the paper's method."""
 
 QUICK = (
     *("base", "full", "vanilla", "no_precision", "no_recall", "no_linguistic", "no_pointability"),

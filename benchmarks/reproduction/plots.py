@@ -37,7 +37,8 @@ PANELS = {
 METHODS = {
     "full": ("#1b6ca8", "o", "full method"),
     "vanilla": ("#d1495b", "s", "vanilla GRPO"),
-    "credit": ("#e07b00", "^", "credit for assertions"),
+    "assertion": ("#e07b00", "^", "credit for assertions"),
+    "half_rate": ("#8d5b9a", "h", "half the learning rate"),
     "utility": ("#2a7f3f", "v", "utility (CapRL)"),
     "rubric": ("#7a5c00", "D", "rubric (RubiCap)"),
     "feedquill": ("#111111", "X", "FEEDQUILL"),
