@@ -26,7 +26,10 @@ LAYERS = (
     ("gating", "rewards"),
     ("judge", "report"),
     ("data",),
-    ("advantages", "batch_numbers", "length", "metrics", "quiet", "sampled_logps", "scenes"),
+    (
+        *("advantages", "align", "batch_numbers", "credit", "length", "metrics", "quiet"),
+        *("sampled_logps", "scenes"),
+    ),
 )
 """From the command line down to what knows nobody. A room imports only from below its own layer, or
 from its own layer where no circle comes of it."""

@@ -38,6 +38,11 @@ class BalCapConfig(GRPOConfig):
         length_gated_rewards (`list[str]` or `None`, *optional*):
             Names of the length-gated reward functions. `None` gates `linguistic_reward`, if it is
             used.
+        credit (`str` or `None`, *optional*):
+            `"assertion"` adds to the advantage of each token what the judge says of the assertions
+            in its sentence (see [`token_credit`]), without further questions. It needs a reward
+            that judges assertions, such as [`PrecisionReward`]. `None` (or `"none"`) is the paper's
+            method: all tokens of a caption share its advantage.
         max_unscored_rows (`int`, *optional*, defaults to `16`):
             Minimum number of completions that a judge outage leaves unscored before it stops the
             run.
@@ -107,6 +112,13 @@ class BalCapConfig(GRPOConfig):
             "used)."
         },
     )
+    credit: str | None = field(
+        default=None,
+        metadata={
+            "help": "'assertion' adds to each token's advantage what the judge says of its "
+            "sentence; 'none' is the paper's method."
+        },
+    )
     max_unscored_rows: int = field(
         default=16,
         metadata={"help": "Unscored completions needed for a judge outage to stop the run."},
@@ -149,8 +161,11 @@ class BalCapConfig(GRPOConfig):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}.")
         self._check_lag()
-        if self.length_gate == "none":  # None, on a command line
-            self.length_gate = None
+        for name in ("length_gate", "credit"):
+            if getattr(self, name) == "none":  # None, on a command line
+                setattr(self, name, None)
+        if self.credit not in (None, "assertion"):
+            raise ValueError(f"credit must be 'assertion' or None, got {self.credit!r}.")
         if self.length_gate not in (None, "mask", "linear"):
             raise ValueError(
                 f"length_gate must be 'mask', 'linear' or None, got {self.length_gate!r}."

@@ -15,7 +15,7 @@ from trl import GRPOConfig
 from trl_balcap.config import BalCapConfig
 from trl_balcap.data import check_columns, load_captions
 from trl_balcap.data.checks import check_size
-from trl_balcap.rewards.hooks import reward_hooks, reward_name
+from trl_balcap.rewards.hooks import RewardHooks, reward_hooks, reward_name
 
 __all__ = [
     "check_datasets",
@@ -81,6 +81,25 @@ def check_lag(reward_funcs: Sequence[Any], args: GRPOConfig, *, environments: bo
             f"function of {[reward_name(func) for func in reward_funcs]} judges in the background. "
             "Set judge_lag=0, or use a JudgeReward."
         )
+
+
+def credited_reward(args: GRPOConfig, reward_funcs: Sequence[Any]) -> RewardHooks | None:
+    """
+    The reward whose verdicts on assertions become credit; `None` without `credit="assertion"`.
+
+    Raises:
+        `ValueError`: if no reward judges assertions.
+    """
+    if not isinstance(args, BalCapConfig) or args.credit is None:
+        return None
+    for hooks in filter(None, map(reward_hooks, reward_funcs)):
+        if "assertions" in hooks.sees:
+            return hooks
+    names = [reward_name(func) for func in reward_funcs]
+    raise ValueError(
+        f"credit={args.credit!r} needs a reward that judges assertions, such as PrecisionReward, "
+        f"but the reward functions are {names}. Add one, or leave credit out."
+    )
 
 
 def gated_names(args: GRPOConfig, reward_funcs: Sequence[Any]) -> list[str]:

@@ -19,9 +19,16 @@ from trl_balcap.callbacks.console import completion_lines
 from trl_balcap.callbacks.keeping import by_name
 from trl_balcap.card import trainer_facts
 from trl_balcap.config import BalCapConfig
+from trl_balcap.credit import (
+    CREDIT_WEIGHT,
+    batch_values,
+    group_means,
+    token_credit,
+    tokenizer_backend,
+)
 from trl_balcap.data.completions import completion_text, user_text
 from trl_balcap.gating import LengthMeter, gate_reward
-from trl_balcap.rewards.hooks import JudgingReport, reward_name
+from trl_balcap.rewards.hooks import JudgingReport, RewardHooks, reward_name
 from trl_balcap.rewards.outage import OutageRule
 
 __all__ = ["BalCapTrainer", "JudgeOutageError", "RewardInternalError"]
@@ -119,6 +126,7 @@ class BalCapTrainer(AheadTrainer):
         given.check_rewards(funcs, args)
         environments = kwargs.get("environment_factory") is not None
         given.check_lag(funcs, args, environments=environments)
+        self._credited = given.credited_reward(args, funcs)
         gated = given.gated_names(args, funcs)
         with args.main_process_first():
             train_dataset, eval_dataset = given.loaded(train_dataset), given.loaded(eval_dataset)
@@ -138,6 +146,8 @@ class BalCapTrainer(AheadTrainer):
         )
         if isinstance(args, BalCapConfig):
             self._gate(gated, args)
+        if self._credited is not None:
+            self._backend = tokenizer_backend(self.processing_class)
         self._prepare_ahead()
         self._waited = 0.0  # seconds waiting for rewards since the last log
         self.facts = trainer_facts(self, gated)
@@ -224,7 +234,36 @@ class BalCapTrainer(AheadTrainer):
             )
         if self._keeper is not None and self._keeper.wants(mode, self.state):
             self._keep_verdicts(inputs, mode, num_generations, output["advantages"], weighted)
+        if self._credited is not None and mode == "train":
+            credit = self._credit(self._credited, output, num_generations)  # (B_local, T)
+            output["advantages"] = output["advantages"][:, None] + CREDIT_WEIGHT * credit
         return output
+
+    def _credit(
+        self, judged: RewardHooks, output: dict[str, Any], num_generations: int
+    ) -> torch.Tensor:
+        """[`token_credit`] by a reward's verdicts on this rank's completions, of shape (B, T)."""
+        mask = output["completion_mask"] * output.get("tool_mask", 1)  # (B, T)
+        values, known, counts = (
+            found.to(mask.device)
+            for found in batch_values(
+                self._backend,
+                self._completion_ids,
+                [seen.get("assertions", ()) for seen in judged.observations()],
+                length=mask.shape[1],
+            )
+        )
+        known = known & mask.bool()  # (B, T)
+        sums = torch.stack([(values * known).sum(1), known.sum(1), mask.sum(1)], dim=1)  # (B, 3)
+        every: Any = self.accelerator.gather(
+            torch.cat([sums, counts], dim=1)
+        )  # (B of all ranks, 5)
+        means = group_means(every[:, 0], every[:, 1], num_generations)  # (B of all ranks,)
+        _, scored, tokens, made, placed = every.sum(0).tolist()
+        self._metrics["train"]["credit/tokens"].append(scored / max(1.0, tokens))
+        self._metrics["train"]["credit/placed"].append(placed / max(1.0, made))
+        first = self.accelerator.process_index * len(values)
+        return token_credit(values, known, means[first : first + len(values)])
 
     def _keep_verdicts(
         self,

@@ -98,8 +98,8 @@ class Arm:
         noise (`str`, *optional*): A key of `NOISE`.
         advantages (`str`, *optional*): A key of `VARIANTS`, instead of the config's aggregation.
         credit (`float`, *optional*): Factor of the [`token_credit`] added to the advantages.
-        judged (`bool`, *optional*): Whether it comes from the judge's verdicts on assertions, not
-            from the scene.
+        judged (`bool`, *optional*): Whether it is the trainer's `credit="assertion"`, by the
+            judge's verdicts instead of the scene. Its factor is the trainer's, 1/2.
         recalled (`float`, *optional*): Factor of credit for the recall that each sentence brings.
         rate (`float`, *optional*): Factor on the learning rate.
         rewards (`str` or `None`, *optional*):

@@ -71,6 +71,8 @@ def balanced_rewards(arm: Arm, seed: int, scenes: Sequence[Scene]) -> list[Calla
 class _Asserting(RewardHooks):
     """The precision reward with its verdicts, as [`PrecisionReward`] keeps them."""
 
+    sees = ("assertions",)
+
     def __init__(self, func: Callable[..., Any], scenes: Sequence[Scene], noise: Noise | None):
         self.func, self.scenes, self.noise = func, scenes, noise
         self.__name__ = func.__name__  # type: ignore[attr-defined]

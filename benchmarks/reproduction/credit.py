@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.reproduction.arms import Arm
-from benchmarks.reproduction.tokens import group_means, token_credit, token_values
-from trl_balcap.report.align import sentences
+from trl_balcap.align import sentences
+from trl_balcap.credit import group_means, token_credit, token_values
 from trl_balcap.scenes.parsing import parse_sentence
 from trl_balcap.scenes.rules import covered, decompose, verdict
 from trl_balcap.scenes.world import Scene

@@ -27,11 +27,11 @@ from benchmarks.reproduction.horizons import HORIZONS
 from benchmarks.reproduction.measure import HeldOut, held_out, measure, scene_scores
 from benchmarks.reproduction.sampling import FastSampler, share_prompts
 from benchmarks.reproduction.settings import Settings, base_digest
-from benchmarks.reproduction.tokens import batch_values, group_means, token_credit, token_pieces
 from benchmarks.reproduction.variants import VARIANTS
 from trl_balcap import BalCapConfig, BalCapTrainer
 from trl_balcap.advantages import dead_groups, group_normalize
 from trl_balcap.batch_numbers import retest_std, zeros_among_good
+from trl_balcap.credit import token_pieces, tokenizer_backend
 from trl_balcap.data.completions import completion_text
 from trl_balcap.scenes.captioner import PROMPT
 from trl_balcap.scenes.grammar import reference
@@ -188,6 +188,7 @@ def _train(
             length_gate_tokens=arm.tokens,  # type: ignore[arg-type] (the config makes it a list)
             log_verdicts=0,
             judge_lag=arm.lag,
+            credit="assertion" if arm.judged else None,
         )
         trainer = _Watched(
             model,
@@ -252,30 +253,18 @@ class _Watched(BalCapTrainer):
                 if not values[k].isnan():
                     row[f"{name}/{number}"] = values[k].item()
         self.__dict__.setdefault("steps", []).append(row)
-        if self.arm.credit:
-            output["advantages"] = output["advantages"][:, None] + self._credit(inputs, output)
+        if self.arm.credit and not self.arm.judged:
+            backend = tokenizer_backend(self.processing_class)
+            output["advantages"] = output["advantages"][:, None] + sentence_credit(
+                self.arm,
+                [token_pieces(backend, ids) for ids in self._completion_ids],
+                [self.scenes[row["row"]] for row in inputs],
+                [row["reference"] for row in inputs],
+                rewards[:, names.index("recall")],
+                group,
+                length=output["completion_ids"].shape[1],
+            )  # (B, T)
         return output
-
-    def _credit(self, inputs: list[dict[str, Any]], output: dict[str, Any]) -> torch.Tensor:
-        """What the arm adds to the advantage of each token, of shape (B, T)."""
-        backend = self.processing_class.tokenizer.backend_tokenizer  # type: ignore[union-attr]
-        group: Any = self.num_generations
-        length = output["completion_ids"].shape[1]
-        if self.arm.judged:
-            precision = self._hooks[0]
-            said = [row["assertions"] for row in precision.observations()]
-            values, known = batch_values(backend, self._completion_ids, said, length)  # (B, T)
-            means = group_means((values * known).sum(1), known.sum(1), group)  # (B,)
-            return self.arm.credit * token_credit(values, known, means)
-        return sentence_credit(
-            self.arm,
-            [token_pieces(backend, ids) for ids in self._completion_ids],
-            [self.scenes[row["row"]] for row in inputs],
-            [row["reference"] for row in inputs],
-            self._rewards_per_func[:, 1],  # recall
-            group,
-            length,
-        )
 
 
 def _correlation(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import reproduce
-from benchmarks.reproduction import arms, measure, plateau, tokens, train, variants
+from benchmarks.reproduction import arms, measure, plateau, train, variants
 from benchmarks.reproduction import credit as credit_of_tokens
 from tests.benchmarks.tiny_runs import TINY
 from trl_balcap.scenes.captioner import captioner_path
@@ -79,7 +79,7 @@ def test_a_look_on_the_way_changes_nothing(monkeypatch):
     assert (looked["steps"], looked["measures"]) == (plain["steps"], plain["measures"])
 
 
-@pytest.mark.parametrize("module", [variants, credit_of_tokens, tokens, plateau])
+@pytest.mark.parametrize("module", [variants, credit_of_tokens, plateau])
 def test_examples_of_the_advantages_that_were_tried(module):
     found = doctest.testmod(module, extraglobs={"torch": torch})
     assert found.attempted > 1

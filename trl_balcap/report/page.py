@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from trl_balcap.align import align, sentences
 from trl_balcap.report.alarms import alarms
-from trl_balcap.report.align import align, sentences
 from trl_balcap.report.charts import charts, evaluations, headline, reward_names
 from trl_balcap.report.runs import Run, bounded_rows, bounded_thumbnails, score_of
 

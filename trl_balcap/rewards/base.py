@@ -94,7 +94,6 @@ class JudgeReward(RewardHooks):
     """
 
     __name__: str
-    sees: tuple[str, ...] = ()
 
     def __init__(self, judge: Judge | str | None = None):
         self._judge = Judge(judge) if isinstance(judge, str) else judge

@@ -55,11 +55,15 @@ class RewardHooks:
     Attributes:
         needs (`tuple[str, ...]`):
             Dataset columns that the reward reads, checked before the model is loaded.
+        sees (`tuple[str, ...]`):
+            Keys of its [`observations`] to show and log. With `"assertions"` among them, its
+            verdicts can become credit (`credit="assertion"`).
         max_unscored (`float`):
             Share of a batch without verdicts above which it counts as part of an outage.
     """
 
     needs: tuple[str, ...] = ()
+    sees: tuple[str, ...] = ()
     max_unscored: float = 0.5
 
     def about(self) -> str:

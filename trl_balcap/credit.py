@@ -1,4 +1,4 @@
-r"""Credit for single tokens: what the judge says of an assertion reaches the tokens that say it.
+r"""Credit for each assertion: what the judge says of it reaches the tokens that say it.
 
 c-GDPO gives every token of a caption the same advantage, though the judge has said which of its
 assertions are right and pointable. Here each sentence has the mean of its assertions' values,
@@ -7,8 +7,8 @@ $A_i$, what this lies above the mean of the group's tokens:
 
 $$A_{i,t} = A_i + \lambda\,(v_{i,t} - \bar v_g)$$
 
-Pure functions for the arms `assertion` and `credit`. Related: BALTO (arXiv 2606.15893) projects
-verdicts on claims onto tokens.
+Pure functions: [`BalCapTrainer`] calls them with `credit="assertion"`. Related: BALTO (arXiv
+2606.15893) projects verdicts on claims onto tokens.
 """
 
 import itertools
@@ -17,19 +17,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from trl_balcap.report.align import align, sentences
+from trl_balcap.align import align, sentences
 
 __all__ = [
+    "CREDIT_WEIGHT",
     "batch_values",
     "group_means",
     "sentence_values",
     "token_credit",
     "token_pieces",
     "token_values",
+    "tokenizer_backend",
 ]
+
+CREDIT_WEIGHT = 0.5
+r"""$\lambda$: advantages have a standard deviation of 1, and credit lies between -2 and 2."""
 
 
 def batch_values(
@@ -37,22 +43,24 @@ def batch_values(
     completion_ids: Sequence[Sequence[int]],
     said: Sequence[Sequence[Mapping[str, Any]]],
     length: int,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """
     The value of every token of some captions.
 
     Args:
-        backend (`tokenizers.Tokenizer`): A fast tokenizer's `backend_tokenizer`.
+        backend (`tokenizers.Tokenizer`): See [`tokenizer_backend`].
         completion_ids (`list[list[int]]`): The tokens of each caption, without padding.
         said (`list[list[dict]]`): `text`, `correct` and `pointable` of each caption's assertions.
         length (`int`): `T`.
 
     Returns:
-        `tuple[torch.Tensor, torch.Tensor]`: `values` and `known` of [`token_credit`], each of shape
-        `(B, T)`.
+        `tuple` of `torch.Tensor`: `values` and `known` of [`token_credit`], of shape `(B, T)`, and
+        for each caption, the number of its assertions and how many of them belong to a sentence, of
+        shape `(B, 2)`.
     """
     values = torch.zeros(len(completion_ids), length)
     known = torch.zeros(len(completion_ids), length, dtype=torch.bool)
+    counts = torch.zeros(len(completion_ids), 2)
     for row, (ids, assertions) in enumerate(zip(completion_ids, said, strict=True)):
         pieces = token_pieces(backend, ids)
         parts = sentences("".join(pieces))
@@ -61,7 +69,8 @@ def batch_values(
         of_tokens = token_values(pieces, parts, sentence_values(parts, places, right))
         known[row, : len(ids)] = torch.tensor([value is not None for value in of_tokens])
         values[row, : len(ids)] = torch.tensor([value or 0.0 for value in of_tokens])
-    return values, known
+        counts[row, 0], counts[row, 1] = len(places), len(places) - places.count(None)
+    return values, known, counts
 
 
 def sentence_values(
@@ -79,7 +88,7 @@ def sentence_values(
     Example: the first sentence makes two assertions, one of them wrong.
 
     ```python
-    >>> from benchmarks.reproduction.tokens import sentence_values
+    >>> from trl_balcap.credit import sentence_values
     >>> said = ["A red dog runs. ", "The sky is blue. ", "A red dog runs. ", "Lovely!"]
     >>> sentence_values(said, places=[0, 0, 1, None], right=[True, False, True, False])
     [0.0, 1.0, -1.0, None]
@@ -100,13 +109,30 @@ def sentence_values(
     return found
 
 
+def tokenizer_backend(processing_class: Any) -> Any:
+    """
+    The `tokenizers.Tokenizer` of a processor or tokenizer.
+
+    Raises:
+        `ValueError`: if it has none, so that tokens cannot be traced to characters.
+    """
+    tokenizer = getattr(processing_class, "tokenizer", processing_class)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise ValueError(
+            f"credit='assertion' needs a fast tokenizer, got a {type(tokenizer).__name__}. Use one "
+            "from the `tokenizers` library, or leave credit out."
+        )
+    return backend
+
+
 def token_pieces(backend: Any, ids: Iterable[int]) -> list[str]:
     """
     The text of each token; joined, they are the caption. Where a character takes several tokens, as
     in a byte-level tokenizer, it is the text of the last one. Special tokens have no text.
 
     Args:
-        backend (`tokenizers.Tokenizer`): A fast tokenizer's `backend_tokenizer`.
+        backend (`tokenizers.Tokenizer`): See [`tokenizer_backend`].
         ids (`list[int]`): The tokens of one caption.
     """
     stream = DecodeStream(skip_special_tokens=True)
@@ -131,7 +157,7 @@ def token_values(
     Example: the tokens of "A dog. Wow!", and its end token.
 
     ```python
-    >>> from benchmarks.reproduction.tokens import token_values
+    >>> from trl_balcap.credit import token_values
     >>> token_values(["A", " dog", ".", " Wow", "!", ""], ["A dog. ", "Wow!"], [1.0, -1.0])
     [None, 1.0, 1.0, None, -1.0, None]
 
@@ -171,7 +197,7 @@ def group_means(totals: Tensor, counts: Tensor, num_generations: int) -> Tensor:
 
     ```python
     >>> import torch
-    >>> from benchmarks.reproduction.tokens import group_means
+    >>> from trl_balcap.credit import group_means
     >>> group_means(torch.tensor([6.0, -2.0]), torch.tensor([6, 2]), num_generations=2)
     tensor([0.5000, 0.5000])
 
@@ -199,7 +225,7 @@ def token_credit(values: Tensor, known: Tensor, means: Tensor) -> Tensor:
 
     ```python
     >>> import torch
-    >>> from benchmarks.reproduction.tokens import token_credit
+    >>> from trl_balcap.credit import token_credit
     >>> known = torch.tensor([[False, True, True], [False, True, False]])
     >>> values = torch.tensor([[0.0, 1.0, 1.0], [0.0, -1.0, 0.0]])
     >>> token_credit(values, known, means=torch.tensor([0.25, 0.25]))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_balcap.report.align import align, sentences
+from trl_balcap.align import align, sentences
 
 
 @pytest.mark.parametrize(
