@@ -122,7 +122,7 @@ def trained(out, kind: Any = Watching, **config: Any) -> Any:
 
 def test_the_trainer_adds_half_the_credit_to_each_captions_advantage(tmp_path):
     """What remains of the tokens' advantages is, for each group, credit that adds up to 0; tokens
-    without credit, as the first one and the end token, have their caption's advantage, as logged."""
+    without credit, as the first one and the end token, have the advantage of their caption."""
     trainer = trained(tmp_path)
     batch, logged = trainer.batches[0], torch.tensor(trainer.advantages[0])
     mask = batch["completion_mask"].bool()  # (B, T)

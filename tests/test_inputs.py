@@ -7,7 +7,13 @@ import pytest
 from datasets import Dataset, IterableDataset
 from PIL import Image
 
-from trl_balcap import BalCapConfig, BalCapTrainer, PrecisionReward, RecallReward
+from trl_balcap import (
+    BalCapConfig,
+    BalCapTrainer,
+    LinguisticReward,
+    PrecisionReward,
+    RecallReward,
+)
 from trl_balcap.inputs import check_rewards, loaded
 from trl_balcap.rewards import JudgeReward
 
@@ -105,3 +111,9 @@ def test_names_of_gated_rewards_are_a_list():
             [PrecisionReward("scenes/oracle")],
             config(length_gated_rewards=["precision"]),
         )
+
+
+def test_credit_needs_a_reward_that_judges_assertions():
+    rows = Dataset.from_dict(ROWS)
+    with pytest.raises(ValueError, match=r"such as PrecisionReward.*\['linguistic_reward'\]"):
+        build(rows, [LinguisticReward("scenes/oracle")], config(credit="assertion"))

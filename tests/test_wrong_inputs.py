@@ -199,6 +199,7 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
             ("length_gate_upper", "2", "must be a number"),
             ("length_gate_lower", -1, "0 <= length_gate_lower"),
             ("length_gate", "soft", "'mask', 'linear' or None"),
+            ("credit", "token", "'assertion' or None"),
             ("length_gate_tokens", [200, 60], "fewest tokens and the most"),
             ("length_gated_rewards", "linguistic_reward", "Use ['linguistic_reward']"),
         ]

@@ -12,7 +12,15 @@ from trl_balcap import (
 )
 
 DOCS = Path(__file__).parents[2] / "docs"
-OURS = ("judge/", "length_gate/", "advantages/", "rewards/", "b_capscore", "completions/distinct")
+OURS = (
+    "judge/",
+    "length_gate/",
+    "credit/",
+    "advantages/",
+    "rewards/",
+    "b_capscore",
+    "completions/distinct",
+)
 
 
 def test_every_logged_number_is_on_the_page(tiny_qwen, scenes, tmp_path):
@@ -23,7 +31,7 @@ def test_every_logged_number_is_on_the_page(tiny_qwen, scenes, tmp_path):
         BalCapConfig(
             str(tmp_path), use_cpu=True, bf16=False, report_to="none", max_steps=1, logging_steps=1,
             per_device_train_batch_size=8, num_generations=4, max_completion_length=24,
-            save_strategy="no", length_gate_lower=0.0,
+            save_strategy="no", length_gate_lower=0.0, credit="assertion",
         ),
         train_dataset=scenes,
     )  # fmt: skip
