@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models
 from transformers import AutoProcessor
 
 from tests.conftest import scene_dataset
@@ -16,6 +17,7 @@ from trl_balcap import BalCapConfig, BalCapTrainer, Judge, LinguisticReward, Pre
 from trl_balcap.credit import (
     batch_values,
     group_means,
+    sentence_values,
     token_credit,
     token_pieces,
     token_values,
@@ -33,14 +35,14 @@ def pieces_of(text):
 def test_pieces_of_a_byte_level_tokenizer_are_the_text_again():
     for text in ("Zwei Bären.  Ein 🐈!\n", "猫がいる。犬もいる。", "A cat."):
         pieces = pieces_of(text)
-        assert "".join(pieces) == text
-        assert pieces[-1] == ""  # the end token
+        assert "".join(piece or "" for piece in pieces) == text
+        assert pieces[-1] is None  # the end token
 
 
 def test_a_character_of_several_tokens_is_in_one_sentence():
     """The second sentence begins with a character of three bytes; the first one gets no credit."""
     pieces = pieces_of("A cat.犬。")
-    assert pieces[-7:] == ["", "", "犬", "", "", "。", ""]
+    assert pieces[-7:] == ["", "", "犬", "", "", "。", None]
     values = token_values(pieces, ["A cat.", "犬。"], [1.0, -1.0])
     assert values[-7:] == [None, -1.0, -1.0, -1.0, -1.0, -1.0, None]
 
@@ -60,16 +62,18 @@ def test_what_the_judge_says_reaches_the_tokens_of_its_sentence():
         TOKENIZER.backend_tokenizer, [ids], [said], length=len(ids) + 2
     )
     pieces = token_pieces(TOKENIZER.backend_tokenizer, ids)
-    ends = [i for i, piece in enumerate(pieces) if piece.endswith(".")]
+    ends = [i for i, piece in enumerate(pieces) if (piece or "").endswith(".")]
     starts = [0, *(end + 1 for end in ends[:-1])]
     expected = []
     for start, end, value in zip(starts, ends, (0.0, 1.0, -1.0), strict=True):
-        inner = [value if piece.strip() else None for piece in pieces[start + 1 : end + 1]]
+        inner = [value if (piece or "").strip() else None for piece in pieces[start + 1 : end + 1]]
         expected += [None, *inner]
     expected += [None, None]
     assert known[0].tolist() == [value is not None for value in expected]
     assert values[0].tolist() == [value or 0.0 for value in expected]
-    assert counts.tolist() == [[4.0, 3.0]]  # the last assertion shares no words with a sentence
+    assert counts.tolist() == [
+        [4.0, 3.0, 0.0]
+    ]  # the last assertion shares no words with a sentence
 
 
 def test_credit_adds_up_to_nothing_over_a_group():
@@ -141,14 +145,56 @@ def test_the_trainer_adds_half_the_credit_to_each_captions_advantage(tmp_path):
     assert history[0]["credit/placed"] > 0.9
 
 
+@pytest.mark.parametrize("upper", [2.0, 0.011])
+def test_a_gated_precision_reward_earns_credit_where_its_gate_is_open(upper, tmp_path):
+    """With the lower bound at 0.01 and the upper one at 2 all gates are open, with 0.011 none is:
+    the reward itself is not asked then, and no caption has credit."""
+    gate = {"length_gate": "mask", "length_gate_lower": 0.01, "length_gate_upper": upper}
+    trainer = trained(tmp_path, **gate, length_gated_rewards=["precision_reward"])
+    shares = [step["credit/tokens"] for step in trainer.state.log_history if "loss" in step]
+    assert len(shares) == 2
+    assert all(share > 0.5 if upper == 2.0 else share == 0.0 for share in shares)
+
+
+def test_broken_bytes_cost_their_caption_the_credit_and_are_counted():
+    """A tokenizer that falls back on bytes, as Llama's: a line break, half a character, a word."""
+    words = {"<unk>": 0, "\u2581red": 1, "<0x0A>": 2, "<0xF0>": 3, "\u2581A": 4}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    broken, whole = [4, 1, 2, 3, 1], [4, 1, 1, 1, 1]
+    said = [{"text": "A red thing.", "correct": True, "pointable": True}]
+    values, known, counts = batch_values(backend, [broken, whole], [said, said], length=5)
+    assert counts[:, 2].tolist() == [1.0, 0.0]
+    assert known.sum(1).tolist() == [0, 4]
+    assert values[1].tolist() == [0.0, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_repeated_list_numbers_are_no_repeated_claims():
+    parts = ["1. ", "A dog.\n", "1. ", "A cat.\n", "A dog."]
+    assert sentence_values(parts, [1, 3], [True, True]) == [None, 1.0, None, 1.0, -1.0]
+
+
+def test_a_special_token_in_a_caption_is_nobodys():
+    values = token_values(["A", " dog", None, " runs", "."], ["A dog runs."], [1.0])
+    assert values == [None, 1.0, None, 1.0, 1.0]
+    assert token_values([None, "A", " dog."], ["A dog."], [1.0]) == [None, None, 1.0]
+
+
 def test_without_the_setting_advantages_are_those_of_captions(tmp_path):
     trainer = trained(tmp_path, credit="none", max_steps=1)
     assert trainer.batches[0]["advantages"].shape == (8,)
     assert not any("credit/tokens" in step for step in trainer.state.log_history)
 
 
-@pytest.mark.parametrize("level", ["token", "sequence"])
-def test_every_loss_reads_advantages_of_tokens_as_it_reads_those_of_captions(level, tmp_path):
+LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
+
+
+@pytest.mark.parametrize(("level", "kinds"), [("token", LOSSES), ("sequence", ("cispo", "vespo"))])
+def test_every_loss_reads_advantages_of_tokens_as_it_reads_those_of_captions(
+    level, kinds, tmp_path
+):
     """Also those that look at an advantage's sign: the same number for each token of a caption is
     the caption's advantage."""
     losses: dict[str, list[tuple[float, float]]] = {}
@@ -169,7 +215,7 @@ def test_every_loss_reads_advantages_of_tokens_as_it_reads_those_of_captions(lev
                 num_images=inputs["num_images"],
                 mm_token_type_ids=inputs["mm_token_type_ids"],
             )[0].detach()
-            for kind in ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"):
+            for kind in kinds:
                 for threshold in (None, 0.05):
                     self.loss_type, self.off_policy_mask_threshold = kind, threshold
                     both = [
@@ -180,11 +226,12 @@ def test_every_loss_reads_advantages_of_tokens_as_it_reads_those_of_captions(lev
                         for given in (captions, tokens)
                     ]
                     losses.setdefault(kind, []).append((both[0].item(), both[1].item()))
-            self.loss_type, self.off_policy_mask_threshold = "dapo", None
+            self.loss_type, self.off_policy_mask_threshold = kinds[0], None
             return super()._compute_loss(model, inputs)
 
-    trained(tmp_path, Twice, max_steps=1, importance_sampling_level=level)
-    assert len(losses) == 8
+    config = {"importance_sampling_level": level, "loss_type": kinds[0]}
+    trained(tmp_path, Twice, max_steps=1, **config)
+    assert len(losses) == len(kinds)
     for kind, pairs in losses.items():
         for of_captions, of_tokens in pairs:
             assert of_tokens == pytest.approx(of_captions, rel=1e-5, abs=1e-7), kind

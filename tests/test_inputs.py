@@ -117,3 +117,5 @@ def test_credit_needs_a_reward_that_judges_assertions():
     rows = Dataset.from_dict(ROWS)
     with pytest.raises(ValueError, match=r"such as PrecisionReward.*\['linguistic_reward'\]"):
         build(rows, [LinguisticReward("scenes/oracle")], config(credit="assertion"))
+    with pytest.raises(ValueError, match="importance_sampling_level='token'"):
+        config(credit="assertion", importance_sampling_level="sequence")

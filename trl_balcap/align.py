@@ -10,7 +10,7 @@ __all__ = ["align", "sentences"]
 
 # A sentence ends at a full stop or its kin before a space, or at the end of a line. Ideographic
 # stops need no space behind them.
-_END = re.compile(r"""(?<=[.!?…])["'”’)\]]*\s+|(?<=[。！？])|\n+""")
+_END = re.compile(r"""(?<=[.!?…।۔؟])["'”’)\]]*\s+|(?<=[。！？])|\n+""")
 # Letters and digits of a word; scripts that write no spaces are taken letter by letter.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")
 _STEM = 5  # letters that words are compared by: "stands" and "standing" are one

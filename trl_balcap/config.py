@@ -166,6 +166,13 @@ class BalCapConfig(GRPOConfig):
                 setattr(self, name, None)
         if self.credit not in (None, "assertion"):
             raise ValueError(f"credit must be 'assertion' or None, got {self.credit!r}.")
+        by_token = self.importance_sampling_level == "token"
+        if self.credit and not by_token and self.loss_type not in ("cispo", "vespo"):
+            raise ValueError(
+                f"credit={self.credit!r} needs importance_sampling_level='token', got "
+                f"{self.importance_sampling_level!r}: with loss_type={self.loss_type!r}, the tokens "
+                "of a caption then share one weight. Change it, or use the loss cispo or vespo."
+            )
         if self.length_gate not in (None, "mask", "linear"):
             raise ValueError(
                 f"length_gate must be 'mask', 'linear' or None, got {self.length_gate!r}."

@@ -55,15 +55,19 @@ def batch_values(
 
     Returns:
         `tuple` of `torch.Tensor`: `values` and `known` of [`token_credit`], of shape `(B, T)`, and
-        for each caption, the number of its assertions and how many of them belong to a sentence, of
-        shape `(B, 2)`.
+        for each caption, the number of its assertions, how many of them belong to a sentence, and 1
+        if its tokens could not be decoded one by one, so that it has no values, of shape `(B, 3)`.
     """
     values = torch.zeros(len(completion_ids), length)
     known = torch.zeros(len(completion_ids), length, dtype=torch.bool)
-    counts = torch.zeros(len(completion_ids), 2)
+    counts = torch.zeros(len(completion_ids), 3)
     for row, (ids, assertions) in enumerate(zip(completion_ids, said, strict=True)):
-        pieces = token_pieces(backend, ids)
-        parts = sentences("".join(pieces))
+        try:
+            pieces = token_pieces(backend, ids)
+        except Exception:  # noqa: BLE001 - broken bytes; the library raises nothing narrower
+            counts[row, 2] = 1.0
+            continue
+        parts = sentences("".join(piece or "" for piece in pieces))
         places = align([one["text"] for one in assertions], parts)
         right = [bool(one["correct"] and one["pointable"]) for one in assertions]
         of_tokens = token_values(pieces, parts, sentence_values(parts, places, right))
@@ -78,7 +82,8 @@ def sentence_values(
 ) -> list[float | None]:
     """
     The value of each sentence: the mean over its assertions, +1 for a right one, -1 for another. A
-    sentence that repeats an earlier one is worth -1, and `None` one to which no assertion belongs.
+    sentence that repeats one with a value is worth -1, and one to which no assertion belongs has
+    `None`.
 
     Args:
         parts (`list[str]`): The caption's [`sentences`].
@@ -99,13 +104,13 @@ def sentence_values(
     for place, is_right in zip(places, right, strict=True):
         if place is not None:
             of_part[place].append(1.0 if is_right else -1.0)
-    seen: set[str] = set()
-    found: list[float | None] = []
-    for part, values in zip(parts, of_part, strict=True):
-        said = " ".join(part.casefold().split())
-        new = sum(values) / len(values) if values else None
-        found.append(-1.0 if said in seen else new)
-        seen.add(said)
+    found = [sum(values) / len(values) if values else None for values in of_part]
+    said = [" ".join(part.casefold().split()) for part in parts]
+    for place, text in enumerate(said):
+        first = said.index(text)
+        # A list's "1." or a repeated heading is no repeated claim: the judge found nothing in it.
+        if first < place and found[first] is not None:
+            found[place] = -1.0
     return found
 
 
@@ -126,28 +131,34 @@ def tokenizer_backend(processing_class: Any) -> Any:
     return backend
 
 
-def token_pieces(backend: Any, ids: Iterable[int]) -> list[str]:
+def token_pieces(backend: Any, ids: Iterable[int]) -> list[str | None]:
     """
     The text of each token; joined, they are the caption. Where a character takes several tokens, as
-    in a byte-level tokenizer, it is the text of the last one. Special tokens have no text.
+    in a byte-level tokenizer, it is the text of the last one, and the others have `""`. Special
+    tokens have `None`.
 
     Args:
         backend (`tokenizers.Tokenizer`): See [`tokenizer_backend`].
         ids (`list[int]`): The tokens of one caption.
+
+    Raises:
+        `Exception`: of the `tokenizers` library, if a sequence of broken bytes cannot be decoded
+            piece by piece.
     """
+    special = {token for token, one in backend.get_added_tokens_decoder().items() if one.special}
     stream = DecodeStream(skip_special_tokens=True)
-    return [stream.step(backend, token) or "" for token in ids]
+    return [None if token in special else stream.step(backend, token) or "" for token in ids]
 
 
 def token_values(
-    pieces: Sequence[str], parts: Sequence[str], values: Sequence[float | None]
+    pieces: Sequence[str | None], parts: Sequence[str], values: Sequence[float | None]
 ) -> list[float | None]:
     """
     The value of each token: that of the sentence that holds its last character.
 
     `None`, so no credit, for tokens of a sentence without a value, for a sentence's first token,
     where the captioner chooses to go on or to stop (blame there would shorten captions), and for
-    tokens without text or of white space alone, such as the end token.
+    special tokens and white space.
 
     Args:
         pieces (`list[str]`): [`token_pieces`] of the caption.
@@ -158,19 +169,19 @@ def token_values(
 
     ```python
     >>> from trl_balcap.credit import token_values
-    >>> token_values(["A", " dog", ".", " Wow", "!", ""], ["A dog. ", "Wow!"], [1.0, -1.0])
+    >>> token_values(["A", " dog", ".", " Wow", "!", None], ["A dog. ", "Wow!"], [1.0, -1.0])
     [None, 1.0, 1.0, None, -1.0, None]
 
     ```
     """
     ends = list(itertools.accumulate(map(len, parts)))
-    lengths = itertools.accumulate(map(len, pieces))
+    lengths = itertools.accumulate(len(piece or "") for piece in pieces)
     places = [
-        bisect_right(ends, length - 1) if piece.strip() else None
+        bisect_right(ends, length - 1) if piece and piece.strip() else None
         for piece, length in zip(pieces, lengths, strict=True)
     ]
     for at in reversed(range(len(pieces) - 1)):
-        if not pieces[at]:  # the beginning of the next token's character
+        if pieces[at] == "":  # the beginning of the next token's character
             places[at] = places[at + 1]
     found: list[float | None] = []
     before = -1

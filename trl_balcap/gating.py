@@ -172,6 +172,7 @@ class _Gate(RewardHooks):
         self.hooks = reward_hooks(reward_func) or RewardHooks()
         self.__name__ = reward_name(reward_func)
         self.needs = tuple(dict.fromkeys((*self.hooks.needs, *["reference"] * self.is_ratio)))
+        self.sees = self.hooks.sees
         self._columns: set[str] = set()  # columns that the reward has logged for its completions
         self._without_reference = 0  # since the last report
         self._observations: list[dict[str, Any]] = []

@@ -21,6 +21,7 @@ __all__ = [
     "check_datasets",
     "check_lag",
     "check_rewards",
+    "credited_reward",
     "gated_names",
     "loaded",
     "preflight",
@@ -83,15 +84,22 @@ def check_lag(reward_funcs: Sequence[Any], args: GRPOConfig, *, environments: bo
         )
 
 
-def credited_reward(args: GRPOConfig, reward_funcs: Sequence[Any]) -> RewardHooks | None:
+def credited_reward(
+    args: GRPOConfig, reward_funcs: Sequence[Any], *, tools: bool = False
+) -> RewardHooks | None:
     """
     The reward whose verdicts on assertions become credit; `None` without `credit="assertion"`.
 
     Raises:
-        `ValueError`: if no reward judges assertions.
+        `ValueError`: if no reward judges assertions, or completions are not captions alone.
     """
     if not isinstance(args, BalCapConfig) or args.credit is None:
         return None
+    if tools:
+        raise ValueError(
+            f"credit={args.credit!r} needs completions that are captions, and tools and "
+            "environments write into them. Leave one of the two out."
+        )
     for hooks in filter(None, map(reward_hooks, reward_funcs)):
         if "assertions" in hooks.sees:
             return hooks

@@ -126,7 +126,8 @@ class BalCapTrainer(AheadTrainer):
         given.check_rewards(funcs, args)
         environments = kwargs.get("environment_factory") is not None
         given.check_lag(funcs, args, environments=environments)
-        self._credited = given.credited_reward(args, funcs)
+        tools = environments or bool(kwargs.get("tools"))
+        self._credited = given.credited_reward(args, funcs, tools=tools)
         gated = given.gated_names(args, funcs)
         with args.main_process_first():
             train_dataset, eval_dataset = given.loaded(train_dataset), given.loaded(eval_dataset)
@@ -147,6 +148,7 @@ class BalCapTrainer(AheadTrainer):
         if isinstance(args, BalCapConfig):
             self._gate(gated, args)
         if self._credited is not None:
+            self._credited = given.credited_reward(args, self.reward_funcs)  # perhaps gated by now
             self._backend = tokenizer_backend(self.processing_class)
         self._prepare_ahead()
         self._waited = 0.0  # seconds waiting for rewards since the last log
@@ -243,7 +245,7 @@ class BalCapTrainer(AheadTrainer):
         self, judged: RewardHooks, output: dict[str, Any], num_generations: int
     ) -> torch.Tensor:
         """[`token_credit`] by a reward's verdicts on this rank's completions, of shape (B, T)."""
-        mask = output["completion_mask"] * output.get("tool_mask", 1)  # (B, T)
+        mask = output["completion_mask"]  # (B, T)
         values, known, counts = (
             found.to(mask.device)
             for found in batch_values(
@@ -259,9 +261,10 @@ class BalCapTrainer(AheadTrainer):
             torch.cat([sums, counts], dim=1)
         )  # (B of all ranks, 5)
         means = group_means(every[:, 0], every[:, 1], num_generations)  # (B of all ranks,)
-        _, scored, tokens, made, placed = every.sum(0).tolist()
+        _, scored, tokens, made, placed, undecoded = every.sum(0).tolist()
         self._metrics["train"]["credit/tokens"].append(scored / max(1.0, tokens))
         self._metrics["train"]["credit/placed"].append(placed / max(1.0, made))
+        self._metrics["train"]["credit/undecoded"].append(undecoded / len(every))
         first = self.accelerator.process_index * len(values)
         return token_credit(values, known, means[first : first + len(values)])
 

@@ -67,7 +67,7 @@ def recall_values(said: Sequence[str], units: Sequence[str]) -> list[float]:
 
 def sentence_credit(
     arm: Arm,
-    captions: Sequence[Sequence[str]],
+    captions: Sequence[Sequence[str | None]],
     scenes: Sequence[Scene],
     references: Sequence[str],
     recall: Tensor,
@@ -81,7 +81,7 @@ def sentence_credit(
 
     Args:
         arm ([`Arm`]): Whose `credit` and `recalled` count.
-        captions (`list[list[str]]`): The [`token_pieces`] of each caption; `B` of them.
+        captions (`list[list[str | None]]`): The [`token_pieces`] of each caption; `B` of them.
         scenes (`list[Scene]`), references (`list[str]`): What each caption is about.
         recall (`torch.Tensor`): The recall reward, of shape `(B,)`.
         group (`int`): Rollouts per prompt.
@@ -90,7 +90,7 @@ def sentence_credit(
     Returns:
         `torch.Tensor`: Of shape `(B, T)`.
     """
-    parts = [sentences("".join(pieces)) for pieces in captions]
+    parts = [sentences("".join(piece or "" for piece in pieces)) for pieces in captions]
     said = [[part.strip() for part in of_caption] for of_caption in parts]
 
     def credit(worth: list[list[float]]) -> Tensor:
