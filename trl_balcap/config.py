@@ -170,8 +170,8 @@ class BalCapConfig(GRPOConfig):
         if self.credit and not by_token and self.loss_type not in ("cispo", "vespo"):
             raise ValueError(
                 f"credit={self.credit!r} needs importance_sampling_level='token', got "
-                f"{self.importance_sampling_level!r}: with loss_type={self.loss_type!r}, the tokens "
-                "of a caption then share one weight. Change it, or use the loss cispo or vespo."
+                f"{self.importance_sampling_level!r}: loss_type={self.loss_type!r} gives the "
+                "tokens of a caption one weight. Change it, or use the loss cispo or vespo."
             )
         if self.length_gate not in (None, "mask", "linear"):
             raise ValueError(
