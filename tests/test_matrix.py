@@ -190,6 +190,7 @@ def test_zero_3_trains_saves_resumes_and_has_one_process_advantages(tiny_qwen, t
     check_evaluated(ranks)
 
 
+@pytest.mark.slow
 def test_ddp_with_an_adapter_on_llava(tiny_llava, tmp_path):
     case = {"model": str(tiny_llava), "out": str(tmp_path), "config": SPLIT, "lora": True}
     ranks = launch(case, "ddp")

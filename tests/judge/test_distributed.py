@@ -73,6 +73,7 @@ def test_one_ranks_bug_ends_both_ranks_alike_behind_a_checkpoint(tiny_qwen, tmp_
     assert Path(tmp_path, "checkpoint-0", "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_rows_that_one_rank_cannot_score_stop_nobody(tiny_qwen, tmp_path):
     with serve() as server:
         first, second = train_on_two_ranks("bad_rows", tiny_qwen, tmp_path, server.url, server.url)
