@@ -159,7 +159,10 @@ def _better(experiments: Sequence[Experiment]) -> str:
         if found:
             won = winners(one)
             names = ", ".join(f"`{name}`" for name in won)
-            told += [f"### {one.title}: {names + ' wins' if won else 'none is'}", found]
+            told += [
+                f"### {one.title}: {names + (' win' if len(won) > 1 else ' wins') if won else 'none is'}",
+                found,
+            ]
     waiting = [
         name
         for name in BETTER
