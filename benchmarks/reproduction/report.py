@@ -159,10 +159,8 @@ def _better(experiments: Sequence[Experiment]) -> str:
         if found:
             won = winners(one)
             names = ", ".join(f"`{name}`" for name in won)
-            told += [
-                f"### {one.title}: {names + (' win' if len(won) > 1 else ' wins') if won else 'none is'}",
-                found,
-            ]
+            said = f"{names} {'win' if len(won) > 1 else 'wins'}" if won else "none is"
+            told += [f"### {one.title}: {said}", found]
     waiting = [
         name
         for name in BETTER
