@@ -101,8 +101,8 @@ def page_text(experiments: Sequence[Experiment], where: str) -> str:
         "A finished arm and seed is not trained again; if you stop a run, only the arms in "
         "progress are lost. On a machine with more cores, raise `--processes`. The small "
         "world's runs of 40 steps lie in `benchmarks/results/archive/`, with the page of the first "
-        "experiment as it was, and are read along; `--report --results benchmarks/results/archive/reproduce.jsonl` "
-        "reads them alone.",
+        "experiment as it was, and are read along; `--report --results "
+        "benchmarks/results/archive/reproduce.jsonl` reads them alone.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
