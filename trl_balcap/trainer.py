@@ -259,7 +259,7 @@ class BalCapTrainer(AheadTrainer):
         sums = torch.stack([(values * known).sum(1), known.sum(1), mask.sum(1)], dim=1)  # (B, 3)
         every: Any = self.accelerator.gather(
             torch.cat([sums, counts], dim=1)
-        )  # (B of all ranks, 5)
+        )  # (B of all ranks, 6)
         means = group_means(every[:, 0], every[:, 1], num_generations)  # (B of all ranks,)
         _, scored, tokens, made, placed, undecoded = every.sum(0).tolist()
         self._metrics["train"]["credit/tokens"].append(scored / max(1.0, tokens))
