@@ -3,7 +3,6 @@ makes of it."""
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import AutoProcessor
 
 from tests.conftest import scene_dataset
+from tests.test_matrix import launcher
 from trl_balcap import BalCapConfig, BalCapTrainer, Judge, LinguisticReward, PrecisionReward
 from trl_balcap.credit import (
     batch_values,
@@ -241,9 +241,8 @@ def test_every_loss_reads_advantages_of_tokens_as_it_reads_those_of_captions(
 def test_on_two_ranks_a_groups_mean_is_that_of_both(tmp_path):
     """Each group of 4 is split over two ranks: its credit adds up to 0 over both, not on each."""
     root = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*command, "--master_port", "29733", "tests/workers/credit.py", str(tmp_path)],
+        [*launcher("ddp"), "tests/workers/credit.py", str(tmp_path)],
         cwd=root,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
         capture_output=True,
