@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.reproduction.calls import judge_calls
 from benchmarks.reproduction.claims import CLAIMS, Claim, Part, difference
 from benchmarks.reproduction.experiments import Experiment
-from benchmarks.reproduction.horizons import Run
+from benchmarks.reproduction.horizons import Run, latest
 from benchmarks.reproduction.inference import LEAST_SEEDS, Interval, interval
 
 __all__ = ["plot_all"]
@@ -188,7 +188,13 @@ def _interval(axes: Any, found: Interval, height: float, look: Any) -> None:
 
 
 def calls(experiments: Sequence[Experiment], folder: Path) -> None:
-    """b-CapScore of the methods against the judge calls of their training, step by step."""
+    """
+    b-CapScore of the methods against the judge calls of their training, step by step. Experiments
+    with a single method have nothing to compare, and get no panel beside others.
+    """
+    experiments = [
+        one for one in experiments if len(METHODS.keys() & latest(one.horizons, least=1).keys()) > 1
+    ] or experiments
     columns = min(2, len(experiments))
     rows = -(-len(experiments) // columns)
     figure, every = plt.subplots(

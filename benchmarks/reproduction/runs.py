@@ -14,10 +14,13 @@ def read_runs(file: Path) -> list[dict[str, Any]]:
     """
     The finished runs, in the order they were written; empty if there is no file.
 
-    Runs of the same name in the folder `archive` beside the file come first. A line that does not
-    end in `}` was cut off when a run was killed. It is skipped, and that run is repeated.
+    Runs in the folder `archive` beside the file, in files of its name or of its name with a hyphen
+    and more, come first. A line that does not end in `}` was cut off when a run was killed. It is
+    skipped, and that run is repeated.
     """
-    files = [one for one in (file.parent / "archive" / file.name, file) if one.exists()]
+    archive = file.parent / "archive"
+    kept = [archive / file.name, *sorted(archive.glob(f"{file.stem}-*{file.suffix}"))]
+    files = [one for one in (*kept, file) if one.exists()]
     lines = [line for one in files for line in one.read_text(encoding="utf-8").splitlines()]
     runs = [json.loads(line) for line in lines if line.endswith("}")]
     for run in runs:

@@ -87,9 +87,11 @@ def test_quick_is_three_seeds_of_the_main_arms_for_answers_in_minutes():
 def test_runs_in_the_archive_are_finished_too(tmp_path):
     file = tmp_path / "runs.jsonl"
     settings = {"world": "small", "steps": 2}
-    for seed, where in ((0, tmp_path / "archive" / "runs.jsonl"), (1, file)):
+    archive = tmp_path / "archive"
+    kept = archive / "runs.jsonl", archive / "runs-120.jsonl", archive / "others.jsonl", file
+    for seed, where in enumerate(kept):
         reproduce.write_result(where, {"arm": "full", "seed": seed, "settings": settings})
-    assert [run["seed"] for run in runs.read_runs(file)] == [0, 1]
+    assert [run["seed"] for run in runs.read_runs(file)] == [0, 1, 3]
     assert reproduce.is_done(file, "full", 0, settings)
 
 
