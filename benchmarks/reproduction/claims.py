@@ -203,6 +203,15 @@ CLAIMS: tuple[Claim, ...] = (
         (Part("precision", "full", "judge_lenient"),),
         ours=True,
     ),
+    Claim(
+        "11",
+        "Credit for each assertion raises balance.",
+        (
+            Part("b_capscore", "assertion", "full", "at the rate of all arms"),
+            Part("b_capscore", "assertion_half_rate", "half_rate", "at half that rate"),
+        ),
+        ours=True,
+    ),
 )
 
 
