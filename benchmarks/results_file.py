@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -16,9 +17,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def provenance() -> dict[str, Any]:
-    """What is needed to reproduce a result. Local folders are removed from the command."""
+    """What is needed to reproduce a result. Paths, and flags for them, are removed
+    from the command."""
     root = RESULTS.parents[1]
-    words = [word for word in sys.argv[1:] if "/" not in word]
+    words = re.sub(r"(--\S+[ =])?\S*/\S*", "", " ".join(sys.argv[1:])).split()
     return {
         "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words]),
         "commit": _git(root, "rev-parse", "--short", "HEAD") or "unknown",

@@ -99,10 +99,10 @@ def page_text(experiments: Sequence[Experiment], where: str) -> str:
         "python -m benchmarks.reproduce --full --world rich --base long\n"
         "python -m benchmarks.reproduce --report # only this page, from the results so far\n```\n\n"
         "A finished arm and seed is not trained again; if you stop a run, only the arms in "
-        "progress are lost. On a machine with more cores, raise `--processes`. The small "
-        "world's runs of 40 steps lie in `benchmarks/results/archive/`, with the page of the first "
+        "progress are lost. On a machine with more cores, raise `--processes`. The small world's "
+        "runs lie in `benchmarks/results/archive/` by their length, with the page of the first "
         "experiment as it was, and are read along; `--report --results "
-        "benchmarks/results/archive/reproduce.jsonl` reads them alone.",
+        "benchmarks/results/archive/reproduce.jsonl` reads reads that folder alone.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
