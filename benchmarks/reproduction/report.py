@@ -102,7 +102,7 @@ def page_text(experiments: Sequence[Experiment], where: str) -> str:
         "progress are lost. On a machine with more cores, raise `--processes`. The small world's "
         "runs lie in `benchmarks/results/archive/` by their length, with the page of the first "
         "experiment as it was, and are read along; `--report --results "
-        "benchmarks/results/archive/reproduce.jsonl` reads reads that folder alone.",
+        "benchmarks/results/archive/reproduce.jsonl` reads that folder alone.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
