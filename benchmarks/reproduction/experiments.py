@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.reproduction.arms import ARMS
 from benchmarks.reproduction.horizons import Results, Run, areas, at_horizons, experiment
 from benchmarks.reproduction.runs import read_runs
 from benchmarks.reproduction.settings import rich_bases
@@ -49,8 +50,9 @@ def _of(runs: Sequence[Run], short: str, title: str) -> Experiment:
 
 
 def read_results(file: Path, steps: int = 40) -> dict[str, dict[int, dict[str, Any]]]:
-    """The small world's runs of one length, by arm and seed."""
+    """The small world's runs of one length, and the base of any, by arm and seed."""
     found: dict[str, dict[int, Any]] = {}
-    for run in experiment(read_runs(file), steps=steps):
-        found.setdefault(run["arm"], {})[run["seed"]] = run
+    for run in experiment(read_runs(file)):
+        if run["settings"]["steps"] == steps or not ARMS[run["arm"]].trained:
+            found.setdefault(run["arm"], {})[run["seed"]] = run
     return found
