@@ -1,6 +1,7 @@
 """BalCapTrainer on tiny real models: what it trains on, what it logs, what it refuses."""
 
 import math
+import multiprocessing
 
 import pytest
 import torch
@@ -293,6 +294,13 @@ def test_data_without_references_trains_inside_a_band_of_tokens(tiny_qwen, scene
 
 
 # Bad input
+
+
+def test_the_data_loaders_workers_end_with_training(tiny_qwen, scenes, tmp_path):
+    """Left to the garbage collector, they would live on, and then be waited for, 5 s for each."""
+    trainer, _ = train(tiny_qwen, scenes, tmp_path, even_reward, dataloader_num_workers=2)
+    assert trainer.state.global_step == 2
+    assert multiprocessing.active_children() == []
 
 
 def test_refuses_before_the_model_is_loaded(scenes, tmp_path):

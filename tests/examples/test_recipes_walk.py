@@ -25,17 +25,7 @@ def tiny_of(tiny_qwen, tiny_llava, tiny_qwen3_vl) -> dict[str, Path]:
     return {"Qwen2.5-VL": tiny_qwen, "llava-1.5": tiny_llava, "Qwen3-VL": tiny_qwen3_vl}
 
 
-QUICK = ("llava-1.5-7b", "lora-24gb", "qwen2.5-vl-3b", "qwen3-vl-4b", "vllm-server")
-"""One of each kind; a walk takes 20 s."""
-
-
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        pytest.param(recipe, id=recipe.stem, marks=[pytest.mark.slow] * (recipe.stem not in QUICK))
-        for recipe in RECIPES
-    ],
-)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
 def test_a_recipe_trains_a_step(recipe, tiny_of, tmp_path, monkeypatch):
     script = runpy.run_path(str(EXAMPLES / "train_qwen.py"))
     trainers = []
