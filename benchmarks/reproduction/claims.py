@@ -1,6 +1,6 @@
 """The paper's claims and our own as differences between arms."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from benchmarks.reproduction.inference import (
     evidence,
     harmonic,
     interval,
+    unpaired,
     verdict,
 )
 
@@ -22,10 +23,11 @@ __all__ = [
     "CLAIMS",
     "Claim",
     "Part",
+    "all_runs",
     "bootstrap",
+    "by_steps",
     "difference",
     "differences",
-    "judge",
     "margin",
     "said",
     "weigh",
@@ -235,9 +237,22 @@ def weigh(part: Part, results: Results, decoding: str) -> Evidence:
     return evidence(differences(part, results, decoding), margin(part.measure))
 
 
+def all_runs(part: Part, results: Results, decoding: str) -> Interval:
+    """The difference of all runs of the one arm and all of the other, with Welch's interval."""
+    more, less = (
+        [
+            run["measures"][decoding][part.measure]
+            # The base stands in for every length of run: each of its own runs counts once.
+            for run in {id(run): run for run in results.get(name, {}).values()}.values()
+        ]
+        for name in (part.more, part.less)
+    )
+    return unpaired(more, less)
+
+
 def bootstrap(part: Part, results: Results) -> tuple[float, float] | None:
     """The part's interval over seeds and scenes at once, sampled; `None` without enough pairs that
-    kept their scores scene by scene, and for measures that are not made of them."""
+    kept their rewards scene by scene, and for measures that are not made of them."""
     one, other = results.get(part.more, {}), results.get(part.less, {})
     kept = [
         (_scenes(one[pair]), _scenes(other[pair]))
@@ -246,16 +261,16 @@ def bootstrap(part: Part, results: Results) -> tuple[float, float] | None:
     ]
     if len(kept) < LEAST_SEEDS or part.measure not in (*VIEWS, "b_capscore"):
         return None
-    more, less = (np.stack(side) for side in zip(*kept, strict=True))  # (S, N, K)
+    more, less = (np.stack(side) for side in zip(*kept, strict=True))  # (S, N, 3)
     if part.measure == "b_capscore":
-        return crossed_bootstrap(more, less, harmonic)
+        return crossed_bootstrap(harmonic(more), harmonic(less))
     place = VIEWS.index(part.measure)
-    return crossed_bootstrap(more, less, lambda means: means[..., place])
+    return crossed_bootstrap(more[..., place], less[..., place])
 
 
 def _scenes(result: Any) -> np.ndarray:
     scenes = result["measures"]["scenes"]
-    return np.array([scenes[name] for name in VIEWS], dtype=float).T / 1000  # (N, K)
+    return np.array([scenes[name] for name in VIEWS], dtype=float).T / 1000  # (N, 3)
 
 
 def margin(measure: str) -> float:
@@ -288,19 +303,25 @@ def said(part: Part, found: Evidence) -> str:
     return f"undecided within {max(-low, high):.2g}"
 
 
-def judge(claim: Claim, results: Results, decoding: str) -> str:
+def by_steps(words: Mapping[int, str]) -> str:
     """
-    A claim's answer: `"yes"` if all its parts are, `"no"` if a part is reversed, `"equivalent"` if
-    a part's difference is shown to be no more than the margin; else `"undecided"`, or `"not run"`
-    if a part has too few seeds.
+    The answers at each step, those of neighbouring steps together; steps with too few seeds are
+    left out.
+
+    ```python
+    >>> by_steps({40: "yes", 120: "yes", 300: "undecided within 0.05"})
+    '**yes** (40, 120), **undecided** (300)'
+    >>> by_steps({40: "too few seeds"})
+    ''
+
+    ```
     """
-    words = [said(part, weigh(part, results, decoding)) for part in claim.parts]
-    for word, answer in (
-        ("too few", "not run"),
-        ("no", "no"),
-        ("equivalent", "equivalent"),
-        ("undecided", "undecided"),
-    ):
-        if any(one.startswith(word) for one in words):
-            return answer
-    return "yes"
+    told: list[tuple[str, list[str]]] = []
+    for step, word in sorted(words.items()):
+        if word.startswith("too few"):
+            continue
+        answer = word.split(" within")[0]
+        if not told or told[-1][0] != answer:
+            told.append((answer, []))
+        told[-1][1].append(str(step))
+    return ", ".join(f"**{answer}** ({', '.join(steps)})" for answer, steps in told)

@@ -4,12 +4,12 @@ Pure functions of numbers. A difference is paired: one number per pair of runs.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import false_discovery_control, pearsonr, spearmanr, ttest_1samp
+from scipy.stats import false_discovery_control, pearsonr, spearmanr, ttest_1samp, ttest_ind
 
 from trl_balcap.evals.bootstrap import resampling_weights
 from trl_balcap.evals.standings import holm
@@ -28,6 +28,7 @@ __all__ = [
     "harmonic",
     "interval",
     "sign_flip_p",
+    "unpaired",
     "verdict",
 ]
 
@@ -81,6 +82,29 @@ def interval(values: Sequence[float]) -> Interval:
         ends = (math.nan, math.nan) if n < 2 else (mean, mean)
         return Interval(mean, *ends, n)
     low, high = ttest_1samp(values, 0.0).confidence_interval(LEVEL)
+    return Interval(mean, float(low), float(high), n)
+
+
+def unpaired(more: Sequence[float], less: Sequence[float]) -> Interval:
+    """
+    Difference of two means, with Welch's interval; `n` is the smaller of the two numbers of runs.
+
+    Example: both variances are 0.01, so the difference varies by 0.1 x sqrt(2 / 3), with 4 degrees
+    of freedom: +-0.0816 x 2.776.
+
+    ```python
+    >>> mean, low, high, n = unpaired([0.4, 0.5, 0.6], [0.1, 0.2, 0.3])
+    >>> round(mean, 4), round(low, 4), round(high, 4), n
+    (0.3, 0.0733, 0.5267, 3)
+
+    ```
+    """
+    n = min(len(more), len(less))
+    mean = fmean(more) - fmean(less) if n else math.nan
+    if n < 2 or len(set(more)) == len(set(less)) == 1:
+        ends = (math.nan, math.nan) if n < 2 else (mean, mean)
+        return Interval(mean, *ends, n)
+    low, high = ttest_ind(more, less, equal_var=False).confidence_interval(LEVEL)
     return Interval(mean, float(low), float(high), n)
 
 
@@ -203,35 +227,27 @@ def harmonic(means: np.ndarray) -> np.ndarray:
 
 
 def crossed_bootstrap(
-    more: np.ndarray,
-    less: np.ndarray,
-    score: Callable[[np.ndarray], np.ndarray] = harmonic,
-    rounds: int = 2000,
+    more: np.ndarray, less: np.ndarray, rounds: int = 2000
 ) -> tuple[float, float]:
     """
     95% interval of a difference, from resampling seeds and scenes at once: it also covers which
     scenes the arms happened to be measured on. Both arms share the seeds and scenes of a resample.
 
     Args:
-        more, less (`np.ndarray`): Scores of shape (S, N, K): seeds, scenes, rewards.
-        score (`Callable`, *optional*, defaults to b-CapScore):
-            Maps means over scenes, shape (..., K), to the score, shape (...).
+        more, less (`np.ndarray`): Scores of shape (S, N): seeds, scenes.
         rounds (`int`, *optional*): Resamples.
 
     ```python
-    >>> less = np.array([[[0.5], [0.7]], [[0.6], [0.8]]])  # two seeds, two scenes, one reward
+    >>> less = np.array([[0.5, 0.7], [0.6, 0.8]])  # two seeds, two scenes
     >>> [round(end, 3) for end in crossed_bootstrap(less + 0.1, less)]
     [0.1, 0.1]
 
     ```
     """
-    seeds, scenes, _ = more.shape
+    seeds, scenes = more.shape
     of_seeds = resampling_weights(seeds, rounds=rounds) / seeds  # (R, S)
     of_scenes = resampling_weights(scenes, rounds=rounds, seed=1) / scenes  # (R, N)
-    scored = [
-        score(np.einsum("rn,snk->rsk", of_scenes, values, optimize=True)) for values in (more, less)
-    ]  # (R, S) each
-    drawn = ((scored[0] - scored[1]) * of_seeds).sum(1)  # (R,)
+    drawn = (of_scenes @ (more - less).T * of_seeds).sum(1)  # (R,)
     low, high = np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return float(low), float(high)
 

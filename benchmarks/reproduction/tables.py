@@ -2,23 +2,31 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import StatisticsError, correlation, fmean
 
 from benchmarks.reproduction.arms import ARMS, BETTER, WEIGHTS, WHICH_REWARD
 from benchmarks.reproduction.claims import (
     CLAIMS,
     Claim,
     Part,
+    all_runs,
     bootstrap,
+    by_steps,
     difference,
-    judge,
     said,
     weigh,
 )
 from benchmarks.reproduction.experiments import Experiment
 from benchmarks.reproduction.horizons import Results, last_of, latest
-from benchmarks.reproduction.inference import LEAST_SEEDS, Interval, corrected, interval
+from benchmarks.reproduction.inference import (
+    LEAST_SEEDS,
+    Evidence,
+    Interval,
+    corrected,
+    interval,
+)
 from benchmarks.reproduction.paper import STATEMENTS, answered
-from benchmarks.reproduction.plateau import speed
+from benchmarks.reproduction.plateau import NEAR, speed
 
 __all__ = [
     "arms_table",
@@ -26,6 +34,7 @@ __all__ = [
     "claims_table",
     "greedy_differs",
     "not_run",
+    "pairing",
     "progress",
     "reward_table",
     "statements_table",
@@ -41,6 +50,9 @@ WORTH = 0.03
 FEWER = 1.5
 """How many times fewer steps to the full method's plateau are worth one, too."""
 
+ENOUGH = 8
+"""Pairs that a correlation needs."""
+
 
 def claims_table(experiment: Experiment) -> str:
     """Every counted part of every claim, by horizon and by area, with all tests at the last."""
@@ -51,41 +63,48 @@ def claims_table(experiment: Experiment) -> str:
             step = last_of(experiment.horizons, (part.more, part.less), LEAST_SEEDS)
             if step is None:
                 continue
-            found = weigh(part, experiment.horizons[step], "sampled")
-            crossed = bootstrap(part, experiment.horizons[step])
+            found, results = _weighed(part, experiment), experiment.horizons[step]
+            crossed = bootstrap(part, results)
             # A claimed tie is tested by equivalence.
-            p_values.append(found.p_equivalent if part.tie else found.p_t)
+            p_values.append(found[step].p_equivalent if part.tie else found[step].p_t)
             rows.append(
                 (
                     f"{claim.number} {_told(claim)}" if not place else "",
                     part.why or f"{part.measure}: {part.more} - {part.less}",
                     *(with_n(look) for look in looks),
                     with_n(difference(part, experiment.areas, "sampled")),
+                    with_ends(all_runs(part, results, "sampled")),
                     "" if crossed is None else f"[{crossed[0]:+.3f}, {crossed[1]:+.3f}]",
                     _p(p_values[-1]),
-                    _p(found.p_flip),
-                    said(part, found),
-                    str(step),
+                    _p(found[step].p_flip),
+                    {at: said(part, one) for at, one in found.items()},
                 )
             )
     rows = [
-        (*cells, _p(holm), _p(bh), _answer(word, step, holm))
-        for (*cells, word, step), (holm, bh) in zip(rows, corrected(p_values), strict=True)
+        (*cells, _p(holm), _p(bh), _answer(words, holm))
+        for (*cells, words), (holm, bh) in zip(rows, corrected(p_values), strict=True)
     ]
     steps = (f"step {step}" for step in experiment.horizons)
-    head = ("claim", "difference", *steps, "area", "scenes too", "t", "signs", "Holm", "BH", "")
-    return table(head, rows) if rows else ""
+    tests = ("all runs", "scenes too", "t", "signs", "Holm", "BH")
+    return table(("claim", "difference", *steps, "area", *tests, "answer"), rows) if rows else ""
 
 
-def _answer(word: str, step: str, holm: float) -> str:
+def _weighed(part: Part, experiment: Experiment) -> dict[int, Evidence]:
+    """The tests of a part at each step that enough pairs have reached."""
+    found = {step: weigh(part, results, "sampled") for step, results in experiment.horizons.items()}
+    return {step: one for step, one in found.items() if one.interval.n >= LEAST_SEEDS}
+
+
+def _answer(words: Mapping[int, str], holm: float) -> str:
     """
     ```python
-    >>> _answer("yes", "40", 0.001), _answer("yes", "40", 0.2)
-    ('**yes** (40)', '**yes**, not after Holm (40)')
+    >>> _answer({40: "undecided within 0.05", 120: "yes"}, 0.001), _answer({40: "no"}, 0.2)
+    ('**undecided** (40), **yes** (120)', '**no** (40), not after Holm')
 
     ```
     """
-    return f"**{word}**{', not after Holm' if word == 'yes' and holm >= 0.05 else ''} ({step})"
+    decided = words[max(words)] in ("yes", "no")
+    return by_steps(words) + (", not after Holm" if decided and holm >= 0.05 else "")
 
 
 def _told(claim: Claim) -> str:
@@ -113,15 +132,45 @@ def greedy_differs(experiment: Experiment) -> str:
     """The claims that greedy captions answer otherwise, as a sentence."""
     other = []
     for claim in CLAIMS:
-        arms = {name for part in claim.parts for name in (part.more, part.less)}
-        step = last_of(experiment.horizons, sorted(arms), LEAST_SEEDS)
-        if step is None:
-            continue
-        results = experiment.horizons[step]
-        sampled, greedy = (judge(claim, results, kind) for kind in ("sampled", "greedy"))
-        if sampled != greedy:
-            other.append(f"{claim.number} ({greedy}, sampled {sampled})")
+        for part in claim.parts:
+            step = last_of(experiment.horizons, (part.more, part.less), LEAST_SEEDS)
+            if step is None:
+                continue
+            sampled, greedy = (
+                said(part, weigh(part, experiment.horizons[step], kind)).split(" within")[0]
+                for kind in ("sampled", "greedy")
+            )
+            if sampled != greedy:
+                why = f" {part.why}" if part.why else ""
+                found = with_ends(difference(part, experiment.horizons[step], "greedy"))
+                other.append(f"{claim.number}{why} ({greedy}, {found}; sampled {sampled})")
     return f"Greedy captions answer otherwise in: {', '.join(other)}." if other else ""
+
+
+def pairing(experiment: Experiment) -> str:
+    """How alike partners are beyond their arms, as a sentence: the mean correlation of pairs."""
+    found = []
+    for claim in CLAIMS:
+        for part in claim.parts:
+            for results in experiment.horizons.values():
+                one, other = results.get(part.more, {}), results.get(part.less, {})
+                pairs = sorted(one.keys() & other.keys())
+                if "base" in (part.more, part.less) or len(pairs) < ENOUGH:
+                    continue
+                values = (
+                    [side[pair]["measures"]["sampled"][part.measure] for pair in pairs]
+                    for side in (one, other)
+                )
+                try:
+                    found.append(correlation(*values))
+                except StatisticsError:  # an arm whose runs are all alike
+                    continue
+    if not found:
+        return ""
+    return (
+        f"Partners correlate by {fmean(found):.2f}, on average over {len(found)} differences with "
+        f"{ENOUGH} pairs or more."
+    )
 
 
 def statements_table(experiments: Sequence[Experiment]) -> str:
@@ -129,13 +178,14 @@ def statements_table(experiments: Sequence[Experiment]) -> str:
     rows = []
     for statement in STATEMENTS:
         found = [answered(statement, experiment.horizons) for experiment in experiments]
-        reasons = dict.fromkeys(
-            (f"{one.short}: {why}" if len(experiments) > 1 and not statement.untested else why)
-            for one, (word, why) in zip(experiments, found, strict=True)
-            if why and word != "not run"
+        whys = [why for _, why in found]
+        told = (
+            [f"{one.short}: {why}" for one, why in zip(experiments, whys, strict=True) if why]
+            if len(set(whys)) > 1
+            else whys[:1]
         )
-        cells = [f"**{word}**" for word, _ in found]
-        rows.append((statement.where, statement.text, *cells, "; ".join(reasons)))
+        cells = [answer for answer, _ in found]
+        rows.append((statement.where, statement.text, *cells, "; ".join(told)))
     head = ("in the paper", "statement", *(one.short for one in experiments), "because")
     return table(head, rows)
 
@@ -191,7 +241,8 @@ def progress(experiment: Experiment) -> str:
 
 def winners(experiment: Experiment) -> list[str]:
     """The arms that beat the full method: at their last step by `WORTH`, with an interval above 0,
-    or by `FEWER` times fewer steps to its plateau, with an interval above 1."""
+    or by `FEWER` times fewer steps to its plateau, with an interval above 1, if its last
+    interval goes no further than `NEAR` below."""
     found = []
     for name in BETTER:
         step = last_of(experiment.horizons, (name, "full"), LEAST_SEEDS)
@@ -200,23 +251,40 @@ def winners(experiment: Experiment) -> list[str]:
             ahead = difference(part, experiment.horizons[step], "sampled")
             sooner = None if ARMS[name].noise else speed(experiment.runs, name)
             faster = sooner is not None and sooner.ratio >= FEWER and sooner.low > 1
-            if (ahead.mean >= WORTH and ahead.low > 0) or faster:
+            if (ahead.mean >= WORTH and ahead.low > 0) or (faster and ahead.low > -NEAR):
                 found.append(name)
     return found
 
 
 def weights_table(experiment: Experiment) -> str:
-    """The sweep of weights, by c-GDPO and by vanilla GRPO, against the full method."""
-    rows = []
-    for name, (title, _) in {"": ("all weighted 1", ()), **WEIGHTS}.items():
-        cells = []
-        for arm in (name or "full", f"vanilla_{name}" if name else "vanilla"):
-            step = last_of(experiment.horizons, (arm, "full"), LEAST_SEEDS)
-            part = Part("b_capscore", arm, "full")
-            found = difference(part, experiment.horizons[step], "sampled") if step else None
-            cells.append("reference" if arm == "full" else with_n(found) if found else "not run")
-        rows.append((title, *cells))
-    return table(("weights", "c-GDPO", "vanilla GRPO"), rows)
+    """The sweep of weights, by c-GDPO and by vanilla GRPO, against the full method, at the last
+    step that all of them have reached."""
+    sweep = {
+        "all weighted 1": ("full", "vanilla"),
+        **{title: (name, f"vanilla_{name}") for name, (title, _) in WEIGHTS.items()},
+    }
+    names = [name for both in sweep.values() for name in both]
+    step = last_of(experiment.horizons, names, LEAST_SEEDS)
+    if step is None:
+        return ""
+    rows = [
+        (
+            title,
+            *(
+                "reference"
+                if arm == "full"
+                else with_n(
+                    difference(
+                        Part("b_capscore", arm, "full"), experiment.horizons[step], "sampled"
+                    )
+                )
+                for arm in both
+            ),
+        )
+        for title, both in sweep.items()
+    ]
+    told = f"b-CapScore minus the full method's, sampled, at step {step}."
+    return f"{told}\n\n{table(('weights', 'c-GDPO', 'vanilla GRPO'), rows)}"
 
 
 def reward_table(experiment: Experiment) -> str:
@@ -276,10 +344,21 @@ def with_n(found: Interval) -> str:
 
     ```
     """
+    return f"{with_ends(found)} {found.n}" if found.n else ""
+
+
+def with_ends(found: Interval) -> str:
+    """
+    ```python
+    >>> with_ends(Interval(0.1, 0.05, 0.15, 5))
+    '+0.100 [+0.050, +0.150]'
+
+    ```
+    """
     if not found.n:
         return ""
     ends = f" [{found.low:+.3f}, {found.high:+.3f}]" if found.n > 1 else ""
-    return f"{found.mean:+.3f}{ends} {found.n}"
+    return f"{found.mean:+.3f}{ends}"
 
 
 def spread(found: Interval, key: str) -> str:

@@ -28,18 +28,24 @@ def test_seeds_are_compared_pair_by_pair():
     assert found.high - found.low == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_claim_is_as_good_as_its_weakest_part():
-    claim = next(claim for claim in claims.CLAIMS if claim.number == "4")
-    results = results_of({"base": [0.5, 0.5, 0.51], "no_recall": [0.6, 0.61, 0.6]})
-    assert claims.judge(claim, results, "sampled") == "not run"
-    results |= results_of({"full": [0.601, 0.611, 0.6]})  # above the base, not below the full
-    assert claims.judge(claim, results, "sampled") == "equivalent"
-    results |= results_of({"full": [0.5, 0.9, 0.7]})
-    assert claims.judge(claim, results, "sampled") == "undecided"
-    results |= results_of({"full": [0.55, 0.56, 0.54]})
-    assert claims.judge(claim, results, "sampled") == "no"
-    results |= results_of({"full": [0.8, 0.81, 0.8]})
-    assert claims.judge(claim, results, "sampled") == "yes"
+def test_all_runs_count_where_partners_are_missing():
+    """One pair, but three runs of either arm, whose means are 0.9 and 0.7. Both variances are 0.01:
+    Welch's interval is +-0.1 x sqrt(2 / 3) x 2.776. The base's run counts once for both lengths."""
+    results = results_of({"full": [0.8, 0.9, 1.0], "vanilla": [0.6, 0.7, 0.8]})
+    results["vanilla"] = {(40, seed + 2): run for (_, seed), run in results["vanilla"].items()}
+    part = claims.Part("b_capscore", "full", "vanilla")
+    assert claims.difference(part, results, "sampled").n == 1
+    found = claims.all_runs(part, results, "sampled")
+    assert found == (
+        pytest.approx(0.2),
+        pytest.approx(-0.027, abs=1e-3),
+        pytest.approx(0.427, abs=1e-3),
+        3,
+    )
+    untrained: Any = results_of({"base": [0.5, 0.4]})["base"]
+    results["base"] = untrained | {(120, 0): untrained[40, 0]}
+    part = claims.Part("b_capscore", "full", "base")
+    assert claims.all_runs(part, results, "sampled").mean == pytest.approx(0.9 - 0.45)
 
 
 @pytest.mark.parametrize(
@@ -59,15 +65,19 @@ def test_a_claimed_tie_is_equivalence(more, answer):
 
 
 def test_the_bootstrap_uses_the_pairs_that_kept_their_scenes():
-    """Two scenes: b-CapScore 0.5 against 0.25 in each, in the three pairs that kept them."""
+    """Two scenes, three pairs. A caption with rewards 0.2, 1 and 1 has a b-CapScore of
+    3 / (5 + 1 + 1), whichever of the three is 0.2: it is a mean over captions, and not that of the
+    means 0.6, 0.6 and 1."""
     results = results_of({"full": [0.5] * 4, "vanilla": [0.25] * 4})
     part = claims.Part("b_capscore", "full", "vanilla")
     assert claims.bootstrap(part, results) is None
-    for name, value in (("full", 500), ("vanilla", 250)):
+    for name, scenes in (("full", [(200, 1000), (1000, 200)]), ("vanilla", [(250, 250)] * 2)):
         for seed in range(3):
-            kept: Any = {name: [value, value] for name in claims.VIEWS}
+            kept: Any = dict(zip(claims.VIEWS, [*scenes, scenes[0][:1] * 2], strict=True))
+            kept["linguistic"] = [1000, 1000] if name == "full" else [250, 250]
             results[name][40, seed]["measures"]["scenes"] = kept
-    assert claims.bootstrap(part, results) == (pytest.approx(0.25), pytest.approx(0.25))
+    both = pytest.approx(3 / 7 - 0.25)
+    assert claims.bootstrap(part, results) == (both, both)
     length = claims.Part("length", "full", "vanilla")
     assert claims.bootstrap(length, results) is None
 
@@ -124,9 +134,9 @@ def test_runs_of_other_settings_are_another_experiment():
 @pytest.mark.parametrize(
     ("full", "word"),
     [
-        ([0.8, 0.81, 0.8], "shows"),
-        ([0.4, 0.41, 0.4], "contradicted"),
-        ([0.6, 0.61, 0.5], "does not show"),
+        ([0.8, 0.81, 0.8], "**shows** (40)"),
+        ([0.4, 0.41, 0.4], "**contradicted** (40)"),
+        ([0.6, 0.61, 0.5], "**does not show** (40)"),
         ([0.8], "not run"),
     ],
 )
@@ -138,10 +148,26 @@ def test_answers_to_a_statement(full, word):
     assert ("(3 at 40)" in why) == (word != "not run")
 
 
+def test_a_statement_is_answered_at_every_step_that_all_its_parts_have_reached():
+    """QA is shown at 40 and undecided at 120; at 300 are two pairs only, so nothing is said."""
+    parts = tuple(claims.Part(key, "full", "vanilla") for key in ("qa", "recall"))
+    statement = paper.Statement("here", "It is so.", parts)
+    steps: Any = {}
+    for step, qa in ((40, [0.8, 0.81, 0.8]), (120, [0.6, 0.7, 0.5]), (300, [0.8, 0.81, 0.8])):
+        steps[step] = results_of({"full": qa, "vanilla": [0.6, 0.6, 0.61]}, "qa")
+        for arm, value in (("full", 0.5), ("vanilla", 0.4)):
+            for seed, one in enumerate(steps[step][arm].values()):
+                one["measures"]["sampled"]["recall"] = value + seed / 1000 * (arm == "full")
+    steps[300]["vanilla"] = dict(list(steps[300]["vanilla"].items())[:2])
+    answer, why = paper.answered(statement, steps)
+    assert answer == "**shows** (40), **does not show** (120)"
+    assert "recall, full - vanilla: +0.101 [+0.099, +0.103] (3 at 120)" in why
+
+
 def test_proposition_1_and_figure_2_hold_of_the_advantages():
     for where in ("Proposition 1", "Figure 2"):
         (statement,) = (one for one in paper.STATEMENTS if one.where == where)
-        assert paper.answered(statement, {})[0] == "shows"
+        assert paper.answered(statement, {})[0] == "**shows**"
 
 
 def test_agreement_with_the_arena_is_over_the_arms_means():

@@ -79,11 +79,11 @@ def test_corrections_leave_out_what_was_not_tested():
 def test_scenes_widen_an_interval_that_seeds_alone_leave_narrow():
     """Every seed gains the same 0.0 on one scene and 0.2 on the other: over seeds, +0.1 exactly;
     another draw of scenes may hold only one of the two."""
-    less = np.full((4, 2, 3), 0.5)
-    more = less + np.array([0.0, 0.2])[None, :, None]
+    less = np.full((4, 2), 0.5)
+    more = less + np.array([0.0, 0.2])[None, :]
     low, high = inference.crossed_bootstrap(more, less)
     assert (low, high) == (pytest.approx(0.0), pytest.approx(0.2))
-    more = less + np.array([0.0, 0.0, 0.2, 0.2])[:, None, None]  # and so for seeds
+    more = less + np.array([0.0, 0.0, 0.2, 0.2])[:, None]  # and so for seeds
     low, high = inference.crossed_bootstrap(more, less)
     assert (low, high) == (pytest.approx(0.0), pytest.approx(0.2))
 
