@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from accelerate.utils import is_peft_model
+from accelerate.utils import gather_object, is_peft_model
 
 from trl_balcap.checkpoints import CaptionerTrainer
 from trl_balcap.config import BalCapConfig
@@ -136,11 +136,17 @@ class AheadTrainer(CaptionerTrainer):
         logps = self._noted.of(input_ids[:, -logits_to_keep:], attention_mask[:, -logits_to_keep:])
         written.logps = (
             (logps, None, None)  # log-probabilities, entropies and the loss of a mixture of experts
-            if logps is not None
+            if self._is_noted_by_all(logps is not None)
             else super()._get_per_token_logps_and_entropies(*inputs, *args, **kwargs)
         )
         self._written = None
         return self._lookahead.keep(self._inputs, written).logps  # leaves TRL's generate-and-score
+
+    def _is_noted_by_all(self, noted: bool) -> bool:
+        """Whether each rank that takes part in a forward pass can go without one."""
+        plugin = self.accelerator.state.deepspeed_plugin
+        sharded = self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
+        return all(gather_object([noted])) if sharded else noted
 
     def _generate_and_score_completions(self, inputs):
         self._inputs = inputs
