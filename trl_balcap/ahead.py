@@ -64,6 +64,7 @@ class AheadTrainer(CaptionerTrainer):
             self._begin_update([])  # even if a judge outage or a callback ended the run
             self._forget()
             self._batches, self._next_update = None, ()  # and the data loader's workers end
+            self._written = self._replay = None  # they belong to a batch of this run
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         if self._batches is None or self._batches.source is not epoch_iterator:
