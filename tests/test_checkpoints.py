@@ -1,11 +1,15 @@
 """Full weights of a vision-language model come back from a checkpoint."""
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, pipeline
 
+from tests.test_matrix import ROOT, free_port
 from tests.test_trainer import CPU, even_reward
 from trl_balcap import BalCapConfig, BalCapTrainer, LinguisticReward
 from trl_balcap.checkpoints import load_renamed_weights
@@ -121,3 +125,29 @@ def test_a_saved_captioner_captions_at_once_and_has_its_card(tiny_qwen, scenes, 
     assert "DeepSeekMath" not in card
     assert "| rewards/even_reward/mean |" in card
     assert "arXiv:2605.07394" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_two_machines_without_a_shared_disk_save_a_checkpoint_each(tiny_qwen, tmp_path):
+    ranks = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    ranks |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    machines = [
+        subprocess.Popen(
+            [sys.executable, "tests/workers/two_machines.py", str(tiny_qwen), str(tmp_path / rank)],
+            cwd=ROOT,
+            env={**os.environ, **ranks, "RANK": rank, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    try:
+        for machine in machines:
+            _, errors = machine.communicate(timeout=140)
+            assert machine.returncode == 0, errors[-3000:]
+    finally:
+        for machine in machines:
+            machine.kill()
+    for rank in "01":
+        saved = {file.name for file in (tmp_path / rank / "checkpoint-1").iterdir()}
+        assert "captioning.json" in saved
+        assert ("README.md" in saved) == (rank == "0")  # TRL's card, too, is only there

@@ -6,12 +6,26 @@ import inspect
 import pickle
 from typing import Any, cast
 
+import pandas
 import pytest
 import torch
 from transformers import AutoProcessor
 
-from trl_balcap import gate_reward, length_gate, linear_length_penalty
+from tests.conftest import scene_dataset
+from tests.test_trainer import CPU
+from trl_balcap import (
+    BalCapConfig,
+    BalCapTrainer,
+    Judge,
+    LinguisticReward,
+    PrecisionReward,
+    gate_reward,
+    length_gate,
+    linear_length_penalty,
+)
+from trl_balcap.data.completions import completion_text
 from trl_balcap.rewards import JudgingReport, RewardHooks
+from trl_balcap.rewards.hooks import reward_name
 
 
 def fluent(completions, log_extra=None, **kwargs):
@@ -215,6 +229,53 @@ def test_no_old_value_stands_beside_a_new_completion(processor):
     assert logged["fluency"] == ["A"]
     gated(completion_ids=[[300] * 9], **row)  # closed
     assert logged == {"fluency": [None], "fluent/length_ratio": [9.0]}
+
+
+def test_a_judges_columns_are_there_from_the_first_closed_batch(processor):
+    gated: Any = gate_reward(PrecisionReward(Judge("scenes/oracle")), processor)
+    logged = {}
+    rows = {"completions": ["a", ""], "completion_ids": [[300] * 9, []], "reference": ["a", "b"]}
+    asyncio.run(gated(prompts=["", ""], log_extra=logged.__setitem__, **rows))
+    assert logged == {
+        "precision_reward/assertions": [None, None],
+        "precision_reward/pointable": [None, None],
+        "precision_reward/length_ratio": [9.0, 0.0],
+    }
+
+
+def telling_reward(completions, log_extra, **kwargs):
+    log_extra("told", [completion_text(one) for one in completions])
+    return [1.0] * len(completions)
+
+
+@pytest.mark.parametrize("judged", [True, False], ids=["a judge's", "a function's"])
+def test_the_table_of_completions_may_begin_behind_a_closed_gate(tiny_qwen, tmp_path, judged):
+    reward = LinguisticReward("scenes/oracle") if judged else telling_reward
+    # 8 tokens, then too long: TRL shuffles them, and begins with the last two.
+    references = ["A red star. " * 2] * 2 + ["A red star. " * 99] * 2
+    held_out = scene_dataset(4).remove_columns("reference").add_column("reference", references)
+    config = {
+        **CPU, "log_completions": True, "length_gated_rewards": [reward_name(reward)],
+        "per_device_eval_batch_size": 4, "num_generations": 2, "gradient_accumulation_steps": 2,
+        "generation_kwargs": {"min_new_tokens": 8}, "steps_per_generation": 2,
+    }  # fmt: skip
+    trainer = BalCapTrainer(
+        str(tiny_qwen),
+        [reward],
+        BalCapConfig(str(tmp_path), **config),
+        train_dataset=scene_dataset(8),
+        eval_dataset=held_out,
+    )
+    trainer.evaluate()
+    table: Any = pandas.read_parquet(tmp_path / "completions" / "completions_00000.parquet")
+    ratios = table[f"{reward_name(reward)}/length_ratio"]
+    assert [0.5 <= ratio <= 2.0 for ratio in ratios] == [False] * 4 + [True] * 4
+    if judged:
+        assert table["linguistic_reward/clarity"].isna()[:4].all()
+    else:
+        said = [completion_text(list(one)) for one in table["completion"]]
+        assert table["told"][:4].isna().all()
+        assert table["told"].tolist()[4:] == said[4:]
 
 
 def test_ends_that_the_tokenizer_does_not_call_special_are_no_length(processor):

@@ -227,6 +227,29 @@ def test_an_outage_calls_off_what_was_begun(tiny_qwen, tmp_path, caplog):
     assert "Dropping 1 generation batches generated ahead" in caplog.text
 
 
+def test_another_run_after_an_interrupted_one_asks_for_its_own(tiny_qwen, tmp_path):
+    class Interrupted(Remembering):
+        once = True
+
+        def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+            if self._replay is not None and self.once:  # known, but not yet asked for
+                self.once = False
+                raise KeyboardInterrupt
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
+    trainer = build(
+        tiny_qwen, tmp_path, scene_dataset(12), kind=Interrupted, save_strategy="no", **ONE_BATCH
+    )
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    before = weights(trainer)
+    trainer.losses.clear()
+    trainer.train()
+    # A stale answer would be taken for the first that TRL asks for.
+    assert ["old_per_token_logps" in one["inputs"] for one in trainer.losses] == [False, True, True]
+    assert any(not torch.equal(weight, before[name]) for name, weight in weights(trainer).items())
+
+
 def test_the_reference_policy_is_asked_as_ever(tiny_qwen, tmp_path):
     trainer = build(tiny_qwen, tmp_path, scene_dataset(12), kind=Remembering, beta=0.1, **ONE_BATCH)
     trainer.train()

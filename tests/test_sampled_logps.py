@@ -1,5 +1,7 @@
 """Log-probabilities noted while transformers samples: those of a forward pass, without one."""
 
+import os
+import subprocess
 from typing import Any
 
 import pytest
@@ -9,7 +11,8 @@ from transformers import AutoModelForImageTextToText
 
 from tests.conftest import scene_dataset
 from tests.test_lag import ONE_BATCH, Remembering
-from tests.test_lookahead import build
+from tests.test_lookahead import ROOT, build
+from tests.test_matrix import launcher
 from trl_balcap.sampled_logps import SampledLogps
 
 PROMPT = torch.tensor([[5, 6, 7], [5, 6, 8]])
@@ -70,9 +73,16 @@ def test_other_tokens_are_not_those_that_were_sampled(model):
     assert noted.of(other, mask) is None
     assert noted.of(tokens[:1], mask[:1]) is None  # of another batch
     assert noted.of(tokens.repeat(1, 2), mask.repeat(1, 2)) is None  # longer than what was sampled
-    assert noted.of(tokens, torch.zeros_like(mask)) is None  # no completion at all
     assert SampledLogps().of(tokens, mask) is None  # another engine sampled
     assert noted.of(tokens, mask) is not None
+
+
+def test_where_all_are_masked_there_is_nothing_to_know(model):
+    noted = SampledLogps()
+    tokens = sampled(model, noted, max_new_tokens=4, eos_token_id=-1)
+    logps = noted.of(tokens, torch.zeros_like(tokens))  # as mask_truncated_completions may do
+    assert logps is not None
+    assert torch.equal(logps, torch.zeros(2, 4))
 
 
 def test_once_the_block_ends_nothing_is_noted(model):
@@ -82,8 +92,19 @@ def test_once_the_block_ends_nothing_is_noted(model):
     assert noted.of(tokens, torch.ones_like(tokens)) is not None
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["all weights", "adapter"])
-def test_one_step_off_needs_no_forward_pass_but_the_losss(tiny_qwen, tmp_path, lora):
+@pytest.mark.parametrize(
+    ("lora", "config"),
+    [
+        pytest.param(False, {}, id="all weights"),
+        pytest.param(True, {}, id="adapter"),
+        pytest.param(
+            False,
+            {"mask_truncated_completions": True, "generation_kwargs": {"min_new_tokens": 8}},
+            id="all truncated",
+        ),
+    ],
+)
+def test_one_step_off_needs_no_forward_pass_but_the_losss(tiny_qwen, tmp_path, lora, config):
     given = {"peft_config": LoraConfig(target_modules=["q_proj", "v_proj"])} if lora else None
     trainer = build(
         tiny_qwen,
@@ -92,6 +113,7 @@ def test_one_step_off_needs_no_forward_pass_but_the_losss(tiny_qwen, tmp_path, l
         kind=Remembering,
         given=given,
         save_strategy="no",
+        **config,
         **ONE_BATCH,
     )
     captioner = trainer.model.get_base_model() if lora else trainer.model
@@ -105,3 +127,18 @@ def test_one_step_off_needs_no_forward_pass_but_the_losss(tiny_qwen, tmp_path, l
     trainer.train()
     assert len(passes) == len(trainer.losses) == 3
     assert ["old_per_token_logps" in one["inputs"] for one in trainer.losses] == [False, True, True]
+
+
+@pytest.mark.slow
+def test_with_split_weights_no_rank_runs_a_forward_pass_alone(tiny_qwen, tmp_path):
+    """All of one rank's completions are truncated and masked; then, its tokens are not those that
+    were sampled. Alone, it would wait for the other's share of the weights forever."""
+    done = subprocess.run(
+        [*launcher("zero3"), "tests/workers/lag.py", str(tiny_qwen), str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -106,8 +106,10 @@ class CaptionerTrainer(GRPOTrainer):
             args: Any = self.args
             folder = Path(output_dir or args.output_dir)
             write_captioning_settings(folder, self._prompt(), args.max_completion_length)
-            self.create_model_card(model_name=folder.name)
-            self._write_card(folder)
+            # With save_on_each_node several ranks save, but TRL writes its card on one alone.
+            if self.is_world_process_zero():
+                self.create_model_card(model_name=folder.name)
+                self._write_card(folder)
 
     def create_model_card(self, model_name=None, dataset_name=None, tags=None):
         folder = Path(str(self.args.output_dir))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trl_balcap.data.completions import completion_text, is_empty
 from trl_balcap.length import check_band, length_gate, linear_length_penalty
+from trl_balcap.rewards.base import JudgeReward
 from trl_balcap.rewards.hooks import (
     JudgingReport,
     RewardHooks,
@@ -173,7 +174,9 @@ class _Gate(RewardHooks):
         self.__name__ = reward_name(reward_func)
         self.needs = tuple(dict.fromkeys((*self.hooks.needs, *["reference"] * self.is_ratio)))
         self.sees = self.hooks.sees
-        self._columns: set[str] = set()  # columns that the reward has logged for its completions
+        # Columns that the reward logs for its completions; those of others are known once logged.
+        judged = isinstance(self.hooks, JudgeReward)
+        self._columns = {f"{self.__name__}/{key}" for key in self.sees if judged}
         self._without_reference = 0  # since the last report
         self._observations: list[dict[str, Any]] = []
 

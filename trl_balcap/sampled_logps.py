@@ -76,17 +76,19 @@ class SampledLogps:
             `torch.Tensor`: Shape `(B, T)`, 0 for padding. `None` if these are not the tokens that
             were sampled, as with another engine, or several turns.
         """
-        length = int(mask.any(dim=0).sum())
         if self._logits is None or len(self._logits) != len(tokens):
             return None
+        logps = torch.zeros(tokens.shape, device=tokens.device)
+        length = int(mask.any(dim=0).sum())
+        if not length:  # all were truncated, and mask_truncated_completions masks those
+            return logps
         if len(self._logps) == length - 1:  # the last token was sampled, but not read
             self._sampled(tokens[:, length - 1 : length])
-        if not length or len(self._logps) < length:
+        if len(self._logps) < length:
             return None
         kept = mask.bool()
         sampled = torch.cat(self._tokens[:length], dim=1)  # (B, T')
         if not (sampled == tokens[:, :length])[kept[:, :length]].all():
             return None
-        logps = torch.zeros(tokens.shape, device=tokens.device)
         logps[:, :length] = torch.cat(self._logps[:length], dim=1)
         return logps * kept

@@ -1,8 +1,12 @@
 """What a run says on the console: a line a step, readable completions, a table at the end."""
 
+from typing import Any
+
 import pytest
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from tests.conftest import scene_dataset
+from tests.test_lookahead import build
 from trl_balcap.callbacks import ConsoleCallback
 from trl_balcap.callbacks.console import completion_lines, step_line, summary_lines
 
@@ -78,3 +82,21 @@ def test_the_end_says_what_rose_and_fell_what_it_cost_and_where_to_look():
 def test_stands_in_for_what_would_print(callbacks, bar):
     console = ConsoleCallback.in_place_of(callbacks)
     assert (None if console is None else console.bar) == bar
+
+
+class Mine(ProgressCallback):
+    """A user's bar that shows no log."""
+
+    def on_log(self, *args, **kwargs):
+        pass
+
+
+def test_a_users_own_bar_stays_and_is_the_only_one(tiny_qwen, tmp_path):
+    own: dict[str, Any] = {"callbacks": [Mine()]}
+    trainer = build(tiny_qwen, tmp_path, scene_dataset(4), given=own, disable_tqdm=False)
+    callbacks = trainer.callback_handler.callbacks
+    bars = [callback for callback in callbacks if isinstance(callback, ProgressCallback)]
+    assert [(type(one), getattr(one, "bar", True)) for one in bars] == [
+        (Mine, True),
+        (ConsoleCallback, False),
+    ]

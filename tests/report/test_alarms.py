@@ -2,6 +2,7 @@
 
 import logging
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_a_budget_that_lasts_is_silent(spent, said):
 
 
 def test_the_callback_warns_once_and_of_training_alone(caplog):
-    callback = AlarmCallback({"judge/usd_total": 20.0})
+    callback: Any = AlarmCallback({"judge/usd_total": 20.0})
     late = {**SOUND, "judge/precision_reward/unscored": 0.5, "judge/usd_total": 5.0}
     history = [late] * 2 * WINDOW + [{"eval_loss": 0.0}]
     state = SimpleNamespace(
@@ -125,3 +126,6 @@ def test_the_callback_warns_once_and_of_training_alone(caplog):
     assert [r.message.split(":")[0] for r in caplog.records] == ["Step 20", "Step 20"]
     assert "leaves 50% of the completions unscored" in caplog.text
     assert "The judge budget of 20 will be spent at step 80 of 100" in caplog.text
+    callback.on_train_begin(None, state, None)
+    callback.on_log(None, state, None, logs=late)
+    assert len(caplog.records) == 4  # another run warns of its own

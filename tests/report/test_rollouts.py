@@ -87,6 +87,29 @@ def test_a_failed_judge_leaves_its_reason():
     )
 
 
+def test_what_does_not_fit_one_column_leaves_the_rest():
+    odd = {
+        "reward": "good",
+        "reason": 3,
+        "latency": "fast",
+        "usd": 0.5,
+        "gated": True,
+        "fluency": 8,
+    }
+    row = batch(
+        observations={"linguistic_reward": [odd] * 4, "recall_reward": []},
+        references=["A dog.", None, ["A dog.", "A pet."], 3],
+        rewards={"linguistic_reward": [1.0] * 4},
+    )[2]
+    assert row["rewards"] == {"linguistic_reward": None}
+    assert row["gated_rewards"] == {"linguistic_reward": 1.0}
+    assert (row["reasons"], row["usd"], row["fluency"]) == ({}, 0.5, 8.0)
+    assert row["reference"] is None
+    assert row["extra"] == {
+        "reference": ["A dog.", "A pet."], "reward": "good", "reason": 3, "latency": "fast",
+    }  # fmt: skip
+
+
 def test_a_reward_that_tells_nothing_has_its_number():
     rows = batch(rewards={"brevity": [1.0, 0.0, None, 0.5]}, observations={})
     assert [row["rewards"]["brevity"] for row in rows] == [1.0, 0.0, None, 0.5]

@@ -49,8 +49,10 @@ def attach_callbacks(
         verdicts=None if keeper is None else str(keeper.folder),
     )
     if console is not None:
-        trainer.remove_callback(ProgressCallback)
-        trainer.remove_callback(PrinterCallback)
+        for callback in [*trainer.callback_handler.callbacks]:
+            # By its exact type: remove_callback takes a class for its subclasses, the user's too.
+            if type(callback) in (ProgressCallback, PrinterCallback):
+                trainer.remove_callback(callback)
         trainer.add_callback(console)
     return keeper
 

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 class AlarmCallback(TrainerCallback):
     """
-    Applies the rules of [`report.alarms`] to each logged step, and warns once per rule.
+    Applies the rules of [`report.alarms`] to each logged step, and warns once per rule and run.
 
     Enabled in [`BalCapTrainer`]; `trainer.remove_callback(AlarmCallback)` disables it.
 
@@ -28,6 +28,9 @@ class AlarmCallback(TrainerCallback):
     def __init__(self, budgets: Mapping[str, float] | None = None):
         self.budgets = budgets or {}
         self.said: dict[str, str] = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.said = {}  # another run warns of its own
 
     def on_log(self, args, state, control, logs: Any = None, **kwargs):
         if not state.is_world_process_zero or not logs:

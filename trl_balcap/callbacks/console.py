@@ -169,10 +169,11 @@ class ConsoleCallback(ProgressCallback):
     @classmethod
     def in_place_of(cls, callbacks: Sequence[TrainerCallback], **options: Any) -> Any:
         """The callback for a trainer that prints its own log; `None` in a notebook, which shows a
-        table."""
+        table. It has no bar beside a user's own, of a subclass of `ProgressCallback`."""
         printing = {type(callback) for callback in callbacks}
         if ProgressCallback in printing:
-            return cls(bar=True, **options)
+            bars = {kind for kind in printing if issubclass(kind, ProgressCallback)}
+            return cls(bar=bars == {ProgressCallback}, **options)
         return cls(bar=False, **options) if PrinterCallback in printing else None
 
     def on_train_begin(self, args, state, control, **kwargs):

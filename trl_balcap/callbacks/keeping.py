@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from transformers import TrainerCallback
 
 from trl_balcap.callbacks.sending import VerdictSender
+from trl_balcap.data.images import ImageError, open_image
 from trl_balcap.report.log import RunLog
 from trl_balcap.report.rollouts import rollout_rows
 from trl_balcap.report.verdicts import VerdictWriter
@@ -24,7 +26,8 @@ class KeepVerdictsCallback(TrainerCallback):
     Writes a bounded sample of judged rollouts, the log and the settings to `output_dir/verdicts`.
 
     The main process writes in a separate thread, so training does not wait for the disk. If writing
-    fails, it warns and stops keeping verdicts, and the run continues.
+    fails, it warns and stops keeping verdicts, and the run continues. Another `train()` starts
+    anew: its rows take the place of those kept for the same steps.
 
     Args:
         folder (`str` or `Path`):
@@ -75,21 +78,29 @@ class KeepVerdictsCallback(TrainerCallback):
             batch:
                 Arguments of [`rollout_rows`].
         """
-        count = len(batch["completions"])
-        seen = batch.pop("observations")
+        seen, completions = batch.pop("observations"), batch.pop("completions")
+        count = len(completions)
+        kept = max(0, self.images * batch["num_generations"] - batch.get("first", 0))
         rows = rollout_rows(
             **batch,
+            completions=completions[:kept],
             observations={name: of for name, of in seen.items() if len(of) == count},
             images=columns.get("images", columns.get("image")),
             references=columns.get("reference"),
         )
-        kept = [row for row in rows if int(row["group"]) < self.images]
         pictured: set[str] = set()
-        for row in kept:
-            if row["group"] in pictured:  # the main process needs only one image per group
-                row["image"] = None
+        for row in rows:
+            # The main process needs only one image per group.
+            row["image"] = None if row["group"] in pictured else self._picture(row["image"])
             pictured.add(row["group"])
-        return kept
+        return rows
+
+    def _picture(self, image: Any) -> Image | None:
+        """The image, opened, or `None` if it cannot be: its rewards are unscored for that."""
+        try:
+            return image if image is None or isinstance(image, Image) else open_image(image)
+        except ImageError:
+            return None
 
     def keep(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows in the background. Called on the main process."""
@@ -98,6 +109,11 @@ class KeepVerdictsCallback(TrainerCallback):
             self.sender.take(rows)
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self._wait()  # for what an interrupted run left
+        self._kept.clear()
+        self._writer, self._broken = None, False
+        if self.sender is not None:
+            self.sender.take_back()
         if state.is_world_process_zero:
             self._submit(self._begin)
 
@@ -108,6 +124,9 @@ class KeepVerdictsCallback(TrainerCallback):
                 self.sender.send(state.global_step)
 
     def on_train_end(self, args, state, control, **kwargs):
+        self._wait()
+
+    def _wait(self) -> None:
         if self._last is not None:
             self._last.result()
 
@@ -121,8 +140,12 @@ class KeepVerdictsCallback(TrainerCallback):
             return
         try:
             work(*arguments)
-        except OSError as error:
-            logger.warning("Verdicts are no longer kept in %s: %s", self.folder, error)
+        except Exception as error:  # noqa: BLE001 - said, and no reason to end a run
+            logger.warning(
+                "Verdicts are no longer kept in %s: %s: %s. The report lacks what is judged and "
+                "logged from here on; training continues.",
+                *(self.folder, type(error).__name__, error),
+            )
             self._broken = True
 
     def _begin(self) -> None:

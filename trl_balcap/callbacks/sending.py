@@ -40,6 +40,10 @@ class VerdictSender:
         if self.names:
             self._waiting += rows
 
+    def take_back(self) -> None:
+        """Drop the rows that an interrupted run has set aside."""
+        self._waiting = []
+
     def send(self, step: int) -> None:
         """Send the rows, in the caller's thread, since that is where trackio's run lives."""
         rows, self._waiting = self._waiting, []

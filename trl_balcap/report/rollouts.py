@@ -1,13 +1,21 @@
 """Verdict rows of a batch of rollouts: the verdicts of each reward, and the advantages."""
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trl_balcap.data.completions import completion_text
+from trl_balcap.report.verdicts import VERDICT_SCHEMA, as_kept
 
 __all__ = ["rollout_rows"]
 
+logger = logging.getLogger(__name__)
+
 _SEEN = ("assertions", "units", "clarity", "fluency", "coherency", "length_ratio", "gated")
+_TYPES = {name: VERDICT_SCHEMA.field(name).type for name in (*_SEEN, "latency", "usd", "reference")}
+_TYPES |= {name: VERDICT_SCHEMA.field(f"{name}s").type.item_type for name in ("reward", "reason")}
+_warned: set[tuple[str, str]] = set()  # or every row would
 
 
 def rollout_rows(
@@ -40,7 +48,8 @@ def rollout_rows(
             Rewards by reward function, as used in the advantages: after the gate.
         observations (`Mapping[str, Sequence[Mapping]]`):
             Observations by reward function, see [`JudgeReward.observations`]. Functions without any
-            can be left out; keys that are not columns go into `extra`.
+            can be left out. Keys that are not columns go into `extra`, and so do values that do not
+            fit their column, with one warning.
         advantages (`Sequence[float]`, *optional*):
             One per completion.
         advantage_shares (`Mapping[str, Sequence[float]]`, *optional*):
@@ -77,7 +86,7 @@ def rollout_rows(
             "completion": completion_text(completion),
             "prompt": None if prompts is None else _prompt_text(prompts[place]),
             "image": None if images is None else _first(images[place]),
-            "reference": None if references is None else references[place],
+            "reference": None,
             "tokens": None if tokens is None else tokens[place],
             "advantage": None if advantages is None else advantages[place],
             "advantage_shares": {k: v[place] for k, v in (advantage_shares or {}).items()},
@@ -86,6 +95,8 @@ def rollout_rows(
             "reasons": {},
             "extra": {},
         }
+        if references is not None:
+            row["reference"] = _told(row, "The dataset", "reference", references[place])
         for name, values in rewards.items():
             told = observations.get(name)
             _add(row, name, values[place], told[place] if told else {})
@@ -94,12 +105,15 @@ def rollout_rows(
 
 
 def _add(row: dict[str, Any], name: str, trained_on: float | None, seen: Mapping[str, Any]) -> None:
-    row["rewards"][name] = seen.get("reward") if seen else trained_on
-    if seen.get("gated") is not None:
+    told = {key: _told(row, name, key, value) for key, value in seen.items()}
+    row["rewards"][name] = told.get("reward") if seen else trained_on
+    if told.get("gated") is not None:
         row["gated_rewards"][name] = trained_on
-    if seen.get("reason"):
-        row["reasons"][name] = seen["reason"]
-    for key, value in seen.items():
+    if told.get("reason"):
+        row["reasons"][name] = told["reason"]
+    for key, value in told.items():
+        if value is None and key != "usd":
+            continue
         if key == "latency":  # the caption's is that of its last verdict
             row[key] = max(value, row.get(key, 0.0))
         elif key == "usd":  # of all its rewards; not known where one of them is not
@@ -107,8 +121,31 @@ def _add(row: dict[str, Any], name: str, trained_on: float | None, seen: Mapping
             row[key] = None if value is None or known is None else known + value
         elif key in _SEEN:
             row[key] = value
-        elif key not in ("reward", "reason"):
-            row["extra"][key] = value
+
+
+def _told(row: dict[str, Any], name: str, key: str, value: Any) -> Any:
+    """The value, if it fits its column; otherwise `None`, and it goes into `extra`."""
+    if key in _TYPES:
+        try:
+            return as_kept(key, value, _TYPES[key])
+        except ValueError as error:
+            if (name, key) not in _warned:
+                _warned.add((name, key))
+                logger.warning(
+                    "%s gave the report a value that does not fit its column: %s. The report shows "
+                    "such values among a row's details. Correct them, or use a key of your own.",
+                    *(name, error),
+                )
+    row["extra"][str(key)] = _as_json(value)
+    return None
+
+
+def _as_json(value: Any) -> Any:
+    """What JSON, and other processes, can be given; the rest as text."""
+    try:
+        return json.loads(json.dumps(value, default=str))
+    except (TypeError, ValueError, RecursionError):  # keys of another type, a circle
+        return str(value)
 
 
 def _prompt_text(prompt: Any) -> str:

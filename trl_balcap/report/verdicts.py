@@ -12,6 +12,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from trl_balcap.data.ids import IdTable
 from trl_balcap.report.thumbnails import Thumbnail, image_digest, opened, thumbnail
 
-__all__ = ["VERDICT_SCHEMA", "VerdictWriter", "read_thumbnails", "read_verdicts"]
+__all__ = ["VERDICT_SCHEMA", "VerdictWriter", "as_kept", "read_thumbnails", "read_verdicts"]
 
 ASSERTION = pa.struct([("text", pa.string()), ("correct", pa.bool_()), ("pointable", pa.bool_())])
 UNIT = pa.struct([("text", pa.string()), ("covered", pa.bool_())])
@@ -186,6 +187,36 @@ class VerdictWriter:
             file.flush()
             os.fsync(file.fileno())
         hidden.rename(path)
+
+
+def as_kept(name: str, value: Any, kind: pa.DataType) -> Any:
+    """
+    A value as a column of this type keeps it.
+
+    Raises:
+        `ValueError`: if it is of another type, or lacks a field.
+
+    Example:
+
+    ```python
+    >>> as_kept("clarity", 7, pa.float64())
+    7.0
+    >>> as_kept("units", ["A dog."], pa.list_(UNIT))
+    Traceback (most recent call last):
+        ...
+    ValueError: 'units' must be list<item: struct<text: string, covered: bool>>, got ['A dog.']
+
+    ```
+    """
+    wrong = ValueError(f"{name!r} must be {kind}, got {shorten(repr(value), 200)}")
+    try:
+        kept = pa.array([_encodable(value)], kind).to_pylist()[0]
+    except (pa.ArrowException, TypeError, ValueError, RecursionError) as error:
+        raise wrong from error
+    # Arrow makes a struct of nulls from a dict with other keys.
+    if isinstance(kept, list) and not all(one and None not in one.values() for one in kept):
+        raise wrong
+    return kept
 
 
 def read_verdicts(paths: str | Path | Sequence[str | Path]) -> list[dict[str, Any]]:
