@@ -138,8 +138,7 @@ def test_the_page_from_top_to_bottom(folder, monkeypatch, capsys):
     )
     # 9 images x 3 samples: split, look, grade; 9 x 3 x 2 coverages.
     assert (
-        "27 captions by openai/gpt-4.1, 135 questions to openai/gpt-4o-mini"
-        in (said["recaption"])
+        "27 captions by openai/gpt-4.1, 135 questions to openai/gpt-4o-mini" in (said["recaption"])
     )
     assert "Judged 9 of 9: units wrong 33.3%" in said["references"]  # the second of three
     dataset: list[Any] = list(load_captions("clean.jsonl"))
