@@ -1,4 +1,4 @@
-"""Which alarms the reproduction's runs trigger, arm by arm: the table in docs/report.md.
+"""Which alarms the reproduction's runs trigger, by arm: the tables in benchmarks/results/alarms.md.
 
     python -m benchmarks.alarms
 

@@ -55,7 +55,7 @@ class RecipeParser(TrlParser):
     def set_defaults_with_config(self, **values: Any) -> list[str]:
         left_out = [key for key in values if key in OF_RL or key.startswith("judge_")]
         if left_out:
-            print(f"Of RL alone, and left out: {', '.join(left_out)}.")
+            print(f"Skipped, for RL only: {', '.join(left_out)}.")
         kept = {key: value for key, value in values.items() if key not in left_out}
         if kept.get("output_dir"):
             kept["output_dir"] = f"{kept['output_dir']}-sft"

@@ -64,7 +64,7 @@ def test_every_command_parses(line):
 
 
 def test_the_files_that_the_readme_names_exist():
-    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README)
     paths = re.findall(r"\bexamples/[\w./-]+\.(?:yaml|py|sh)", README)
     assert len(links) > 10
     assert [path for path in {*links, *paths} if not (ROOT / path).exists()] == []

@@ -9,6 +9,7 @@ import yaml
 from trl import ModelConfig, TrlParser
 
 from trl_balcap.config import BalCapConfig, CaptioningArguments
+from trl_balcap.plan.memory import GIB
 from trl_balcap.plan.run import RunPlan, make_plan
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -91,6 +92,8 @@ def test_the_sizes_and_prices_in_a_recipe_are_the_plans(recipe):
         assert float(size[1]) == pytest.approx(14 * plan.shape.parameters / 1e9, abs=0.5)
     else:
         assert plan.setup.peft  # an adapter's checkpoint is small
+        [needed] = re.findall(r"Estimated to need ([\d.]+) GiB", text)
+        assert float(needed) == pytest.approx(plan.memory.peak / GIB, abs=0.05)
     of_a_batch = plan.judging.batch.usd
     if of_a_batch is None:
         assert "No key, no bill" in text

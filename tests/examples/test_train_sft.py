@@ -52,7 +52,7 @@ def test_sft_and_then_rl(tmp_path, capsys):
         "logging_steps: 1\nsave_strategy: 'no'\n"
     )
     SCRIPT["main"](*parsed("--config", str(recipe), "--max_steps", "2"))
-    left_out = "left out: judge_model, max_completion_length, num_generations."
+    left_out = "for RL only: judge_model, max_completion_length, num_generations."
     assert left_out in capsys.readouterr().out
     trained = tmp_path / "run-sft"
     assert json.loads((trained / "config.json").read_text())["model_type"] == "qwen2_5_vl"
