@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import PartialState
 from datasets import Dataset, Image
 from trl import GRPOConfig, GRPOTrainer
 
@@ -197,6 +198,29 @@ def test_logged_numbers_are_numbers(trainer):
     assert score == 100.0
     assert logs["eval_b_capscore"] == logs["eval_b_capscore_of_means"] == 100.0
     assert not any(math.isnan(value) for value in logs.values())
+
+
+@pytest.mark.parametrize(("rows", "ranks", "each"), [(5, 2, 3), (4, 2, 2), (1, 4, 1), (9, 4, 3)])
+def test_all_ranks_caption_equally_many_images(trainer, monkeypatch, rows, ranks, each):
+    """Or a rank that has one batch less would leave the others alone in a generation."""
+    callback = CaptionEvalCallback(
+        trainer, held_out(rows), Judge("scenes/oracle"), every_n_steps=1, max_new_tokens=2
+    )
+    callback._caption()  # TRL and accelerate have looked up the one process that there is
+    shares = []
+
+    def gather(pairs):
+        shares.append([place for place, _ in pairs])
+        return [(place, "A cup.") for place in range(rows)]
+
+    monkeypatch.setattr("trl_balcap.evals.callback.gather_object", gather)
+    state = PartialState._shared_state
+    monkeypatch.setitem(state, "num_processes", ranks)
+    for rank in range(ranks):
+        monkeypatch.setitem(state, "process_index", rank)
+        assert callback._caption() == ["A cup."] * rows  # each once
+    assert [len(share) for share in shares] == [each] * ranks
+    assert {place for share in shares for place in share} == set(range(rows))
 
 
 @pytest.mark.slow

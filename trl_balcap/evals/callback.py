@@ -194,7 +194,8 @@ class CaptionEvalCallback(TrainerCallback):
         accelerator = trainer.accelerator
         places = list(range(len(self.rows)))
         with (
-            accelerator.split_between_processes(places) as mine,
+            # Padded: under ZeRO-3 and FSDP ranks generate in step, so all need as many batches.
+            accelerator.split_between_processes(places, apply_padding=True) as mine,
             unwrap_model_for_generation(
                 trainer.model_wrapped,
                 accelerator,
