@@ -200,6 +200,23 @@ def test_logged_numbers_are_numbers(trainer):
     assert not any(math.isnan(value) for value in logs.values())
 
 
+def test_gradient_checkpointing_goes_on_with_the_users_settings(trainer):
+    settings = {"use_reentrant": False, "preserve_rng_state": False}
+    trainer.args.gradient_checkpointing_kwargs = settings
+    trainer.model.gradient_checkpointing_enable(settings)
+    callback = CaptionEvalCallback(
+        trainer, held_out(1), Judge("scenes/oracle"), every_n_steps=1, max_new_tokens=2
+    )
+    callback._caption()
+    used = [
+        layer._gradient_checkpointing_func.keywords
+        for layer in trainer.model.modules()
+        if getattr(layer, "gradient_checkpointing", False)
+    ]
+    assert used
+    assert all(keywords == settings for keywords in used)
+
+
 @pytest.mark.parametrize(("rows", "ranks", "each"), [(5, 2, 3), (4, 2, 2), (1, 4, 1), (9, 4, 3)])
 def test_all_ranks_caption_equally_many_images(trainer, monkeypatch, rows, ranks, each):
     """Or a rank that has one batch less would leave the others alone in a generation."""

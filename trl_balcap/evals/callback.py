@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from accelerate.utils import broadcast_object_list, gather_object
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.models import unwrap_model_for_generation
+from trl.models.utils import disable_gradient_checkpointing
 
 from trl_balcap.captioning.transformers import generate_captions
 from trl_balcap.data import DEFAULT_PROMPT
@@ -196,6 +197,10 @@ class CaptionEvalCallback(TrainerCallback):
         with (
             # Padded: under ZeRO-3 and FSDP ranks generate in step, so all need as many batches.
             accelerator.split_between_processes(places, apply_padding=True) as mine,
+            # Before TRL 1.16, the next one would turn it on again without the user's settings.
+            disable_gradient_checkpointing(
+                trainer.model, trainer.args.gradient_checkpointing_kwargs
+            ),
             unwrap_model_for_generation(
                 trainer.model_wrapped,
                 accelerator,
