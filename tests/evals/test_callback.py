@@ -104,11 +104,18 @@ def test_a_resumed_run_has_the_old_best_to_beat(trainer):
     callback = CaptionEvalCallback(trainer, held_out(), Judge("scenes/oracle"), every_n_steps=2)
     callback.best_folder.mkdir(parents=True)
     (callback.best_folder / "b_capscore.json").write_text('{"step": 4, "score": 50.0}')
-    callback.on_train_begin(trainer.args, trainer.state, trainer.control)
-    assert callback.best is None  # a new run in the same folder starts from nothing
     trainer.state.global_step = 4
     callback.on_train_begin(trainer.args, trainer.state, trainer.control)
     assert callback.best == 50.0
+
+
+def test_a_new_run_has_nothing_to_beat(trainer):
+    callback = CaptionEvalCallback(trainer, held_out(), Judge("scenes/oracle"), every_n_steps=2)
+    callback.best_folder.mkdir(parents=True)
+    (callback.best_folder / "b_capscore.json").write_text('{"step": 4, "score": 50.0}')
+    callback.best = 50.0  # of an earlier train() in this process
+    callback.on_train_begin(trainer.args, trainer.state, trainer.control)
+    assert callback.best is None
 
 
 def test_a_judge_that_is_mostly_down_names_no_best(trainer):
@@ -152,7 +159,7 @@ def test_a_failing_preflight_is_said_with_its_traceback(trainer):
     judge = Judge("scenes/oracle")
     judge.preflight = broken  # type: ignore[method-assign]
     callback = CaptionEvalCallback(trainer, held_out(1), judge, every_n_steps=2)
-    with pytest.raises(RuntimeError, match="preflight failed") as error:
+    with pytest.raises(RuntimeError, match="Preparing caption evaluations failed") as error:
         callback.on_train_begin(trainer.args, trainer.state, trainer.control)
     assert "OSError: no certificates on this machine" in str(error.value)
 

@@ -125,16 +125,26 @@ class CaptionEvalCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """
-        Ask the judge one question, and restore the score to beat when resuming a run.
+        Ask the judge one question, and restore the score to beat when resuming a run; a new run has
+        none.
 
         Raises:
             `JudgeConfigError`: on all processes, if the judge cannot work.
             `RuntimeError`: on all processes, with the traceback of any other exception.
         """
-        self._on_main("The judge's preflight", lambda: _judged(self.judge.preflight()))
+        step = state.global_step
+        # The main process's, for ranks that disagree would not all save the next best checkpoint.
+        self.best = self._on_main("Preparing caption evaluations", lambda: self._begin(step))
+
+    def _begin(self, step: int) -> float | None:
+        """Ask the judge one question; the score to beat from `step` on."""
+        _judged(self.judge.preflight())
         record = self.best_folder / "b_capscore.json"
-        if state.global_step > 0 and record.is_file():
-            self.best = json.loads(record.read_text(encoding="utf-8"))["score"]
+        if step == 0:
+            return None
+        if record.is_file():
+            return json.loads(record.read_text(encoding="utf-8"))["score"]
+        return self.best
 
     def on_step_end(
         self,
