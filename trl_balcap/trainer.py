@@ -151,7 +151,7 @@ class BalCapTrainer(AheadTrainer):
             self._credited = given.credited_reward(args, self.reward_funcs)  # perhaps gated by now
             self._backend = tokenizer_backend(self.processing_class)
         self._prepare_ahead()
-        self._waited = 0.0  # seconds waiting for rewards since the last log
+        self._waited = 0.0  # seconds of training that waited for rewards since the last log
         self.facts = trainer_facts(self, gated)
         self._keeper = attach_callbacks(self, self._hooks, self.facts)
 
@@ -183,7 +183,8 @@ class BalCapTrainer(AheadTrainer):
         rewards_per_func = super()._calculate_rewards(
             inputs, prompts, completions, completion_ids_list
         )
-        self._waited += time.perf_counter() - begin
+        if self._is_training():
+            self._waited += time.perf_counter() - begin
         self._completions, self._completion_ids = completions, completion_ids_list
         self._rewards_per_func = rewards_per_func  # (B, K), gathered, the same on every rank
         if self._hooks:
@@ -324,14 +325,8 @@ class BalCapTrainer(AheadTrainer):
             logger.warning(
                 "%s left %d of %d completions unscored (%s: %s). They count as their group's mean. "
                 "See judge/%s/unscored/%s for the share in later batches.",
-                *(
-                    name,
-                    counted[name, reason],
-                    rows,
-                    reason,
-                    next(filter(None, replies), "no reply"),
-                ),
-                *(name, reason),
+                *(name, counted[name, reason], rows, reason),
+                *(next(filter(None, replies), "no reply"), name, reason),
             )
         self._unscored |= counted.keys()
         for name, reason in sorted(self._unscored):  # log zeros too, or the mean would be wrong
