@@ -206,7 +206,10 @@ class BalCapTrainer(AheadTrainer):
         normalized = group_normalize(rewards_per_func, num_generations=num_generations)  # (B, K)
         weighted = normalized * self.reward_weights.to(normalized)  # (B, K)
         metrics = self._metrics[mode]
-        texts = list(map(completion_text, list(self._logs["completion"])[-len(rewards_per_func) :]))
+        texts = list(self._logs["completion"])[-len(rewards_per_func) :]
+        if len(texts) < len(rewards_per_func):  # the log is as long as a generation batch
+            texts = gather_object(self._completions)
+        texts = list(map(completion_text, texts))
         numbers = batch_numbers(
             rewards_per_func, self.reward_func_names, dead, weighted, texts, num_generations
         )
