@@ -178,6 +178,18 @@ def test_a_spent_budget_ends_the_run_cleanly(tiny_qwen, scenes, tmp_path):
     assert get_last_checkpoint(str(tmp_path)) == str(last)
 
 
+def test_a_resumed_run_is_given_the_same_patience(tiny_qwen, scenes, tmp_path):
+    faults = ServerFaults(dead_after=2)  # the preflight's questions are answered, then 503 for good
+    with serve(faults=faults) as server:
+        judge = Judge("openai/oracle", api_base=server.url, api_key="none", max_retries=0)
+        config = {"max_unscored_rows": 1, "outage_patience": 2}
+        trainer = judged_trainer(tiny_qwen, scenes, tmp_path, judge, **config)
+        for checkpoint, last_step in ((None, 1), (True, 2)):
+            with pytest.raises(JudgeOutageError, match="of 2 batches in a row"):
+                trainer.train(resume_from_checkpoint=checkpoint)
+            assert trainer.state.global_step == last_step
+
+
 @pytest.mark.parametrize(
     ("judge", "message"),
     [

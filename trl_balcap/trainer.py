@@ -155,6 +155,11 @@ class BalCapTrainer(AheadTrainer):
         self.facts = trainer_facts(self, gated)
         self._keeper = attach_callbacks(self, self._hooks, self.facts)
 
+    def train(self, *args: Any, **kwargs: Any):
+        self._outage.reset()  # of what an earlier call saw
+        self._waited = 0.0
+        return super().train(*args, **kwargs)
+
     def _gate(self, names: Sequence[str], args: BalCapConfig) -> None:
         loaded: Any = self.model
         ends = loaded.generation_config.eos_token_id
