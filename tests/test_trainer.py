@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -218,6 +219,56 @@ def test_evaluates_with_its_own_group_size(tiny_qwen, scenes, tmp_path, num_gene
     metrics = trainer.evaluate()
     assert 0.0 <= metrics["eval_rewards/even_reward/frac_zero_std"] <= 1.0
     assert (metrics["eval_frac_reward_zero_std"] == 1.0) == (num_generations_eval == 1)
+
+
+class Scripted(BalCapTrainer):
+    def _generate_single_turn(self, *args, **kwargs):
+        return [[50], [50], [51], [52], [53], [54], [55], [56]], None
+
+
+def test_an_evaluation_batch_larger_than_a_generation_batch_is_measured_whole(
+    tiny_qwen, scenes, tmp_path
+):
+    """Of 8 completions, 2 for each image, TRL's log keeps the last 4, and the first 2 are equal."""
+
+    def noisy_reward(completions, **kwargs):
+        return [1.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+
+    batches = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 8}
+    trainer = Scripted(
+        str(tiny_qwen),
+        [noisy_reward],
+        BalCapConfig(str(tmp_path), **{**CPU, **batches, "num_generations": 2}),
+        train_dataset=scenes,
+        eval_dataset=scenes.select(range(4)),
+    )
+    metrics = trainer.evaluate()
+    assert metrics["eval_completions/distinct"] == 7 / 8
+    spread = math.sqrt((1.0 - 2.0) ** 2 + (3.0 - 2.0) ** 2)
+    assert metrics["eval_rewards/noisy_reward/retest_std"] == pytest.approx(spread)
+
+
+def test_the_wait_of_a_step_leaves_evaluations_out(tiny_qwen, scenes, tmp_path, monkeypatch):
+    now = 0.0
+
+    def slow_reward(completions, **kwargs):
+        nonlocal now
+        now += 100.0 if len(completions) == 8 else 3.0
+        return [0.0] * len(completions)
+
+    clock = SimpleNamespace(perf_counter=lambda: now)
+    monkeypatch.setattr("trl_balcap.trainer.time", clock)
+    evaluations = {"eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 8}
+    trainer = BalCapTrainer(
+        str(tiny_qwen),
+        [slow_reward],
+        BalCapConfig(str(tmp_path), **{**CPU, **evaluations, "per_device_train_batch_size": 4}),
+        train_dataset=scenes,
+        eval_dataset=scenes.select(range(2)),
+    )
+    trainer.train()
+    steps = [row for row in trainer.state.log_history if "loss" in row]
+    assert [row["judge/wait_time"] for row in steps] == [3.0, 3.0]
 
 
 def test_text_only_and_plain_grpo_config(tiny_text, tmp_path):

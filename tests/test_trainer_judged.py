@@ -178,6 +178,64 @@ def test_a_spent_budget_ends_the_run_cleanly(tiny_qwen, scenes, tmp_path):
     assert get_last_checkpoint(str(tmp_path)) == str(last)
 
 
+def test_a_budget_spent_at_the_first_of_two_micro_batches_lets_the_step_end(
+    tiny_qwen, scenes, tmp_path
+):
+    judge = Judge("scenes/oracle", budget_calls=25)  # less than a step of eight captions takes
+    config = {"max_steps": 50, "gradient_accumulation_steps": 2}
+    trainer = judged_trainer(tiny_qwen, scenes, tmp_path, judge, **config)
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert trainer.state.log_history[0]["step"] == 1
+    assert "loss" in trainer.state.log_history[0]
+    assert get_last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-1")
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "budget", "step"),
+    [  # A step takes about 18 calls, four are an epoch, and an evaluation takes about 70.
+        pytest.param("steps", 12, 1, id="before-the-evaluation-of-a-step"),
+        pytest.param("steps", 40, 1, id="in-the-evaluation-of-a-step"),
+        pytest.param("epoch", 12, 1, id="before-the-evaluation-of-an-epoch"),
+        pytest.param("epoch", 95, 4, id="in-the-evaluation-of-an-epoch"),
+    ],
+)
+def test_a_spent_budget_leaves_a_checkpoint_where_only_the_best_are_saved(
+    evaluated, budget, step, tiny_qwen, scenes, tmp_path, caplog
+):
+    judge = Judge("scenes/oracle", budget_calls=budget)
+    config = {"save_strategy": "best", "metric_for_best_model": "reward", "max_steps": 50}
+    config |= {"eval_strategy": evaluated, "eval_steps": 1, "per_device_eval_batch_size": 8}
+    trainer = judged_trainer(tiny_qwen, scenes, tmp_path, judge, scenes, **config)
+    trainer.train()
+    assert trainer.state.global_step == step
+    assert "names no best checkpoint" in caplog.text  # most of the evaluation is unscored
+    assert get_last_checkpoint(str(tmp_path)) == str(tmp_path / f"checkpoint-{step}")
+    said = [record for record in caplog.records if "Stopping after this step" in record.message]
+    assert len(said) == 1
+
+
+def test_an_evaluation_by_itself_has_nothing_to_stop(tiny_qwen, scenes, tmp_path, caplog):
+    judge = Judge("scenes/oracle", budget_calls=10)
+    config = {"per_device_eval_batch_size": 8}
+    trainer = judged_trainer(tiny_qwen, scenes, tmp_path, judge, scenes, **config)
+    trainer.evaluate()
+    assert "unscored (over_budget:" in caplog.text
+    assert "Stopping" not in caplog.text
+
+
+def test_a_resumed_run_is_given_the_same_patience(tiny_qwen, scenes, tmp_path):
+    faults = ServerFaults(dead_after=2)  # the preflight's questions are answered, then 503 for good
+    with serve(faults=faults) as server:
+        judge = Judge("openai/oracle", api_base=server.url, api_key="none", max_retries=0)
+        config = {"max_unscored_rows": 1, "outage_patience": 2}
+        trainer = judged_trainer(tiny_qwen, scenes, tmp_path, judge, **config)
+        for checkpoint, last_step in ((None, 1), (True, 2)):
+            with pytest.raises(JudgeOutageError, match="of 2 batches in a row"):
+                trainer.train(resume_from_checkpoint=checkpoint)
+            assert trainer.state.global_step == last_step
+
+
 @pytest.mark.parametrize(
     ("judge", "message"),
     [

@@ -14,6 +14,7 @@ from trl_balcap.rewards import LinguisticReward, PrecisionReward, RecallReward
 SEAMS = {
     "__init__": ["self", "model", "reward_funcs", "args", "train_dataset", "eval_dataset"],
     "train": ["self", "resume_from_checkpoint", "trial", "ignore_keys_for_eval"],
+    "training_step": ["self", "model", "inputs", "num_items_in_batch"],
     "get_batch_samples": ["self", "epoch_iterator", "num_batches", "device"],
     "_generate": ["self", "prompts"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
@@ -47,6 +48,7 @@ def test_signatures(method):
 
 def test_every_override_calls_super():
     here = {"__init__", "_calculate_rewards", "_generate_and_score_completions", "log"}
+    here |= {"train", "training_step", "_determine_best_metric"}
     ahead = {"train", "get_batch_samples", "_generate", "_get_per_token_logps_and_entropies"}
     ahead |= {"_generate_and_score_completions"}
     saving = {"_save", "create_model_card", "_load_from_checkpoint", "_load_best_model"}

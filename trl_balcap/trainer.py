@@ -151,9 +151,15 @@ class BalCapTrainer(AheadTrainer):
             self._credited = given.credited_reward(args, self.reward_funcs)  # perhaps gated by now
             self._backend = tokenizer_backend(self.processing_class)
         self._prepare_ahead()
-        self._waited = 0.0  # seconds waiting for rewards since the last log
+        self._waited = 0.0  # seconds of training that waited for rewards since the last log
+        self._stopping = False  # a judge's budget is spent
         self.facts = trainer_facts(self, gated)
         self._keeper = attach_callbacks(self, self._hooks, self.facts)
+
+    def train(self, *args: Any, **kwargs: Any):
+        self._outage.reset()  # of what an earlier call saw
+        self._waited, self._stopping = 0.0, False
+        return super().train(*args, **kwargs)
 
     def _gate(self, names: Sequence[str], args: BalCapConfig) -> None:
         loaded: Any = self.model
@@ -183,7 +189,8 @@ class BalCapTrainer(AheadTrainer):
         rewards_per_func = super()._calculate_rewards(
             inputs, prompts, completions, completion_ids_list
         )
-        self._waited += time.perf_counter() - begin
+        if self._is_training():
+            self._waited += time.perf_counter() - begin
         self._completions, self._completion_ids = completions, completion_ids_list
         self._rewards_per_func = rewards_per_func  # (B, K), gathered, the same on every rank
         if self._hooks:
@@ -205,7 +212,10 @@ class BalCapTrainer(AheadTrainer):
         normalized = group_normalize(rewards_per_func, num_generations=num_generations)  # (B, K)
         weighted = normalized * self.reward_weights.to(normalized)  # (B, K)
         metrics = self._metrics[mode]
-        texts = list(map(completion_text, list(self._logs["completion"])[-len(rewards_per_func) :]))
+        texts = list(self._logs["completion"])[-len(rewards_per_func) :]
+        if len(texts) < len(rewards_per_func):  # the log is as long as a generation batch
+            texts = gather_object(self._completions)
+        texts = list(map(completion_text, texts))
         numbers = batch_numbers(
             rewards_per_func, self.reward_func_names, dead, weighted, texts, num_generations
         )
@@ -324,14 +334,8 @@ class BalCapTrainer(AheadTrainer):
             logger.warning(
                 "%s left %d of %d completions unscored (%s: %s). They count as their group's mean. "
                 "See judge/%s/unscored/%s for the share in later batches.",
-                *(
-                    name,
-                    counted[name, reason],
-                    rows,
-                    reason,
-                    next(filter(None, replies), "no reply"),
-                ),
-                *(name, reason),
+                *(name, counted[name, reason], rows, reason),
+                *(next(filter(None, replies), "no reply"), name, reason),
             )
         self._unscored |= counted.keys()
         for name, reason in sorted(self._unscored):  # log zeros too, or the mean would be wrong
@@ -346,10 +350,12 @@ class BalCapTrainer(AheadTrainer):
                 f"{self._checkpoint_for_resuming()}\n{bugs[0].internal_error}"
             )
         spent = [report.budget_spent for report in reports if report.budget_spent]
-        if spent:
-            logger.warning("Stopping after this step, with a checkpoint: %s", spent[0])
-            self.control.should_save = True
-            self.control.should_training_stop = True
+        if spent and self.is_in_train:
+            if not self._stopping:
+                logger.warning("Stopping after this step, with a checkpoint: %s", spent[0])
+            self._stopping = True
+            if not self._is_training():
+                self._stop()  # the step that is evaluated is done
             return
         if not self._is_training():
             return  # warned; the metrics are missing, and the run continues
@@ -362,6 +368,20 @@ class BalCapTrainer(AheadTrainer):
                 + (f"One failing reply: {replies[0]!r}. " if replies else "")
                 + self._checkpoint_for_resuming()
             )
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        # At the step's last micro-batch: stopped at another, it would end without an update.
+        if self._stopping and self.accelerator.sync_gradients:
+            self._stop()
+        return loss
+
+    def _stop(self) -> None:
+        self.control.should_save = self.control.should_training_stop = True
+
+    def _determine_best_metric(self, metrics, trial):
+        # With save_strategy="best", this also decides whether there is a checkpoint.
+        return super()._determine_best_metric(metrics, trial) or self._stopping
 
     def _checkpoint_for_resuming(self) -> str:
         if not self.is_in_train:

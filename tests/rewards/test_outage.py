@@ -68,3 +68,11 @@ def test_ranks_count_together_and_rewards_apart():
     assert observe(rule, [report(timeout=8), report(), report()]) is None  # 8 of 24
     assert observe(rule, [report(timeout=8), report(timeout=5), report()]) is not None  # 13 of 24
     assert observe(rule, [report("other_reward", timeout=8), report()]) is None
+
+
+def test_after_a_reset_the_streak_begins_anew():
+    rule = OutageRule(min_rows=1, patience=2)
+    observe(rule, report(timeout=8))
+    rule.reset()
+    assert observe(rule, report(timeout=8)) is None
+    assert observe(rule, report(timeout=8)) is not None

@@ -1,17 +1,17 @@
 """b-CapScore during training: captions held-out images every N steps, logs the scores and keeps
 the best checkpoint."""
 
-import asyncio
 import json
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate.utils import broadcast_object_list, gather_object
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.models import unwrap_model_for_generation
+from trl.models.utils import disable_gradient_checkpointing
 
 from trl_balcap.captioning.transformers import generate_captions
 from trl_balcap.data import DEFAULT_PROMPT
@@ -21,11 +21,14 @@ from trl_balcap.evals.results import MetricResult
 from trl_balcap.evals.run import evaluate_captions
 from trl_balcap.evals.verdicts import keep_verdicts
 from trl_balcap.judge import Judge, JudgeConfigError
+from trl_balcap.judge.background import submit
 from trl_balcap.judge.ranks import batch_deadline
 
 __all__ = ["CaptionEvalCallback"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LOGGED = {
     "b-CapScore": "eval_b_capscore",
@@ -122,23 +125,26 @@ class CaptionEvalCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """
-        Ask the judge one question, and restore the score to beat when resuming a run.
+        Ask the judge one question, and restore the score to beat when resuming a run; a new run has
+        none.
 
         Raises:
             `JudgeConfigError`: on all processes, if the judge cannot work.
+            `RuntimeError`: on all processes, with the traceback of any other exception.
         """
-        problem: list[str | None] = [None]
-        if state.is_world_process_zero:
-            try:
-                asyncio.run(self.judge.preflight())
-            except JudgeConfigError as error:
-                problem = [str(error)]
-        broadcast_object_list(problem)
-        if problem[0] is not None:
-            raise JudgeConfigError(problem[0])
+        step = state.global_step
+        # The main process's, for ranks that disagree would not all save the next best checkpoint.
+        self.best = self._on_main("Preparing caption evaluations", lambda: self._begin(step))
+
+    def _begin(self, step: int) -> float | None:
+        """Ask the judge one question; the score to beat from `step` on."""
+        _judged(self.judge.preflight())
         record = self.best_folder / "b_capscore.json"
-        if state.global_step > 0 and record.is_file():
-            self.best = json.loads(record.read_text(encoding="utf-8"))["score"]
+        if step == 0:
+            return None
+        if record.is_file():
+            return json.loads(record.read_text(encoding="utf-8"))["score"]
+        return self.best
 
     def on_step_end(
         self,
@@ -161,16 +167,9 @@ class CaptionEvalCallback(TrainerCallback):
         """
         trainer = self.trainer
         captions = self._caption()
-        outcome: list[Any] = [None]
-        if trainer.accelerator.is_main_process:
-            try:
-                outcome = [self._score(captions, step)]
-            except Exception:  # noqa: BLE001 - the others wait: handed on, and raised on all ranks
-                outcome = [traceback.format_exc()]
-        broadcast_object_list(outcome)
-        if isinstance(outcome[0], str):
-            raise RuntimeError(f"The evaluation at step {step} failed:\n{outcome[0]}")
-        problem, logs, score = outcome[0]
+        problem, logs, score = self._on_main(
+            f"The evaluation at step {step}", lambda: self._score(captions, step)
+        )
         if problem is not None:
             logger.warning("The evaluation at step %d: %s", step, problem)
         if not logs:
@@ -184,13 +183,34 @@ class CaptionEvalCallback(TrainerCallback):
                 record = self.best_folder / "b_capscore.json"
                 record.write_text(json.dumps({"step": step, "score": score}), encoding="utf-8")
 
+    def _on_main(self, what: str, work: Callable[[], T]) -> T:
+        """What `work` returns on the main process, or raises there, on every process."""
+        outcome: list[Any] = [None, None]
+        if self.trainer.accelerator.is_main_process:
+            try:
+                outcome[0] = work()
+            except JudgeConfigError as error:
+                outcome[1] = error
+            except Exception:  # noqa: BLE001 - the others wait: handed on, and raised on all ranks
+                outcome[1] = RuntimeError(f"{what} failed:\n{traceback.format_exc()}")
+        broadcast_object_list(outcome)
+        result, error = outcome
+        if error is not None:
+            raise error
+        return result
+
     def _caption(self) -> list[str]:
         """Captions of all rows, in order, on every process."""
         trainer: Any = self.trainer
         accelerator = trainer.accelerator
         places = list(range(len(self.rows)))
         with (
-            accelerator.split_between_processes(places) as mine,
+            # Padded: under ZeRO-3 and FSDP ranks generate in step, so all need as many batches.
+            accelerator.split_between_processes(places, apply_padding=True) as mine,
+            # Before TRL 1.16, the next one would turn it on again without the user's settings.
+            disable_gradient_checkpointing(
+                trainer.model, trainer.args.gradient_checkpointing_kwargs
+            ),
             unwrap_model_for_generation(
                 trainer.model_wrapped,
                 accelerator,
@@ -222,7 +242,7 @@ class CaptionEvalCallback(TrainerCallback):
             # The other processes wait for this one in a collective with a timeout.
             deadline = batch_deadline(self.judge.settings.batch_deadline)
             evaluation = evaluate_captions(rows, self.judge, deadline=deadline)
-            result, verdicts = asyncio.run(evaluation)
+            result, verdicts = _judged(evaluation)
         except JudgeConfigError as error:
             return f"it has no scores, for {error}", {}, None
         problem = None
@@ -237,6 +257,16 @@ class CaptionEvalCallback(TrainerCallback):
         unscored = 1 - result.n_scored / result.n
         trusted = unscored <= self.judge.settings.max_unscored
         return problem, _logs(result), result.score if trusted else None
+
+
+def _judged(questions: Coroutine[Any, Any, T]) -> T:
+    """The outcome of `questions`, from the judge loop: in a notebook, this thread already runs one,
+    so `asyncio.run` would fail."""
+    outcome = submit(questions)
+    try:
+        return outcome.result()
+    finally:
+        outcome.cancel()  # after an interrupt, nobody would wait for the answers
 
 
 def _logs(result: MetricResult) -> dict[str, float]:

@@ -43,6 +43,10 @@ class OutageRule:
         self.patience = patience
         self._lost: dict[str, list[Counter[str]]] = {}  # reward -> batches in a row
 
+    def reset(self) -> None:
+        """Forget the batches recorded so far."""
+        self._lost.clear()
+
     def observe(
         self, reports: Sequence[JudgingReport], max_unscored: Mapping[str, float]
     ) -> str | None:
