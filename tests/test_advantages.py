@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from trl.trainer.utils import nanstd
 
 from trl_balcap import cgdpo_advantages, grpo_advantages
-from trl_balcap.advantages import dead_groups, group_normalize
+from trl_balcap.advantages import advantage_shares, dead_groups, group_normalize
 
 NAN = float("nan")
 
@@ -75,6 +75,17 @@ def test_sum_first_cannot_tell_a_hyperplane_apart():
     rewards = torch.tensor([[0.9, 0.2, 0.1], [0.2, 0.2, 0.8], [0.4, 0.4, 0.4], [0.1, 0.9, 0.2]])
     assert grpo_advantages(rewards, num_generations=4).abs().max() < 1e-2
     assert cgdpo_advantages(rewards, num_generations=4).unique().numel() == 4
+
+
+def test_shares_add_up_to_the_advantages():
+    """Where the batch's mean is 0: groups of two. Unscored rows do not narrow the spread, and one
+    completion alone has none."""
+    rewards = torch.tensor([[0.2, 0.1], [0.8, 0.5], [0.3, 0.4], [0.7, 0.9]] + [[math.nan] * 2] * 4)
+    weighted = group_normalize(rewards, num_generations=2)
+    shares = advantage_shares(weighted, rewards).float()  # (B, K)
+    torch.testing.assert_close(shares.sum(dim=1), cgdpo_advantages(rewards, num_generations=2))
+    one = torch.zeros(1, 2)
+    assert advantage_shares(one, torch.ones(1, 2)).tolist() == [[0.0, 0.0]]
 
 
 def test_dead_groups():

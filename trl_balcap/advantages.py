@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "advantage_shares",
     "cgdpo_advantages",
     "dead_groups",
     "group_normalize",
@@ -208,6 +209,37 @@ def dead_groups(rewards_per_func: Tensor, *, num_generations: int) -> Tensor:
     lowest = groups.masked_fill(missing, torch.inf).amin(dim=1)
     largest = groups.masked_fill(missing, 0.0).abs().amax(dim=1)
     return (highest - lowest) <= ROUNDING * largest  # -inf <= 0 if all are missing
+
+
+def advantage_shares(weighted: Tensor, rewards_per_func: Tensor, *, eps: float = 1e-4) -> Tensor:
+    """
+    What each reward adds to c-GDPO's advantages, before the mean of the batch is subtracted.
+
+    Args:
+        weighted (`torch.Tensor`):
+            Rewards of shape `(B, K)`, normalized within their groups, times their weights.
+        rewards_per_func (`torch.Tensor`): The rewards themselves, NaN where missing.
+        eps (`float`, *optional*, defaults to `1e-4`): Added to the standard deviation.
+
+    Returns:
+        `torch.Tensor`: Shape `(B, K)`.
+
+    Example: the sums of the two scored rows are 1 and -1, their standard deviation is sqrt(2).
+
+    ```python
+    >>> import torch
+    >>> rewards = torch.tensor([[0.9, 0.8], [0.1, 0.4], [float("nan"), float("nan")]])
+    >>> advantage_shares(torch.tensor([[0.7, 0.3], [-0.7, -0.3], [0.0, 0.0]]), rewards)
+    tensor([[ 0.4949,  0.2121],
+            [-0.4949, -0.2121],
+            [ 0.0000,  0.0000]])
+
+    ```
+    """
+    scored = ~rewards_per_func.isnan().all(dim=1).to(weighted.device)  # (B,)
+    kept = weighted.sum(dim=1)[scored]
+    spread = kept.std() if kept.numel() > 1 else kept.new_zeros(())
+    return weighted / (spread + eps)
 
 
 def _normalize_batch(advantages: Tensor, scored: Tensor, eps: float) -> Tensor:

@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from trl import GRPOConfig
 
 from trl_balcap import inputs as given
-from trl_balcap.advantages import cgdpo_advantages, dead_groups, group_normalize
+from trl_balcap.advantages import advantage_shares, cgdpo_advantages, dead_groups, group_normalize
 from trl_balcap.ahead import AheadTrainer
 from trl_balcap.batch_numbers import batch_numbers
 from trl_balcap.callbacks import attach_callbacks, say
@@ -290,7 +290,7 @@ class BalCapTrainer(AheadTrainer):
         assert self._keeper is not None
         count, first = len(inputs), self.accelerator.process_index * len(inputs)
         mine = slice(first, first + count)
-        shares = weighted[mine] / (weighted.sum(dim=1).std() + 1e-4)  # (B_local, K)
+        shares = advantage_shares(weighted, self._rewards_per_func)[mine]  # (B_local, K)
         kept = self._keeper.sample(
             self._columns(),
             step=self.state.global_step + (mode == "train"),
