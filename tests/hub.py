@@ -10,13 +10,14 @@ from typing import Any
 
 
 class Hub:
-    """What was uploaded: the repository's name, and its files by path."""
+    """What was uploaded: the repository's name, its files by path, and the paths of each commit."""
 
     url: str
 
     def __init__(self):
         self.repo: str | None = None
         self.files: dict[str, bytes] = {}
+        self.commits: list[tuple[str, set[str]]] = []  # with their messages
 
     def answer(self, path: str, body: bytes) -> dict[str, Any]:
         if path == "/api/repos/create":
@@ -27,11 +28,12 @@ class Hub:
             modes = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
             return {"files": [{**modes, "path": one["path"]} for one in json.loads(body)["files"]]}
         if path.endswith("/commit/main"):
-            for line in body.splitlines():
-                entry = json.loads(line)
-                if entry["key"] == "file":
-                    content = base64.b64decode(entry["value"]["content"])
-                    self.files[entry["value"]["path"]] = content
+            entries = [json.loads(line) for line in body.splitlines()]
+            [message] = [one["value"]["summary"] for one in entries if one["key"] == "header"]
+            files = [one["value"] for one in entries if one["key"] == "file"]
+            added = {one["path"]: base64.b64decode(one["content"]) for one in files}
+            self.files |= added
+            self.commits.append((message, set(added)))
             url = f"{self.url}/{self.repo}/commit/{'0' * 40}"
             return {"success": True, "commitOid": "0" * 40, "commitUrl": url, "hookOutput": ""}
         return {}

@@ -16,8 +16,10 @@ import pytest
 import skimage
 
 from tests.hub import Hub, serve_hub
+from tests.test_publishing import PRIVATE
 from trl_balcap import Judge
 from trl_balcap.captioning.recaption import Recaption, recaption_cost, recaption_prompt
+from trl_balcap.checkpoints import NOT_PUSHED
 from trl_balcap.cli import main
 from trl_balcap.data import load_captions
 from trl_balcap.data.scored import Caption
@@ -157,7 +159,13 @@ def test_the_page_from_top_to_bottom(folder, monkeypatch, capsys):
     assert hub.repo == "YOUR-NAME/captioner"
     assert {"README.md", "model.safetensors", "captioning.json"} <= hub.files.keys()
     assert hub.files["README.md"] == (folder / "out" / "README.md").read_bytes()
-    assert not any(name.startswith(("verdicts", "checkpoint")) for name in hub.files)
+    assert not [name for name in hub.files if name.startswith(("checkpoint", *PRIVATE))]
+    assert all((folder / "out" / name).exists() for name in ("verdicts", "report.html"))
+
+
+def test_an_upload_by_hand_leaves_out_what_a_push_leaves_out():
+    [command] = re.findall(r"^hf upload .*$", PAGE, re.MULTILINE)
+    assert re.findall(r'--exclude "(.*?)"', command) == ["checkpoint-*", *NOT_PUSHED]
 
 
 def test_the_costs_on_the_page_are_the_commands_own():

@@ -46,7 +46,8 @@ class CaptionEvalCallback(TrainerCallback):
     error at the start of training; if it goes down later, scores are missing and the run continues.
     If more than the judge's `max_unscored` of the captions are unscored, the scores are logged, but
     the checkpoint cannot become the best. Captions and verdicts are written to
-    `output_dir/caption_eval/step-<n>.jsonl` and, for `trl-balcap report`, to `output_dir/verdicts`.
+    `output_dir/caption_eval/step-<n>.jsonl` and, for `trl-balcap report`, to `output_dir/verdicts`,
+    which has thumbnails of the images; [`BalCapTrainer`] does not push these, other trainers do.
     The best checkpoint is in `output_dir/best-b-capscore`, where a resumed run finds the score to
     beat.
 
