@@ -28,13 +28,14 @@ __all__ = ["CaptionEvalCallback"]
 logger = logging.getLogger(__name__)
 
 LOGGED = {
-    "b-CapScore": "eval_b_capscore",
-    "b-CapScore of means": "eval_b_capscore_of_means",
-    "precision": "eval_precision",
-    "recall": "eval_recall",
-    "linguistic": "eval_linguistic",
+    "b-CapScore": "eval_greedy_b_capscore",
+    "b-CapScore of means": "eval_greedy_b_capscore_of_means",
+    "precision": "eval_greedy_precision",
+    "recall": "eval_greedy_recall",
+    "linguistic": "eval_greedy_linguistic",
 }
-"""Names of the scores in the trainer's log, in percent."""
+"""Names of the scores in the trainer's log, from 0 to 1. Not `eval_b_capscore`: the trainer's own
+evaluation logs that name, for sampled captions."""
 
 
 class CaptionEvalCallback(TrainerCallback):
@@ -242,7 +243,7 @@ class CaptionEvalCallback(TrainerCallback):
 
 def _logs(result: MetricResult) -> dict[str, float]:
     logs = {
-        LOGGED[estimate.name]: estimate.value
+        LOGGED[estimate.name]: estimate.value / 100
         for estimate in result.scores
         if estimate.value is not None
     }
