@@ -317,14 +317,17 @@ class CaptioningArguments(_JudgeArguments):
 
     def needs_references(self, args: BalCapConfig) -> bool:
         """
-        Whether the captions need references: for the recall reward, or for a length gate with
-        ratios.
+        Whether the captions need references: for the recall reward, or for a reward that is
+        gated by the ratio of lengths.
 
         Example:
 
         ```python
         >>> args = BalCapConfig("out", bf16=False, length_gate_tokens=(60, 200))
         >>> CaptioningArguments(rewards=["precision", "linguistic"]).needs_references(args)
+        False
+        >>> args = BalCapConfig("out", bf16=False)  # gates the linguistic reward alone
+        >>> CaptioningArguments(rewards=["utility"]).needs_references(args)
         False
 
         ```
@@ -348,8 +351,25 @@ class CaptioningArguments(_JudgeArguments):
 
 def needs_references(rewards: Sequence[str], recipe: Any) -> bool:
     """[`CaptioningArguments.needs_references`] of any object with [`BalCapConfig`]'s attributes."""
+    gated = recipe.length_gated_rewards
+    if gated is None:
+        gated = [name for name in rewards if name == "linguistic"]
     by_ratio = recipe.length_gate not in (None, "none") and recipe.length_gate_tokens is None
-    return "recall" in rewards or by_ratio
+    return "recall" in rewards or (by_ratio and bool(gated))
+
+
+def check_weights(weights: Sequence[float] | None, count: int) -> None:
+    """
+    Check `reward_weights`, whose default is 1.0 for each of `count` reward functions.
+
+    Raises:
+        `ValueError`: if there are not as many as reward functions.
+    """
+    if weights is not None and len(weights) != count:
+        raise ValueError(
+            f"reward_weights has {len(weights)} values for {count} reward functions. Pass one per "
+            "reward function, in the same order, or leave it out for 1.0 each."
+        )
 
 
 def judge_options(recipe: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch import nn
 from trl import GRPOConfig
 
-from trl_balcap.config import BalCapConfig
+from trl_balcap.config import BalCapConfig, check_weights
 from trl_balcap.data import check_columns, load_captions
 from trl_balcap.data.checks import check_size
 from trl_balcap.rewards.hooks import RewardHooks, reward_hooks, reward_name
@@ -44,11 +44,7 @@ def check_rewards(reward_funcs: Sequence[Any], args: GRPOConfig) -> None:
                 f"{func.__name__}(...)."
             )
     weights = args.reward_weights
-    if weights is not None and len(weights) != len(reward_funcs):
-        raise ValueError(
-            f"reward_weights has {len(weights)} values for {len(reward_funcs)} reward functions. "
-            "Pass one per reward function, in the same order."
-        )
+    check_weights(weights, len(reward_funcs))
     if weights is not None and not any(weights):
         logger.warning("All reward_weights are 0, so nothing is trained. Set at least one above 0.")
     names = Counter(reward_name(func) for func in reward_funcs if _is_function(func))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict, Image
 
+from trl_balcap.cli import main
 from trl_balcap.demo import demo_config, run_demo
 from trl_balcap.scenes.make import write_scenes
 from trl_balcap.scenes.server import serve
@@ -92,6 +93,25 @@ def test_train_qwen_trains_without_references(tiny_qwen, tmp_path, monkeypatch):
     assert asked["linguistic"] > 0
     assert "cover" not in asked
     assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_train_qwen_trains_on_questions_about_photos_without_captions(
+    tiny_qwen, tmp_path, monkeypatch
+):
+    """Only the linguistic reward is gated, so a run without it needs no reference to measure by."""
+    write_scenes(tmp_path / "scenes", 8)
+    questions = tmp_path / "questions.jsonl"
+    photos = str(tmp_path / "scenes" / "images")
+    judge = ["--judge", "scenes/oracle", "--count", "1", "--out", str(questions)]
+    assert main(["make-questions", photos, *judge]) == 0
+    words = ["--dataset", str(questions), "--output_dir", str(tmp_path / "out")]
+    words += ["--model_name_or_path", str(tiny_qwen), "--dtype", "float32"]
+    words += ["--judge_model", "scenes/oracle", "--rewards", "utility"]
+    train_qwen(monkeypatch, *words)
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    for gated in (["linguistic"], ["--length_gated_rewards", "utility_reward"]):
+        with pytest.raises(ValueError, match="no reference column"):
+            train_qwen(monkeypatch, *words, *gated)
 
 
 def test_train_qwen_resumes_and_reads_the_split_of_its_training_data_alone(

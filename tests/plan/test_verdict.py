@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.plan.recipes import QWEN_3B, QWEN_7B, captions_folder, write
+from trl_balcap import BalCapConfig, BalCapTrainer, LinguisticReward, PrecisionReward
 from trl_balcap.cli import main
 from trl_balcap.plan.run import make_plan
 from trl_balcap.plan.ways_out import ways_out
@@ -38,6 +39,20 @@ def test_bad_settings_leave_the_command_in_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit, match="1"):
         main(["plan", "--config", recipe])
     assert "not a multiple of num_generations (7)" in capsys.readouterr().err
+
+
+def test_the_plan_refuses_weights_that_training_refuses(tmp_path, capsys):
+    weights = f"model_name_or_path: {QWEN_3B}\nreward_weights: [1.0, 2.0, 1.0]\n"
+    recipe = write(tmp_path / "r.yaml", weights)
+    with pytest.raises(SystemExit, match="1"):
+        main(["plan", "--config", recipe, "--", "--rewards", "precision", "linguistic"])
+    said = capsys.readouterr()
+    assert "fits" not in said.out
+    rewards = [PrecisionReward("scenes/oracle"), LinguisticReward("scenes/oracle")]
+    config = BalCapConfig(str(tmp_path), use_cpu=True, bf16=False, reward_weights=[1, 2, 1])
+    with pytest.raises(ValueError, match="3 values for 2 reward functions") as refused:
+        BalCapTrainer("no/model", rewards, config)
+    assert f"trl-balcap: {refused.value}" in said.err
 
 
 def test_ways_out_fit_when_they_are_taken():

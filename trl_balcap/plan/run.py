@@ -9,7 +9,7 @@ from typing import Any
 from packaging.version import Version
 from trl import ModelConfig, get_peft_config
 
-from trl_balcap.config import judge_options, needs_references
+from trl_balcap.config import check_weights, judge_options, needs_references
 from trl_balcap.data import DEFAULT_PROMPT, check_size
 from trl_balcap.judge.cost import CHARS_PER_TOKEN
 from trl_balcap.judge.settings import JudgeSettings
@@ -92,6 +92,7 @@ def make_plan(
             f"{judge_price[0]:g} and {judge_price[1]:g}."
         )
     settings = read_recipe(config, flags or [])
+    check_weights(settings.reward_weights, len(settings.rewards))
     judge = judge_options(settings)
     if judge_price is not None:
         judge["price"] = judge_price
