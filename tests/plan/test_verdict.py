@@ -10,13 +10,16 @@ from trl_balcap.cli import main
 from trl_balcap.plan.run import make_plan
 from trl_balcap.plan.ways_out import ways_out
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_the_command_prints_terms_and_verdict(tmp_path, capsys):
     folder = captions_folder(tmp_path, words=300)
     recipe = write(
         tmp_path / "r.yaml",
         f"model_name_or_path: {QWEN_3B}\ndtype: bfloat16\ndataset: {folder}\nbf16: true\n"
-        "per_device_train_batch_size: 2\ngradient_accumulation_steps: 8\n",
+        "judge_model: scenes/oracle\nper_device_train_batch_size: 2\n"
+        "gradient_accumulation_steps: 8\n",
     )
     assert main(["plan", "--config", recipe, "--gpu_memory", "80"]) == 0
     page = capsys.readouterr().out
@@ -32,6 +35,22 @@ def test_the_command_prints_terms_and_verdict(tmp_path, capsys):
     page = capsys.readouterr().out
     assert "does not fit" in page
     assert "use_peft" in page
+
+
+def test_the_launch_line_says_where_its_numbers_are_from(capsys):
+    zero_3 = str(ROOT / "examples/accelerate/zero3.yaml")
+    said = {
+        (): "1 GPUs, no ZeRO (one process, no accelerate config)",
+        ("--num-processes", "4"): "4 GPUs, no ZeRO (--num-processes, no accelerate config)",
+        ("--accelerate-config", zero_3): f"8 GPUs, ZeRO-3 ({zero_3})",
+        ("--accelerate-config", zero_3, "--num-processes", "4"): (
+            f"4 GPUs, ZeRO-3 (--num-processes, {zero_3})"
+        ),
+    }
+    for flags, launch in said.items():
+        main(["plan", *flags, "--", "--model_name_or_path", QWEN_3B])
+        shown = "".join(capsys.readouterr().out.split())  # a narrow terminal breaks the line
+        assert f"launch{''.join(launch.split())}" in shown
 
 
 def test_bad_settings_leave_the_command_in_one_line(tmp_path, capsys):

@@ -98,9 +98,13 @@ def make_plan(
         judge["price"] = judge_price
     if settings.model_name_or_path is None:
         raise ValueError("The recipe names no model. Set model_name_or_path.")
-    launch = read_launch(accelerate_config or settings.accelerate_config, config)
+    file = accelerate_config or settings.accelerate_config
+    launch = read_launch(file, config)
     if num_processes is not None:
-        launch = dataclasses.replace(launch, processes=num_processes)
+        rest = "no accelerate config" if file is None else launch.source
+        launch = dataclasses.replace(
+            launch, processes=num_processes, source=f"--num-processes, {rest}"
+        )
     if settings.deepspeed is not None and not launch.zero_stage:
         raise ValueError(
             "The ZeRO stage is read from an accelerate config, but this recipe sets deepspeed="
