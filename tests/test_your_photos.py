@@ -163,6 +163,21 @@ def test_the_page_from_top_to_bottom(folder, monkeypatch, capsys):
     assert all((folder / "out" / name).exists() for name in ("verdicts", "report.html"))
 
 
+def test_without_a_key_the_page_starts_at_the_check(tmp_path, monkeypatch, capsys):
+    """With the drawn photographs, their references and their judge, as its first lines say."""
+    monkeypatch.chdir(tmp_path)
+    [draw] = re.findall(r"`trl-balcap (scenes make [^`]+)`", PAGE)
+    [captions] = re.findall(r"references into `([^`]+)`", PAGE)
+    [judge] = re.findall(r"Use `--judge ([^`]+)`", PAGE)
+    [check] = [line for line, _ in typed() if line.startswith("trl-balcap references")]
+    assert main(shlex.split(draw)) == 0
+    words = shlex.split(check.replace("refs.jsonl", captions))[1:]
+    words[words.index("--judge") + 1] = judge
+    assert main(words) == 0
+    assert "Judged 40 of 40: units wrong 0.0%" in capsys.readouterr().out
+    assert len(load_captions("clean.jsonl")) == 40
+
+
 def test_an_upload_by_hand_leaves_out_what_a_push_leaves_out():
     [command] = re.findall(r"^hf upload .*$", PAGE, re.MULTILINE)
     assert re.findall(r'--exclude "(.*?)"', command) == ["checkpoint-*", *NOT_PUSHED]
