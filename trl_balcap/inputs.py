@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch import nn
 from trl import GRPOConfig
 
-from trl_balcap.config import BalCapConfig, check_weights
+from trl_balcap.config import BalCapConfig
 from trl_balcap.data import check_columns, load_captions
 from trl_balcap.data.checks import check_size
 from trl_balcap.rewards.hooks import RewardHooks, reward_hooks, reward_name
@@ -21,6 +21,7 @@ __all__ = [
     "check_datasets",
     "check_lag",
     "check_rewards",
+    "check_weights",
     "credited_reward",
     "gated_names",
     "loaded",
@@ -56,6 +57,20 @@ def check_rewards(reward_funcs: Sequence[Any], args: GRPOConfig) -> None:
                 times,
                 name,
             )
+
+
+def check_weights(weights: Sequence[float] | None, count: int) -> None:
+    """
+    Check `reward_weights`, whose default is 1.0 for each of `count` reward functions.
+
+    Raises:
+        `ValueError`: if there are not as many as reward functions.
+    """
+    if weights is not None and len(weights) != count:
+        raise ValueError(
+            f"reward_weights has {len(weights)} values for {count} reward functions. Pass one per "
+            "reward function, in the same order, or leave it out for 1.0 each."
+        )
 
 
 def check_lag(reward_funcs: Sequence[Any], args: GRPOConfig, *, environments: bool) -> None:

@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict, Image
 
 from trl_balcap.cli import main
 from trl_balcap.demo import demo_config, run_demo
+from trl_balcap.plan.run import make_plan
 from trl_balcap.scenes.make import write_scenes
 from trl_balcap.scenes.server import serve
 
@@ -114,6 +115,19 @@ def test_train_qwen_trains_on_questions_about_photos_without_captions(
             train_qwen(monkeypatch, *words, *gated)
 
 
+@pytest.mark.parametrize("dataset", ["dataset", "eval_dataset"])
+def test_train_qwen_refuses_to_judge_photos_as_drawn_scenes(dataset, tmp_path, monkeypatch):
+    """Before the file is opened: it does not exist."""
+    words = [f"--{dataset}", "photos.jsonl", "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match=f"^{dataset}=photos.jsonl needs a judge") as refused:
+        train_qwen(monkeypatch, *words)
+    for way in ("--judge_model openai/gpt-4o-mini", "--config", "--judge_model scenes/oracle"):
+        assert way in str(refused.value)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match=f"^{dataset}=photos.jsonl needs a judge"):
+        make_plan(None, ["--model_name_or_path", "Qwen/Qwen2.5-VL-3B-Instruct", *words])
+
+
 def test_train_qwen_resumes_and_reads_the_split_of_its_training_data_alone(
     tiny_qwen, tmp_path, monkeypatch
 ):
@@ -125,6 +139,7 @@ def test_train_qwen_resumes_and_reads_the_split_of_its_training_data_alone(
     DatasetDict({"extra": saved.cast_column("image", Image())}).save_to_disk(tmp_path / "saved")
     words = ["--dataset", str(tmp_path / "saved"), "--dataset_split", "extra"]
     words += ["--eval_dataset", str(captions), "--output_dir", str(tmp_path / "out")]
+    words += ["--judge_model", "scenes/oracle"]
     words += ["--model_name_or_path", str(tiny_qwen), "--dtype", "float32", "--save_steps", "1"]
     train_qwen(monkeypatch, *words)
     train_qwen(monkeypatch, *words, "--resume_from_checkpoint", "True")

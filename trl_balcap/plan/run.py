@@ -9,8 +9,9 @@ from typing import Any
 from packaging.version import Version
 from trl import ModelConfig, get_peft_config
 
-from trl_balcap.config import check_weights, judge_options, needs_references
+from trl_balcap.config import judge_options, needs_references
 from trl_balcap.data import DEFAULT_PROMPT, check_size
+from trl_balcap.inputs import check_weights
 from trl_balcap.judge.cost import CHARS_PER_TOKEN
 from trl_balcap.judge.settings import JudgeSettings
 from trl_balcap.plan.batch import GenerationBatch
