@@ -9,6 +9,8 @@ Qwen2.5-VL on CPU.
 
     accelerate launch examples/train_qwen.py
 
+A dataset of your own needs a judge: `--judge_model`, or a recipe that names one.
+
 The paper's recipe on 8 GPUs, with a judge behind an API:
 
     accelerate launch --config_file examples/accelerate/zero3.yaml examples/train_qwen.py \\
@@ -67,6 +69,7 @@ def main(captioning: CaptioningArguments, args: BalCapConfig, model_args: ModelC
     rewards = captioning.rewards
     if not rewards or not set(rewards) <= set(REWARDS):
         raise ValueError(f"rewards must be among {list(REWARDS)}, got {rewards}.")
+    judge = Judge(**captioning.judge_options())
     references = captioning.needs_references(args)
     with args.main_process_first():
         if captioning.dataset is None:
@@ -85,7 +88,6 @@ def main(captioning: CaptioningArguments, args: BalCapConfig, model_args: ModelC
             "attn_implementation": model_args.attn_implementation,
             "dtype": model_args.dtype,
         }
-    judge = Judge(**captioning.judge_options())
     trainer = BalCapTrainer(
         model=model_args.model_name_or_path or str(captioner_path()),
         reward_funcs=[REWARDS[name](judge) for name in rewards],

@@ -26,6 +26,8 @@ SEAMS = {
     "_determine_best_metric": ["self", "metrics", "trial"],
     "_evaluate": ["self", "trial", "ignore_keys_for_eval", "skip_scheduler"],
     "_save": ["self", "output_dir", "state_dict"],
+    "push_to_hub": ["self"],
+    "_push_from_checkpoint": ["self", "checkpoint_folder"],
     "create_model_card": ["self", "model_name", "dataset_name", "tags"],
     "log": ["self", "logs", "start_time"],
 }
@@ -42,7 +44,8 @@ def moved(what: str) -> str:
 def test_signatures(method):
     found = list(inspect.signature(getattr(GRPOTrainer, method)).parameters)
     assert found[: len(SEAMS[method])] == SEAMS[method], moved(f"the signature of {method}")
-    if method not in ("__init__", "_get_per_token_logps_and_entropies"):  # may grow by keywords
+    grow = ("__init__", "_get_per_token_logps_and_entropies", "push_to_hub")  # by keywords
+    if method not in grow:
         assert len(found) == len(SEAMS[method]), moved(f"the signature of {method}")
 
 
@@ -52,7 +55,7 @@ def test_every_override_calls_super():
     ahead = {"train", "get_batch_samples", "_generate", "_get_per_token_logps_and_entropies"}
     ahead |= {"_generate_and_score_completions"}
     saving = {"_save", "create_model_card", "_load_from_checkpoint", "_load_best_model"}
-    saving |= {"_determine_best_metric", "_evaluate"}
+    saving |= {"_determine_best_metric", "_evaluate", "push_to_hub", "_push_from_checkpoint"}
     trainers = ((BalCapTrainer, here), (AheadTrainer, ahead), (CaptionerTrainer, saving))
     for trainer, expected in trainers:
         assert {name for name in SEAMS if name in vars(trainer)} == expected

@@ -16,8 +16,10 @@ import pytest
 import skimage
 
 from tests.hub import Hub, serve_hub
+from tests.test_publishing import PRIVATE
 from trl_balcap import Judge
 from trl_balcap.captioning.recaption import Recaption, recaption_cost, recaption_prompt
+from trl_balcap.checkpoints import NOT_PUSHED
 from trl_balcap.cli import main
 from trl_balcap.data import load_captions
 from trl_balcap.data.scored import Caption
@@ -156,7 +158,28 @@ def test_the_page_from_top_to_bottom(folder, monkeypatch, capsys):
     assert hub.repo == "YOUR-NAME/captioner"
     assert {"README.md", "adapter_model.safetensors", "captioning.json"} <= hub.files.keys()
     assert hub.files["README.md"] == (folder / "out" / "README.md").read_bytes()
-    assert not any(name.startswith(("verdicts", "checkpoint")) for name in hub.files)
+    assert not [name for name in hub.files if name.startswith(("checkpoint", *PRIVATE))]
+    assert all((folder / "out" / name).exists() for name in ("verdicts", "report.html"))
+
+
+def test_without_a_key_the_page_starts_at_the_check(tmp_path, monkeypatch, capsys):
+    """With the drawn photographs, their references and their judge, as its first lines say."""
+    monkeypatch.chdir(tmp_path)
+    [draw] = re.findall(r"`trl-balcap (scenes make [^`]+)`", PAGE)
+    [captions] = re.findall(r"references into `([^`]+)`", PAGE)
+    [judge] = re.findall(r"Use `--judge ([^`]+)`", PAGE)
+    [check] = [line for line, _ in typed() if line.startswith("trl-balcap references")]
+    assert main(shlex.split(draw)) == 0
+    words = shlex.split(check.replace("refs.jsonl", captions))[1:]
+    words[words.index("--judge") + 1] = judge
+    assert main(words) == 0
+    assert "Judged 40 of 40: units wrong 0.0%" in capsys.readouterr().out
+    assert len(load_captions("clean.jsonl")) == 40
+
+
+def test_an_upload_by_hand_leaves_out_what_a_push_leaves_out():
+    [command] = re.findall(r"^hf upload .*$", PAGE, re.MULTILINE)
+    assert re.findall(r'--exclude "(.*?)"', command) == ["checkpoint-*", *NOT_PUSHED]
 
 
 def test_the_costs_on_the_page_are_the_commands_own():

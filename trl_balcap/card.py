@@ -38,6 +38,16 @@ CITATION = """\
   year    = {2020},
 }"""
 
+# Where the log has the scores of an evaluation, by how its captions were written.
+_VIEWS = ("precision", "recall", "linguistic")
+_EVALUATED = {
+    "greedy": {name: f"eval_greedy_{name}" for name in ("b_capscore", *_VIEWS)},
+    "sampled": {
+        "b_capscore": "eval_b_capscore",
+        **{name: f"eval_rewards/{name}_reward/mean" for name in _VIEWS},
+    },
+}
+
 _PACKAGES = ("trl-balcap", "trl", "transformers", "torch", "datasets", "litellm")
 
 
@@ -252,19 +262,30 @@ def _cost(history: Sequence[Mapping[str, Any]]) -> str:
 
 def _before_and_after(history: Sequence[Mapping[str, Any]]) -> str:
     """A table of the evaluation scores, or of the first and last training steps."""
-    evaluated = [row for row in history if "eval_b_capscore" in row]
-    names = ("eval_b_capscore", "eval_precision", "eval_recall", "eval_linguistic")
-    rows, keys = evaluated, names
-    what = "On the evaluation set (percent)"
-    if len(evaluated) < 2:
-        rows = [row for row in history if "loss" in row]
-        means = [k for row in rows[-1:] for k in row if k.startswith("rewards/")]
-        keys = (*(key for key in means if key.endswith("/mean")), "b_capscore")
-        what = "In training (one batch each)"
+    for captions, keys in _EVALUATED.items():
+        rows = [row for row in history if row.get(keys["b_capscore"]) is not None]
+        if len(rows) >= 2:
+            what = f"On the evaluation set, {captions} captions (percent)"
+            return _first_and_last(what, rows, keys, "{:.1f}", 100)
+    rows = [row for row in history if "loss" in row]
+    means = [k for row in rows[-1:] for k in row if k.startswith("rewards/")]
+    names = (*(key for key in means if key.endswith("/mean")), "b_capscore")
+    what = "In training (one batch each)"
+    return _first_and_last(what, rows, {name: name for name in names}, "{:.3f}")
+
+
+def _first_and_last(
+    what: str,
+    rows: Sequence[Mapping[str, Any]],
+    keys: Mapping[str, str],
+    number: str,
+    times: int = 1,
+) -> str:
     lines = [
-        f"| {key.removeprefix('eval_')} | {rows[0][key]:.3f} | {rows[-1][key]:.3f} |"
-        for key in keys
-        if rows and rows[0].get(key) is not None and rows[-1].get(key) is not None
+        f"| {name} | {number.format(times * first)} | {number.format(times * last)} |"
+        for name, key in keys.items()
+        if rows and (first := rows[0].get(key)) is not None
+        if (last := rows[-1].get(key)) is not None
     ]
     if not lines:
         return "No step was logged."

@@ -1,14 +1,16 @@
 """Saving and loading captioners: weights under their Hub names, processor, training prompt,
 generation settings, a model card, and the best checkpoint."""
 
+import contextlib
 import inspect
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers.trainer
 from datasets import Dataset
 from huggingface_hub import ModelCard
 from safetensors import safe_open
@@ -19,9 +21,12 @@ from trl_balcap.card import CITATION, card_text, write_captioning_settings
 from trl_balcap.data.completions import user_text
 from trl_balcap.rewards.hooks import reward_hooks, reward_name
 
-__all__ = ["CaptionerTrainer", "load_renamed_weights"]
+__all__ = ["NOT_PUSHED", "CaptionerTrainer", "load_renamed_weights"]
 
 logger = logging.getLogger(__name__)
+
+NOT_PUSHED = ("verdicts/*", "caption_eval/*", "completions/*", "best-b-capscore/*", "report.html")
+"""What a run writes into `output_dir` about the user's images, or as a second model."""
 
 
 def load_renamed_weights(model: Any, checkpoint: str | Path) -> bool:
@@ -70,6 +75,28 @@ def load_renamed_weights(model: Any, checkpoint: str | Path) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def _leaving_out(patterns: tuple[str, ...]) -> Iterator[None]:
+    """
+    Uploads that the Trainer begins in this block also ignore `patterns`.
+
+    The Trainer's own patterns are written into its methods, and nothing can be added to them.
+    """
+    module: Any = transformers.trainer
+    # Older releases of transformers call huggingface_hub's function instead of a client's method.
+    holder = module.hf_api() if hasattr(module, "hf_api") else module
+    upload = holder.upload_folder
+
+    def upload_folder(*, ignore_patterns: Any = None, **kwargs: Any) -> Any:
+        return upload(ignore_patterns=[*(ignore_patterns or []), *patterns], **kwargs)
+
+    holder.upload_folder = upload_folder
+    try:
+        yield
+    finally:
+        holder.upload_folder = upload
+
+
 def _names(checkpoint: Path) -> set[str]:
     index, weights = checkpoint / SAFE_WEIGHTS_INDEX_NAME, checkpoint / SAFE_WEIGHTS_NAME
     if index.is_file():
@@ -86,8 +113,9 @@ class CaptionerTrainer(GRPOTrainer):
 
     The only changes w.r.t. [`~trl.GRPOTrainer`] are in saving and loading: full weights can be
     loaded by their Hub names ([`load_renamed_weights`]), and the training prompt, generation
-    settings and a model card are saved along with the weights and the processor. If the judge was
-    down in an evaluation, that evaluation selects no best checkpoint, and the run continues.
+    settings and a model card are saved along with the weights and the processor. A push to the Hub
+    leaves out [`NOT_PUSHED`]: the verdicts, whose thumbnails are the user's images. If the judge
+    was down in an evaluation, that evaluation selects no best checkpoint, and the run continues.
     """
 
     _tag_names = ["trl", "grpo", "balcap"]  # noqa: RUF012 (TRL's attribute)
@@ -117,6 +145,14 @@ class CaptionerTrainer(GRPOTrainer):
         super().create_model_card(model_name, dataset_name, tags)
         if self.is_world_process_zero():
             self._write_card(folder, dataset_name)
+
+    def push_to_hub(self, *args, **kwargs):
+        with _leaving_out(NOT_PUSHED):
+            return super().push_to_hub(*args, **kwargs)
+
+    def _push_from_checkpoint(self, checkpoint_folder):
+        with _leaving_out(NOT_PUSHED):
+            super()._push_from_checkpoint(checkpoint_folder)
 
     def _write_card(self, folder: Path, dataset_name: str | None = None) -> None:
         # TRL's card, for its metadata header

@@ -231,19 +231,23 @@ class BalCapConfig(GRPOConfig):
             self.delta = self.vllm_importance_sampling_clip_max
 
 
+_OF_SCENES = "scenes/oracle"
+
+
 def _judge_fields() -> list[tuple[str, Any, Any]]:
     """The judge's settings as fields that `HfArgumentParser` understands, with their defaults."""
     made = []
     for one in SETTINGS.values():
         rule = rule_of(one)
         kind: Any = list[rule.kind] if rule.several else rule.kind
-        default: Any = "scenes/oracle" if one.default is MISSING else one.default
+        required = one.default is MISSING  # the model; see `judge_options`
+        default: Any = None if required else one.default
         metadata: dict[str, Any] = {
             "help": one.metadata["help"][0].upper() + one.metadata["help"][1:] + "."
         }
         if rule.choices:
             metadata["choices"] = list(rule.choices)
-        optional = may_be_none(one)
+        optional = required or may_be_none(one)
         made.append(
             (
                 f"judge_{one.name}",
@@ -278,8 +282,9 @@ class CaptioningArguments(_JudgeArguments):
         rewards (`list[str]`, *optional*, defaults to `["precision", "recall", "linguistic"]`):
             Rewards to train with, by name without "_reward".
         judge_* (*optional*):
-            The settings of [`Judge`], with their defaults: `judge_model` (`"scenes/oracle"`, the
-            exact judge of the scenes), `judge_timeout`, `judge_price`, …
+            The settings of [`Judge`], with their defaults: `judge_timeout`, `judge_price`, …
+            `judge_model` must be named, except where scenes are drawn: those have an exact judge,
+            `"scenes/oracle"`.
         accelerate_config (`str`, *optional*):
             The accelerate config to launch the recipe with, passed to `accelerate launch` as
             `--config_file`. `trl-balcap plan` reads the number of processes and the ZeRO stage
@@ -313,18 +318,22 @@ class CaptioningArguments(_JudgeArguments):
     )
 
     def __post_init__(self):
-        JudgeSettings(**self.judge_options())  # report wrong settings before anything slow
+        # Report wrong settings before anything slow. SFT reads these arguments without a judge.
+        JudgeSettings(**{"model": _OF_SCENES, **_given_options(self)})
 
     def needs_references(self, args: BalCapConfig) -> bool:
         """
-        Whether the captions need references: for the recall reward, or for a length gate with
-        ratios.
+        Whether the captions need references: for the recall reward, or for a reward that is
+        gated by the ratio of lengths.
 
         Example:
 
         ```python
         >>> args = BalCapConfig("out", bf16=False, length_gate_tokens=(60, 200))
         >>> CaptioningArguments(rewards=["precision", "linguistic"]).needs_references(args)
+        False
+        >>> args = BalCapConfig("out", bf16=False)  # gates the linguistic reward alone
+        >>> CaptioningArguments(rewards=["utility"]).needs_references(args)
         False
 
         ```
@@ -334,6 +343,9 @@ class CaptioningArguments(_JudgeArguments):
     def judge_options(self) -> dict[str, Any]:
         """
         The arguments for [`Judge`]: the model, and the settings that differ from the default.
+
+        Raises:
+            `ValueError`: if there is a dataset and no judge is named.
 
         Example:
 
@@ -348,15 +360,36 @@ class CaptioningArguments(_JudgeArguments):
 
 def needs_references(rewards: Sequence[str], recipe: Any) -> bool:
     """[`CaptioningArguments.needs_references`] of any object with [`BalCapConfig`]'s attributes."""
+    gated = recipe.length_gated_rewards
+    if gated is None:
+        gated = [name for name in rewards if name == "linguistic"]
     by_ratio = recipe.length_gate not in (None, "none") and recipe.length_gate_tokens is None
-    return "recall" in rewards or by_ratio
+    return "recall" in rewards or (by_ratio and bool(gated))
 
 
 def judge_options(recipe: Any) -> dict[str, Any]:
-    """[`CaptioningArguments.judge_options`] of any object with its `judge_*` attributes."""
+    """[`CaptioningArguments.judge_options`] of any object with the same attributes."""
+    options = _given_options(recipe)
+    if "model" in options:
+        return options
+    for name in ("dataset", "eval_dataset"):
+        if (own := getattr(recipe, name)) is not None:
+            raise ValueError(
+                f"{name}={own} needs a judge, and judge_model is not set: the default, "
+                f"{_OF_SCENES}, knows drawn scenes only. Name a model (--judge_model "
+                "openai/gpt-4o-mini), or a recipe with one (--config). For drawn scenes, use "
+                f"--judge_model {_OF_SCENES}."
+            )
+    return {"model": _OF_SCENES, **options}
+
+
+def _given_options(recipe: Any) -> dict[str, Any]:
+    """The judge's settings that differ from the default, without a model that is not named."""
     options = {}
     for one in SETTINGS.values():
         value = getattr(recipe, f"judge_{one.name}")
+        if one.default is MISSING and value is None:
+            continue
         if isinstance(value, str):  # from a command line, where everything is text
             value = read_setting(one.name, value)
         if value != one.default:

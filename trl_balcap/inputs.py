@@ -21,6 +21,7 @@ __all__ = [
     "check_datasets",
     "check_lag",
     "check_rewards",
+    "check_weights",
     "credited_reward",
     "gated_names",
     "loaded",
@@ -44,11 +45,7 @@ def check_rewards(reward_funcs: Sequence[Any], args: GRPOConfig) -> None:
                 f"{func.__name__}(...)."
             )
     weights = args.reward_weights
-    if weights is not None and len(weights) != len(reward_funcs):
-        raise ValueError(
-            f"reward_weights has {len(weights)} values for {len(reward_funcs)} reward functions. "
-            "Pass one per reward function, in the same order."
-        )
+    check_weights(weights, len(reward_funcs))
     if weights is not None and not any(weights):
         logger.warning("All reward_weights are 0, so nothing is trained. Set at least one above 0.")
     names = Counter(reward_name(func) for func in reward_funcs if _is_function(func))
@@ -60,6 +57,20 @@ def check_rewards(reward_funcs: Sequence[Any], args: GRPOConfig) -> None:
                 times,
                 name,
             )
+
+
+def check_weights(weights: Sequence[float] | None, count: int) -> None:
+    """
+    Check `reward_weights`, whose default is 1.0 for each of `count` reward functions.
+
+    Raises:
+        `ValueError`: if there are not as many as reward functions.
+    """
+    if weights is not None and len(weights) != count:
+        raise ValueError(
+            f"reward_weights has {len(weights)} values for {count} reward functions. Pass one per "
+            "reward function, in the same order, or leave it out for 1.0 each."
+        )
 
 
 def check_lag(reward_funcs: Sequence[Any], args: GRPOConfig, *, environments: bool) -> None:

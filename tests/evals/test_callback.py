@@ -92,7 +92,7 @@ def test_it_evaluates_every_n_steps_and_keeps_the_best(trainer, tmp_path):
     logged = [entry for entry in trainer.state.log_history if "eval_captions_unscored" in entry]
     assert [entry["step"] for entry in logged] == [2, 4, 5]
     # An untrained model says nothing that is a claim: its captions are judged, and score 0.
-    assert all(0 <= entry["eval_b_capscore"] <= 100 for entry in logged)
+    assert all(0 <= entry["eval_greedy_b_capscore"] <= 1 for entry in logged)
     assert all(entry["eval_captions_unscored"] == 0 for entry in logged)
     training = [entry for entry in trainer.state.log_history if "reward" in entry]
     assert len(training) == 5  # the evaluation took nothing out of the training's own log
@@ -128,7 +128,7 @@ def test_a_judge_that_is_mostly_down_names_no_best(trainer):
     assert score == 0.0  # half is judged, as much as max_unscored asks for
     _, logs, score = callback._score(["A cup.", "A chair."], step=2)
     assert (logs["eval_captions_unscored"], score) == (1.0, None)
-    assert "eval_b_capscore" not in logs
+    assert "eval_greedy_b_capscore" not in logs
 
 
 async def _ready(*, vision=True):
@@ -149,7 +149,9 @@ async def test_it_works_in_a_notebook_whose_cells_run_in_a_loop(trainer):
         CaptionEvalCallback(trainer, held_out(1), Judge("scenes/oracle"), every_n_steps=1)
     )
     trainer.train()
-    assert [row["step"] for row in trainer.state.log_history if "eval_b_capscore" in row] == [1]
+    assert [
+        row["step"] for row in trainer.state.log_history if "eval_greedy_b_capscore" in row
+    ] == [1]
 
 
 def test_a_failing_preflight_is_said_with_its_traceback(trainer):
@@ -181,7 +183,7 @@ def test_a_disk_that_cannot_be_written_to_costs_the_record_and_not_the_run(train
     problem, logs, score = callback._score([row["reference"] for row in callback.rows], step=2)
     assert problem is not None
     assert "could not be kept in" in problem
-    assert (logs["eval_b_capscore"], score) == (100.0, 100.0)
+    assert (logs["eval_greedy_b_capscore"], score) == (1.0, 100.0)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ def test_logged_numbers_are_numbers(trainer):
     perfect = [row["reference"] for row in callback.rows]
     _, logs, score = callback._score(perfect, step=1)
     assert score == 100.0
-    assert logs["eval_b_capscore"] == logs["eval_b_capscore_of_means"] == 100.0
+    assert logs["eval_greedy_b_capscore"] == logs["eval_greedy_b_capscore_of_means"] == 1.0
     assert not any(math.isnan(value) for value in logs.values())
 
 

@@ -71,6 +71,12 @@ def test_a_recipe_fits_the_gpus_that_its_first_line_names(recipe):
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=named)
+def test_a_recipe_takes_other_rewards_than_the_three(recipe):
+    rewards = ["--rewards", "precision", "linguistic"]
+    assert make_plan(str(recipe), rewards, without_data=True).settings.reward_weights is None
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=named)
 def test_the_comment_on_the_batch_is_the_batch(recipe):
     """`# 4 x 8 GPUs x 4 micro-batches = 128 completions = 16 prompts x 8.`"""
     batch = planned(recipe).batch

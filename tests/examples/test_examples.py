@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict, Image
 
+from trl_balcap.cli import main
 from trl_balcap.demo import demo_config, run_demo
+from trl_balcap.plan.run import make_plan
 from trl_balcap.scenes.make import write_scenes
 from trl_balcap.scenes.server import serve
 
@@ -94,6 +96,38 @@ def test_train_qwen_trains_without_references(tiny_qwen, tmp_path, monkeypatch):
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
+def test_train_qwen_trains_on_questions_about_photos_without_captions(
+    tiny_qwen, tmp_path, monkeypatch
+):
+    """Only the linguistic reward is gated, so a run without it needs no reference to measure by."""
+    write_scenes(tmp_path / "scenes", 8)
+    questions = tmp_path / "questions.jsonl"
+    photos = str(tmp_path / "scenes" / "images")
+    judge = ["--judge", "scenes/oracle", "--count", "1", "--out", str(questions)]
+    assert main(["make-questions", photos, *judge]) == 0
+    words = ["--dataset", str(questions), "--output_dir", str(tmp_path / "out")]
+    words += ["--model_name_or_path", str(tiny_qwen), "--dtype", "float32"]
+    words += ["--judge_model", "scenes/oracle", "--rewards", "utility"]
+    train_qwen(monkeypatch, *words)
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    for gated in (["linguistic"], ["--length_gated_rewards", "utility_reward"]):
+        with pytest.raises(ValueError, match="no reference column"):
+            train_qwen(monkeypatch, *words, *gated)
+
+
+@pytest.mark.parametrize("dataset", ["dataset", "eval_dataset"])
+def test_train_qwen_refuses_to_judge_photos_as_drawn_scenes(dataset, tmp_path, monkeypatch):
+    """Before the file is opened: it does not exist."""
+    words = [f"--{dataset}", "photos.jsonl", "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match=f"^{dataset}=photos.jsonl needs a judge") as refused:
+        train_qwen(monkeypatch, *words)
+    for way in ("--judge_model openai/gpt-4o-mini", "--config", "--judge_model scenes/oracle"):
+        assert way in str(refused.value)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match=f"^{dataset}=photos.jsonl needs a judge"):
+        make_plan(None, ["--model_name_or_path", "Qwen/Qwen2.5-VL-3B-Instruct", *words])
+
+
 def test_train_qwen_resumes_and_reads_the_split_of_its_training_data_alone(
     tiny_qwen, tmp_path, monkeypatch
 ):
@@ -105,6 +139,7 @@ def test_train_qwen_resumes_and_reads_the_split_of_its_training_data_alone(
     DatasetDict({"extra": saved.cast_column("image", Image())}).save_to_disk(tmp_path / "saved")
     words = ["--dataset", str(tmp_path / "saved"), "--dataset_split", "extra"]
     words += ["--eval_dataset", str(captions), "--output_dir", str(tmp_path / "out")]
+    words += ["--judge_model", "scenes/oracle"]
     words += ["--model_name_or_path", str(tiny_qwen), "--dtype", "float32", "--save_steps", "1"]
     train_qwen(monkeypatch, *words)
     train_qwen(monkeypatch, *words, "--resume_from_checkpoint", "True")

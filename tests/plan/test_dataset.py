@@ -14,6 +14,7 @@ from trl_balcap.plan.run import make_plan
 def test_a_dataset_on_disk_gives_image_sizes_lengths_and_the_run(tmp_path):
     """600 x 400 px is 21 x 14 tokens; 500 bytes a reference; 12 rows in batches of 2 prompts."""
     flags = ["--model_name_or_path", QWEN_3B, "--dataset", str(captions_folder(tmp_path))]
+    flags += ["--judge_model", "scenes/oracle"]
     flags += ["--per_device_train_batch_size", "16", "--num_train_epochs", "3"]
 
     plan = make_plan(None, flags)
@@ -30,6 +31,7 @@ def test_a_run_without_references_is_planned_by_its_own_rewards_and_band(tmp_pat
     photo = Path(skimage.__file__).parent / "data" / "coffee.png"
     write(file, (json.dumps({"image": str(photo)}) + "\n") * 12)
     flags = ["--model_name_or_path", QWEN_3B, "--dataset", str(file)]
+    flags += ["--judge_model", "scenes/oracle"]
     flags += ["--per_device_train_batch_size", "16", "--rewards", "precision", "linguistic"]
     with pytest.raises(ValueError, match="has no reference column"):
         make_plan(None, flags)
@@ -45,6 +47,7 @@ def test_a_run_without_references_is_planned_by_its_own_rewards_and_band(tmp_pat
 
 def test_a_dataset_that_is_not_there_is_no_stand_in():
     flags = ["--model_name_or_path", QWEN_3B, "--dataset", "photos/gone.jsonl"]
+    flags += ["--judge_model", "scenes/oracle"]
     with pytest.raises(
         FileNotFoundError, match=r"File or folder not found: photos/gone\.jsonl.*--without"
     ):
@@ -57,6 +60,7 @@ def test_a_dataset_that_is_not_there_is_no_stand_in():
 def test_a_dataset_smaller_than_one_generation_batch_is_refused(tmp_path):
     """12 rows, 16 prompts a batch: 8 x 16 / 8. With 12 micro-batches it is 12 prompts."""
     flags = ["--model_name_or_path", QWEN_3B, "--dataset", str(captions_folder(tmp_path))]
+    flags += ["--judge_model", "scenes/oracle"]
     flags += ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps"]
     with pytest.raises(ValueError, match=r"has 12 rows.*needs 16 .*steps_per_generation=12"):
         make_plan(None, [*flags, "16"])

@@ -12,6 +12,7 @@ def test_judging_by_hand(tmp_path):
     """16 completions of 2 prompts a batch, 4 questions each and 2 references: 66 calls; 6 steps, of
     which the last 3 x 2 batches see the same 12 references again."""
     flags = ["--model_name_or_path", QWEN_3B, "--dataset", str(captions_folder(tmp_path))]
+    flags += ["--judge_model", "scenes/oracle"]
     flags += ["--per_device_train_batch_size", "16", "--num_train_epochs", "2"]
 
     judging = make_plan(None, flags, judge_price=(1.0, 10.0)).judging

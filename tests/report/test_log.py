@@ -13,12 +13,12 @@ def test_what_a_resumed_run_logged_last_counts(tmp_path):
         log.append({"step": step, "loss": loss})
     resumed = RunLog(tmp_path)  # from step 1
     resumed.append({"step": 2, "loss": 0.9})
-    resumed.append({"step": 2, "eval_b_capscore": 50.0})  # an evaluation logs on its own
+    resumed.append({"step": 2, "eval_greedy_b_capscore": 0.5})  # an evaluation logs on its own
     assert read_log(tmp_path) == [
         {"step": 1, "loss": 0.1},
         {"step": 2, "loss": 0.2},
         {"step": 2, "loss": 0.9},
-        {"step": 2, "eval_b_capscore": 50.0},
+        {"step": 2, "eval_greedy_b_capscore": 0.5},
     ]
 
 

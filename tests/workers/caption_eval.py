@@ -62,7 +62,9 @@ def main(model: str, out: str) -> None:
         "zero_stage": 0 if plugin is None else plugin.zero_stage,
         "raised": raised,
         "best": callback.best,
-        "steps": [row["step"] for row in trainer.state.log_history if "eval_b_capscore" in row],
+        "steps": [
+            row["step"] for row in trainer.state.log_history if "eval_greedy_b_capscore" in row
+        ],
     }
     Path(out, f"rank-{trainer.accelerator.process_index}.json").write_text(json.dumps(seen))
 

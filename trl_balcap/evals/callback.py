@@ -31,13 +31,14 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOGGED = {
-    "b-CapScore": "eval_b_capscore",
-    "b-CapScore of means": "eval_b_capscore_of_means",
-    "precision": "eval_precision",
-    "recall": "eval_recall",
-    "linguistic": "eval_linguistic",
+    "b-CapScore": "eval_greedy_b_capscore",
+    "b-CapScore of means": "eval_greedy_b_capscore_of_means",
+    "precision": "eval_greedy_precision",
+    "recall": "eval_greedy_recall",
+    "linguistic": "eval_greedy_linguistic",
 }
-"""Names of the scores in the trainer's log, in percent."""
+"""Names of the scores in the trainer's log, from 0 to 1. Not `eval_b_capscore`: the trainer's own
+evaluation logs that name, for sampled captions."""
 
 
 class CaptionEvalCallback(TrainerCallback):
@@ -49,7 +50,8 @@ class CaptionEvalCallback(TrainerCallback):
     error at the start of training; if it goes down later, scores are missing and the run continues.
     If more than the judge's `max_unscored` of the captions are unscored, the scores are logged, but
     the checkpoint cannot become the best. Captions and verdicts are written to
-    `output_dir/caption_eval/step-<n>.jsonl` and, for `trl-balcap report`, to `output_dir/verdicts`.
+    `output_dir/caption_eval/step-<n>.jsonl` and, for `trl-balcap report`, to `output_dir/verdicts`,
+    which has thumbnails of the images; [`BalCapTrainer`] does not push these, other trainers do.
     The best checkpoint is in `output_dir/best-b-capscore`, where a resumed run finds the score to
     beat.
 
@@ -271,7 +273,7 @@ def _judged(questions: Coroutine[Any, Any, T]) -> T:
 
 def _logs(result: MetricResult) -> dict[str, float]:
     logs = {
-        LOGGED[estimate.name]: estimate.value
+        LOGGED[estimate.name]: estimate.value / 100
         for estimate in result.scores
         if estimate.value is not None
     }

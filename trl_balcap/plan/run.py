@@ -11,6 +11,7 @@ from trl import ModelConfig, get_peft_config
 
 from trl_balcap.config import judge_options, needs_references
 from trl_balcap.data import DEFAULT_PROMPT, check_size
+from trl_balcap.inputs import check_weights
 from trl_balcap.judge.cost import CHARS_PER_TOKEN
 from trl_balcap.judge.settings import JudgeSettings
 from trl_balcap.plan.batch import GenerationBatch
@@ -92,14 +93,19 @@ def make_plan(
             f"{judge_price[0]:g} and {judge_price[1]:g}."
         )
     settings = read_recipe(config, flags or [])
+    check_weights(settings.reward_weights, len(settings.rewards))
     judge = judge_options(settings)
     if judge_price is not None:
         judge["price"] = judge_price
     if settings.model_name_or_path is None:
         raise ValueError("The recipe names no model. Set model_name_or_path.")
-    launch = read_launch(accelerate_config or settings.accelerate_config, config)
+    file = accelerate_config or settings.accelerate_config
+    launch = read_launch(file, config)
     if num_processes is not None:
-        launch = dataclasses.replace(launch, processes=num_processes)
+        rest = "no accelerate config" if file is None else launch.source
+        launch = dataclasses.replace(
+            launch, processes=num_processes, source=f"--num-processes, {rest}"
+        )
     if settings.deepspeed is not None and not launch.zero_stage:
         raise ValueError(
             "The ZeRO stage is read from an accelerate config, but this recipe sets deepspeed="

@@ -21,15 +21,26 @@ _LINES: tuple[tuple[str, str, tuple[tuple[str, str], ...], bool], ...] = (
         True,
     ),
     (
-        "b-CapScore on the evaluation set",
-        "percent",
+        "Evaluation, greedy captions",
+        "means of the held-out images",
+        (
+            ("eval_greedy_b_capscore", "b-CapScore"),
+            ("eval_greedy_precision", "precision"),
+            ("eval_greedy_recall", "recall"),
+            ("eval_greedy_linguistic", "linguistic"),
+        ),
+        True,
+    ),
+    (
+        "Evaluation, sampled captions",
+        "means of the evaluation set",
         (
             ("eval_b_capscore", "b-CapScore"),
-            ("eval_precision", "precision"),
-            ("eval_recall", "recall"),
-            ("eval_linguistic", "linguistic"),
+            ("eval_rewards/precision_reward/mean", "precision"),
+            ("eval_rewards/recall_reward/mean", "recall"),
+            ("eval_rewards/linguistic_reward/mean", "linguistic"),
         ),
-        False,
+        True,
     ),
     (
         "Assertions per caption",
@@ -189,8 +200,9 @@ def headline(run: Run) -> list[dict[str, Any]]:
         last = math.fsum(known[-tenth:]) / tenth
         found.append({"label": label, "first": first, "last": last, "digits": digits, "good": good})
 
-    if "eval_b_capscore" in columns:
-        add("b-CapScore, evaluation (%)", columns["eval_b_capscore"], 1, 1)
+    for captions, key in (("greedy", "eval_greedy_b_capscore"), ("sampled", "eval_b_capscore")):
+        percent = [None if value is None else 100 * value for value in columns.get(key, [])]
+        add(f"b-CapScore, evaluation, {captions} (%)", percent, 1, 1)
     if steps:
         add(_score_name(reward_names(run)), [by_step.get(step) for step in sorted(by_step)], 1)
         for name in reward_names(run):
