@@ -53,7 +53,7 @@ def test_every_override_calls_super():
     here = {"__init__", "_calculate_rewards", "_generate_and_score_completions", "log"}
     here |= {"train", "training_step", "_determine_best_metric"}
     ahead = {"train", "get_batch_samples", "_generate", "_get_per_token_logps_and_entropies"}
-    ahead |= {"_generate_and_score_completions"}
+    ahead |= {"_generate_and_score_completions", "_calculate_rewards"}
     saving = {"_save", "create_model_card", "_load_from_checkpoint", "_load_best_model"}
     saving |= {"_determine_best_metric", "_evaluate", "push_to_hub", "_push_from_checkpoint"}
     trainers = ((BalCapTrainer, here), (AheadTrainer, ahead), (CaptionerTrainer, saving))

@@ -26,6 +26,7 @@ from trl_balcap.scenes.captioner import captioner_path
 from trl_balcap.scenes.make import write_scenes
 
 QWEN = "Qwen/Qwen2.5-VL-3B-Instruct"
+JUDGED = f"--model_name_or_path {QWEN} --judge_model scenes/oracle"
 CAPTIONER = str(captioner_path())
 CAPTIONS = "--captions a=rows.jsonl --judge scenes/oracle"
 IMAGES = "--images b-capscore=scenes"
@@ -38,8 +39,9 @@ COMMANDS = {
     "demo --out scenes": ["scenes already contains files", "--out"],
     "examples --out scenes": ["scenes already contains files", "--out"],
     "plan": ["names no model", "Set model_name_or_path"],
-    f"plan -- --model_name_or_path {QWEN} --dataset gone.jsonl": ["gone.jsonl", "--without-data"],
-    f"plan -- --model_name_or_path {QWEN} --dataset scenes --per_device_train_batch_size 128": [
+    f"plan -- {JUDGED} --dataset gone.jsonl": ["gone.jsonl", "--without-data"],
+    f"plan -- --model_name_or_path {QWEN} --dataset scenes": ["scenes needs a judge", "--config"],
+    f"plan -- {JUDGED} --dataset scenes --per_device_train_batch_size 128": [
         "has 9 rows",
         "needs 16 ",
         "lower per_device_train_batch_size",

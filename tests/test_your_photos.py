@@ -168,7 +168,7 @@ def test_without_a_key_the_page_starts_at_the_check(tmp_path, monkeypatch, capsy
     [draw] = re.findall(r"`trl-balcap (scenes make [^`]+)`", PAGE)
     [captions] = re.findall(r"references into `([^`]+)`", PAGE)
     [judge] = re.findall(r"Use `--judge ([^`]+)`", PAGE)
-    [check] = [line for line, _ in typed() if line.startswith("trl-balcap references")]
+    [check] = [line for line in typed() if line.startswith("trl-balcap references")]
     assert main(shlex.split(draw)) == 0
     words = shlex.split(check.replace("refs.jsonl", captions))[1:]
     words[words.index("--judge") + 1] = judge
