@@ -3,13 +3,15 @@
 # Put your dataset (columns prompt, image, reference), model and judge in place of the scenes.
 set -euo pipefail
 OUT=${OUT:-runs/trl_grpo}
-python -c "
+BUNDLED=$(python -c "
 from datasets import Image
 from trl_balcap.demo import demo_scenes
+from trl_balcap.scenes.captioner import captioner_path
 scenes = demo_scenes('$OUT', rows=64).with_format(None)  # which leaves images unopened
 scenes.cast_column('image', Image()).to_parquet('$OUT/dataset/train.parquet')
-"
-MODEL=${MODEL:-$(python -c "from trl_balcap.scenes.captioner import captioner_path as p; print(p())")}
+print(captioner_path())
+")
+MODEL=${MODEL:-$BUNDLED}
 
 export TRL_BALCAP_JUDGE_MODEL=${TRL_BALCAP_JUDGE_MODEL:-scenes/oracle}
 trl grpo \
