@@ -300,7 +300,8 @@ WHICH_REWARD = ("base", "full", *(arm.name for arm in _FIELD))
 RICH = (
     *("base", "full", "vanilla", "no_gate", "linear_gate", "tau_1.25", "tau_4", "no_precision"),
     *("no_recall", "no_linguistic", "no_pointability", "feedquill", "utility", "sft"),
-    *("assertion", "credit", "half_rate", "assertion_half_rate"),
+    *("assertion", "credit", "half_rate", "assertion_half_rate", "noise_large"),
+    *("assertion_noise_large",),
 )
 """The arms of the rich world: those whose question the small world cannot answer, and those that
 may beat the paper's method."""

@@ -211,6 +211,7 @@ CLAIMS: tuple[Claim, ...] = (
         (
             Part("b_capscore", "assertion", "full", "at the rate of all arms"),
             Part("b_capscore", "assertion_half_rate", "half_rate", "at half that rate"),
+            Part("b_capscore", "assertion_noise_large", "noise_large", "under large judge noise"),
         ),
         ours=True,
     ),
