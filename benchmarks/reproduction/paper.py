@@ -46,7 +46,7 @@ def answered(statement: Statement, horizons: dict[int, Results]) -> tuple[str, s
         return "**cannot be tested here**", statement.untested
     if statement.check:
         word, why = statement.check(_most_arms(horizons))
-        return f"**{word}**", why
+        return word if word == "not run" else f"**{word}**", why
     words, reasons = {}, ""
     for step, results in sorted(horizons.items()):
         found = [weigh(part, results, "sampled") for part in statement.parts]

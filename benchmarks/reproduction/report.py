@@ -61,7 +61,7 @@ def page_text(experiments: Sequence[Experiment], where: str) -> str:
     notes = Path(__file__).with_name("notes.md").read_text()
     claims = [
         f"### {one.title}\n\n{claims_table(one)}\n\n"
-        + " ".join(f(one) for f in (progress, greedy_differs, pairing, not_run)).strip()
+        + " ".join(filter(None, (f(one) for f in (progress, greedy_differs, pairing, not_run))))
         for one in experiments
     ]
     parts = [
