@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, pipeline
 
-from tests.test_matrix import ROOT, free_port
 from tests.test_trainer import CPU, even_reward
+from tests.two_ranks import ROOT, free_port
 from trl_balcap import BalCapConfig, BalCapTrainer, LinguisticReward
 from trl_balcap.checkpoints import load_renamed_weights
 

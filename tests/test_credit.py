@@ -1,9 +1,6 @@
 """Credit for tokens: which sentence a token is in, what the sentence is worth, and what the trainer
 makes of it."""
 
-import os
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import AutoProcessor
 
 from tests.conftest import scene_dataset
-from tests.test_matrix import launcher
+from tests.two_ranks import on_two_ranks
 from trl_balcap import BalCapConfig, BalCapTrainer, Judge, LinguisticReward, PrecisionReward
 from trl_balcap.credit import (
     batch_values,
@@ -240,16 +237,7 @@ def test_every_loss_reads_advantages_of_tokens_as_it_reads_those_of_captions(
 @pytest.mark.slow
 def test_on_two_ranks_a_groups_mean_is_that_of_both(tmp_path):
     """Each group of 4 is split over two ranks: its credit adds up to 0 over both, not on each."""
-    root = Path(__file__).parents[1]
-    done = subprocess.run(
-        [*launcher("ddp"), "tests/workers/credit.py", str(tmp_path)],
-        cwd=root,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_two_ranks("ddp", "credit", tmp_path)
     sums = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2)]  # of one group each
     assert sums[0].abs() > 0.1
     torch.testing.assert_close(sums[0] + sums[1], torch.tensor(0.0), atol=1e-3, rtol=0)

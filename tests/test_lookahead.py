@@ -1,11 +1,8 @@
 """Looking ahead changes the order of the work and nothing else: the same completions, to the
 bit."""
 
-import os
 import random
-import subprocess
 import zlib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +11,8 @@ from transformers import AutoProcessor
 from trl.chat_template_utils import qwen3_vl_chat_template
 
 from tests.conftest import scene_dataset
-from tests.test_matrix import launcher
 from tests.tiny_models import build_qwen3_vl
+from tests.two_ranks import on_two_ranks
 from trl_balcap import (
     BalCapConfig,
     BalCapTrainer,
@@ -29,8 +26,6 @@ from trl_balcap.lookahead import LookAhead
 from trl_balcap.scenes.server import serve
 from trl_balcap.scenes.server_faults import ServerFaults
 from trl_balcap.trainer import JudgeOutageError
-
-ROOT = Path(__file__).parents[1]
 
 
 def marked(caption: str) -> float:
@@ -311,15 +306,7 @@ def test_with_tools_both_orders_are_the_same_to_the_bit(tmp_path):
 
 @pytest.mark.parametrize("kind", ["ddp", pytest.param("zero3", marks=pytest.mark.slow)])
 def test_on_two_ranks_all_orders_train_on_the_same_rows(kind, tiny_qwen, tmp_path):
-    done = subprocess.run(
-        [*launcher(kind), "tests/workers/lookahead.py", str(tiny_qwen), str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_two_ranks(kind, "lookahead", tiny_qwen, tmp_path)
     ranks = [torch.load(tmp_path / f"rank-{rank}.pt", weights_only=False) for rank in range(2)]
     for seen in ranks:
         trl, ahead, lag = seen["trl"], seen["ahead"], seen["lag"]

@@ -7,10 +7,6 @@ same state; its advantages must be those that one process computes from the same
 
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +16,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from tests.tiny_models import build_gemma3, build_llava_next, build_qwen3_vl
+from tests.two_ranks import on_two_ranks
 from tests.workers.matrix import Watched, build, run
 from trl_balcap.advantages import cgdpo_advantages, group_normalize
 
-ROOT = Path(__file__).parent.parent
 # 6 completions on each of 2 ranks, in groups of 4: the second group is split across them.
 SPLIT = {"per_device_train_batch_size": 6, "per_device_eval_batch_size": 2}
 ALONE = {"per_device_train_batch_size": 12, "per_device_eval_batch_size": 4}
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
-def launcher(kind: str) -> list[str]:
-    """The words that start a worker in 2 processes: under DDP, or as `tests/accelerate` says."""
-    port = str(free_port())
-    if kind == "ddp":  # accelerate launch with CPUs and 2 processes starts one, in silence
-        words = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
-    else:
-        words = ["accelerate.commands.launch", "--config_file", f"tests/accelerate/{kind}.yaml"]
-        words += ["--main_process_port", port]
-    return [sys.executable, "-m", *words]
 
 
 def launch(case: dict, kind: str, seconds: float = 280) -> list[dict]:
@@ -51,21 +30,7 @@ def launch(case: dict, kind: str, seconds: float = 280) -> list[dict]:
     out = Path(case["out"])
     out.mkdir(parents=True, exist_ok=True)
     (out / "case.json").write_text(json.dumps(case))
-    worker = [str(ROOT / "tests" / "workers" / "matrix.py"), str(out / "case.json")]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
-    }
-    done = subprocess.run(
-        [*launcher(kind), *worker],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    on_two_ranks(kind, "matrix", out / "case.json", seconds=seconds)
     return [torch.load(out / f"rank-{rank}.pt", weights_only=False) for rank in range(2)]
 
 

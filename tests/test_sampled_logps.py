@@ -1,7 +1,5 @@
 """Log-probabilities noted while transformers samples: those of a forward pass, without one."""
 
-import os
-import subprocess
 from typing import Any
 
 import pytest
@@ -11,8 +9,8 @@ from transformers import AutoModelForImageTextToText
 
 from tests.conftest import scene_dataset
 from tests.test_lag import ONE_BATCH, Remembering
-from tests.test_lookahead import ROOT, build
-from tests.test_matrix import launcher
+from tests.test_lookahead import build
+from tests.two_ranks import on_two_ranks
 from trl_balcap.sampled_logps import SampledLogps
 
 PROMPT = torch.tensor([[5, 6, 7], [5, 6, 8]])
@@ -133,12 +131,4 @@ def test_one_step_off_needs_no_forward_pass_but_the_losss(tiny_qwen, tmp_path, l
 def test_with_split_weights_no_rank_runs_a_forward_pass_alone(tiny_qwen, tmp_path):
     """All of one rank's completions are truncated and masked; then, its tokens are not those that
     were sampled. Alone, it would wait for the other's share of the weights forever."""
-    done = subprocess.run(
-        [*launcher("zero3"), "tests/workers/lag.py", str(tiny_qwen), str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_two_ranks("zero3", "lag", tiny_qwen, tmp_path)

@@ -3,9 +3,6 @@ b-CapScore."""
 
 import json
 import math
-import os
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +10,10 @@ from accelerate import PartialState
 from datasets import Dataset, Image
 from trl import GRPOConfig, GRPOTrainer
 
-from tests.test_matrix import launcher
+from tests.two_ranks import on_two_ranks
 from trl_balcap.evals.callback import CaptionEvalCallback
 from trl_balcap.judge import Judge
 from trl_balcap.scenes.make import scene_rows
-
-ROOT = Path(__file__).parents[2]
 
 
 def held_out(n: int = 3) -> list[dict]:
@@ -252,15 +247,7 @@ def test_all_ranks_caption_equally_many_images(trainer, monkeypatch, rows, ranks
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "zero_stage"), [("ddp", 0), ("zero3", 3)])
 def test_two_processes_share_the_captioning_and_agree(kind, zero_stage, tiny_qwen, tmp_path):
-    done = subprocess.run(
-        [*launcher(kind), "tests/workers/caption_eval.py", str(tiny_qwen), str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_two_ranks(kind, "caption_eval", tiny_qwen, tmp_path)
     first, second = (json.loads((tmp_path / f"rank-{r}.json").read_text()) for r in range(2))
     assert first["zero_stage"] == second["zero_stage"] == zero_stage
     assert first["best"] == second["best"] == 0.0  # an untrained model makes no claim

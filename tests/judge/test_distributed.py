@@ -1,44 +1,22 @@
 """Two ranks, each with its own judge: one dies for good, and both stop with the same message."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from transformers.trainer_utils import get_last_checkpoint
 
 from tests.judge.servers import Answer, endpoint
+from tests.two_ranks import on_two_ranks
 from trl_balcap.scenes.noise import Noise
 from trl_balcap.scenes.oracle import Oracle
 from trl_balcap.scenes.server import serve
 from trl_balcap.scenes.server_faults import ServerFaults
 
-ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
 
 def train_on_two_ranks(case: str, model: Path, out: Path, *urls: str) -> list[dict]:
     """What each rank wrote when it ended."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--master_port", str(free_port()), "tests/workers/judge_outage.py"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*command, case, str(model), str(out), *urls],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_two_ranks("ddp", "judge_outage", case, model, out, *urls)
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
